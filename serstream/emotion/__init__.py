@@ -1,0 +1,1 @@
+"""From speech windows to emotions: MFCC, ONNX model, tracker."""

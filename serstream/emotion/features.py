@@ -1,0 +1,197 @@
+"""MFCC of speech windows: the only place where features are computed, in training and in service.
+
+Every parameter lives in one `FeatureSpec`, which travels inside the model file, so that a model can never
+be fed by another recipe than the one it learned from.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+import scipy.fft
+import scipy.signal
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from serstream.errors import ModelError
+
+FloatArray = NDArray[np.float32]
+
+WINDOWS_PER_BLOCK = 8
+"""Windows transformed at once; keeps the spectra in the processor's cache."""
+
+
+class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The recipe from samples to model input. Terms and defaults as in librosa and torchaudio.
+
+    Frames are not centred: frame ``t`` covers samples ``t * hop_length`` to ``t * hop_length + n_fft``, so a
+    frame never looks beyond its window.
+    """
+
+    sample_rate: Annotated[int, Meta(ge=8000, le=48000)] = 16_000
+    """Hz."""
+    window_s: Annotated[float, Meta(ge=0.1, le=30)] = 2.0
+    """Seconds of speech the model sees; shorter windows are padded, longer ones refused."""
+    padding: Literal["repeat", "zeros"] = "repeat"
+    """How a shorter window is filled: with itself again, or with digital silence behind it."""
+    level_dbfs: Annotated[float, Meta(ge=-60, le=0)] | None = -26.0
+    """RMS level every window is brought to first (telephone gain says nothing); None leaves it."""
+    n_fft: Annotated[int, Meta(ge=64, le=8192)] = 512
+    win_length: Annotated[int, Meta(ge=32, le=8192)] = 400
+    """Samples of the periodic Hann window, centred in ``n_fft``."""
+    hop_length: Annotated[int, Meta(ge=16, le=8192)] = 160
+    n_mels: Annotated[int, Meta(ge=8, le=256)] = 64
+    f_min: Annotated[float, Meta(ge=0)] = 50.0
+    """Hz, lower edge of the lowest mel filter."""
+    f_max: Annotated[float, Meta(gt=0)] = 7600.0
+    """Hz, upper edge of the highest mel filter."""
+    log_offset: Annotated[float, Meta(gt=0, le=1)] = 1e-6
+    """Added to mel power before the natural logarithm."""
+    n_mfcc: Annotated[int, Meta(ge=1, le=256)] = 40
+    """Coefficients kept of the orthonormal DCT-II, c0 included."""
+    deltas: Annotated[int, Meta(ge=0, le=2)] = 0
+    """Orders of time derivatives stacked below the coefficients (regression over 9 frames)."""
+    mean_normalise: bool = False
+    """Subtract each coefficient's mean over the window (cepstral mean normalisation)."""
+
+    def __post_init__(self) -> None:
+        if self.win_length > self.n_fft:
+            raise ValueError(f"win_length is {self.win_length}, must be at most n_fft ({self.n_fft})")
+        if not self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ValueError(
+                f"f_min {self.f_min} and f_max {self.f_max} must satisfy "
+                f"f_min < f_max <= sample_rate / 2 ({self.sample_rate / 2})"
+            )
+        if self.n_mfcc > self.n_mels:
+            raise ValueError(f"n_mfcc is {self.n_mfcc}, must be at most n_mels ({self.n_mels})")
+        if self.n_samples < self.n_fft:
+            raise ValueError(
+                f"window_s of {self.window_s} s is shorter than one frame of {self.n_fft} samples"
+            )
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of one window."""
+        return round(self.window_s * self.sample_rate)
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of one window."""
+        return 1 + (self.n_samples - self.n_fft) // self.hop_length
+
+    @property
+    def n_coeffs(self) -> int:
+        """Rows of the model input."""
+        return self.n_mfcc * (1 + self.deltas)
+
+    def to_json(self) -> str:
+        """The spec as JSON, the form in which it travels inside a model file."""
+        return msgspec.json.encode(self).decode()
+
+    @staticmethod
+    def from_json(text: str) -> FeatureSpec:
+        """Read a spec back.
+
+        Raises:
+            ModelError: unknown key, wrong type or value out of range.
+        """
+        try:
+            return msgspec.json.decode(text, type=FeatureSpec)
+        except msgspec.MsgspecError as error:
+            raise ModelError(
+                f"feature spec: {error}; this serstream knows {FeatureSpec.__struct_fields__}"
+            ) from error
+
+
+def mfcc(windows: FloatArray, spec: FeatureSpec) -> FloatArray:
+    """Mel frequency cepstral coefficients of many windows at once.
+
+    Davis & Mermelstein 1980 with the HTK mel scale; equals ``torchaudio.transforms.MFCC(log_mels=True)`` with
+    ``center=False`` and the same parameters.
+
+    Args:
+        windows: float32 samples in [-1, 1], shape (n_windows, spec.n_samples).
+        spec: the recipe.
+
+    Returns:
+        float32, shape (n_windows, spec.n_coeffs, spec.n_frames).
+
+    Raises:
+        ValueError: wrong shape.
+    """
+    if windows.ndim != 2 or windows.shape[1] != spec.n_samples:
+        raise ValueError(f"windows have shape {windows.shape}, wanted (n_windows, {spec.n_samples})")
+    coefficients = np.empty((len(windows), spec.n_mfcc, spec.n_frames), np.float32)
+    taper, filters, cosines = _matrices(spec)
+    for begin in range(0, len(windows), WINDOWS_PER_BLOCK):
+        block = np.ascontiguousarray(windows[begin : begin + WINDOWS_PER_BLOCK], np.float32)
+        if spec.level_dbfs is not None:
+            block = _to_level(block, spec.level_dbfs)
+        frames = np.lib.stride_tricks.sliding_window_view(block, spec.n_fft, axis=1)[:, :: spec.hop_length]
+        spectrum = scipy.fft.rfft(frames * taper, axis=-1)
+        power = spectrum.real**2 + spectrum.imag**2
+        log_mel = np.log(power @ filters + np.float32(spec.log_offset))
+        coefficients[begin : begin + WINDOWS_PER_BLOCK] = np.swapaxes(log_mel @ cosines, 1, 2)
+    if spec.mean_normalise:
+        coefficients -= coefficients.mean(axis=2, keepdims=True)
+    return _with_deltas(coefficients, spec.deltas)
+
+
+def pad(samples: FloatArray, spec: FeatureSpec) -> FloatArray:
+    """Fill a window up to ``spec.n_samples``.
+
+    Args:
+        samples: shape (n,), 0 < n <= spec.n_samples.
+        spec: the recipe.
+
+    Returns:
+        shape (spec.n_samples,).
+
+    Raises:
+        ValueError: empty or too long.
+    """
+    if not 0 < len(samples) <= spec.n_samples:
+        raise ValueError(f"window has {len(samples)} samples, wanted 1 to {spec.n_samples}")
+    if len(samples) == spec.n_samples:
+        return samples
+    if spec.padding == "repeat":
+        return np.resize(samples, spec.n_samples)
+    return np.pad(samples, (0, spec.n_samples - len(samples)))
+
+
+def _to_level(windows: FloatArray, level_dbfs: float) -> FloatArray:
+    rms = np.sqrt(np.mean(np.square(windows), axis=1, keepdims=True))
+    gain = 10 ** (level_dbfs / 20) / np.maximum(rms, 1e-5)
+    levelled: FloatArray = windows * gain.astype(np.float32)
+    return levelled
+
+
+def _with_deltas(coefficients: FloatArray, orders: int) -> FloatArray:
+    stack = [coefficients]
+    for _ in range(orders):
+        slope = scipy.signal.savgol_filter(stack[-1], 9, polyorder=1, deriv=1, axis=2, mode="nearest")
+        stack.append(slope.astype(np.float32))
+    return np.concatenate(stack, axis=1) if orders else coefficients
+
+
+@lru_cache(maxsize=8)
+def _matrices(spec: FeatureSpec) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Taper (n_fft,), mel filters (n_fft // 2 + 1, n_mels) and DCT-II (n_mels, n_mfcc)."""
+    taper = np.zeros(spec.n_fft)
+    left = (spec.n_fft - spec.win_length) // 2
+    taper[left : left + spec.win_length] = scipy.signal.get_window("hann", spec.win_length)
+
+    def mel(hz: float) -> float:
+        return float(2595.0 * np.log10(1.0 + hz / 700.0))
+
+    edges = 700.0 * (10.0 ** (np.linspace(mel(spec.f_min), mel(spec.f_max), spec.n_mels + 2) / 2595.0) - 1.0)
+    bins = np.linspace(0, spec.sample_rate / 2, spec.n_fft // 2 + 1)[:, None]
+    rising = (bins - edges[:-2]) / np.diff(edges)[:-1]
+    falling = (edges[2:] - bins) / np.diff(edges)[1:]
+    filters = np.maximum(0.0, np.minimum(rising, falling))
+
+    cosines = scipy.fft.dct(np.eye(spec.n_mels), type=2, norm="ortho", axis=1)[:, : spec.n_mfcc]
+    return taper.astype(np.float32), filters.astype(np.float32), cosines.astype(np.float32)

@@ -1,0 +1,93 @@
+"""An ONNX model, its labels and its feature recipe as one checked thing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from serstream.emotion.features import mfcc, pad
+from serstream.emotion.metadata import ModelMetadata
+from serstream.errors import ModelError
+from serstream.types import SAMPLE_RATE, Samples, Scores, SpeechWindow
+
+MAX_BATCH = 32
+"""Windows per ONNX Runtime call; more gains nothing on a CPU and delays the first."""
+
+
+class EmotionModel:
+    """Scores speech windows: ``features`` (batch, n_coeffs, n_frames) to ``logits`` (batch, n_labels).
+
+    Raises:
+        ModelError: the file is missing, is not ONNX, lacks metadata, or contradicts its metadata.
+    """
+
+    def __init__(self, path: Path, *, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int = 1):
+        self.path = path
+        if not path.is_file():
+            raise ModelError(f"model {path}: no such file; give the path of a model.onnx")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=list(providers))
+        except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
+            raise ModelError(f"model {path}: ONNX Runtime cannot load it: {error}") from error
+        self.metadata = ModelMetadata.from_props(self._session.get_modelmeta().custom_metadata_map, str(path))
+        self._check_signature()
+        self.score_samples(np.zeros((1, self.metadata.feature_spec.n_samples), np.float32))
+
+    @property
+    def providers(self) -> list[str]:
+        """Execution providers the session really uses, best first."""
+        return list(self._session.get_providers())
+
+    def score(self, windows: Sequence[SpeechWindow]) -> list[Scores]:
+        """Scores of each window, in order. Windows longer than the model's are cut at their start."""
+        if not windows:
+            return []
+        spec = self.metadata.feature_spec
+        samples = np.stack([pad(window.samples[-spec.n_samples :], spec) for window in windows])
+        return [
+            Scores(labels=self.metadata.labels, probabilities=row, model=self.metadata.reference)
+            for row in self.score_samples(samples)
+        ]
+
+    def score_samples(self, samples: Samples) -> NDArray[np.float32]:
+        """Calibrated probabilities (n_windows, n_labels) of samples (n_windows, spec.n_samples)."""
+        features = mfcc(samples, self.metadata.feature_spec)
+        logits = np.concatenate(
+            [
+                self._session.run(["logits"], {"features": features[i : i + MAX_BATCH]})[0]
+                for i in range(0, len(features), MAX_BATCH)
+            ]
+        )
+        scaled = logits / self.metadata.temperature
+        exponent = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        probabilities: NDArray[np.float32] = exponent / exponent.sum(axis=1, keepdims=True)
+        return probabilities
+
+    def _check_signature(self) -> None:
+        spec, labels = self.metadata.feature_spec, self.metadata.labels
+        if spec.sample_rate != SAMPLE_RATE:
+            raise ModelError(
+                f"model {self.path}: feature spec wants {spec.sample_rate} Hz, serstream has {SAMPLE_RATE} Hz"
+            )
+        inputs = {node.name: node.shape for node in self._session.get_inputs()}
+        outputs = {node.name: node.shape for node in self._session.get_outputs()}
+        wanted_input, wanted_output = [spec.n_coeffs, spec.n_frames], [len(labels)]
+        if list(inputs) != ["features"] or inputs["features"][1:] != wanted_input:
+            raise ModelError(
+                f"model {self.path}: inputs are {inputs}, its feature spec wants 'features' of shape "
+                f"(batch, {spec.n_coeffs}, {spec.n_frames})"
+            )
+        if list(outputs) != ["logits"] or outputs["logits"][1:] != wanted_output:
+            raise ModelError(
+                f"model {self.path}: outputs are {outputs}, its {len(labels)} labels ({', '.join(labels)}) "
+                f"want 'logits' of shape (batch, {len(labels)})"
+            )

@@ -1,0 +1,24 @@
+"""Every error serstream raises on purpose.
+
+A message names the thing (key, file, device), the value seen, the value wanted and what to do.
+"""
+
+
+class SerstreamError(Exception):
+    """Root of all errors that a user can mend; the command line turns it into exit code 2."""
+
+
+class ConfigError(SerstreamError):
+    """The configuration cannot be read or holds a key or value that is not allowed."""
+
+
+class SourceError(SerstreamError):
+    """A file, microphone or socket cannot be opened or delivers something unusable."""
+
+
+class ModelError(SerstreamError):
+    """A model file is broken or does not fit its own metadata."""
+
+
+class FeedError(SerstreamError):
+    """The ZeroMQ feed cannot be bound, reached or understood."""

@@ -1,0 +1,1 @@
+"""The emotion feed: message schema, publisher and the client that other programs import."""

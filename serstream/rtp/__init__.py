@@ -1,0 +1,1 @@
+"""RTP in: packets, jitter buffer, codecs, receiver."""

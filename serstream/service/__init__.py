@@ -1,0 +1,1 @@
+"""The daemon: threads, sockets, clocks and signals."""

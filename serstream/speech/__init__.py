@@ -1,0 +1,1 @@
+"""From sound to speech windows: voice activity detection and segmentation."""

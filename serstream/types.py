@@ -1,0 +1,121 @@
+"""The words that flow through the monitor, from sound to scores.
+
+A *stream* is one direction of one call from one source; a *call* groups streams; a stream has a *role*.
+Positions are sample counts since the stream began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Role: TypeAlias = Literal["customer", "agent", "unknown"]
+EndReason: TypeAlias = Literal["eof", "bye", "timeout", "lost", "shutdown"]
+Samples: TypeAlias = NDArray[np.float32]
+
+SAMPLE_RATE = 16_000
+"""Hz; every stage after the resampler works at this rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStart:
+    """A source announces a stream before its first chunk."""
+
+    stream: str
+    """Unique while the stream lives, and in its call for ever; letters, digits, '-' and '_' only."""
+    call: str
+    role: Role
+    source: str
+    """Where the sound comes from, for people: ``rtp:5004``, ``file:call.wav``, ``microphone:default``."""
+    started_at: float
+    """UTC of sample 0, seconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioChunk:
+    """A piece of one stream, in order and without holes."""
+
+    stream: str
+    samples: Samples
+    """float32 mono in [-1, 1], shape (n,)."""
+    sample_rate: int
+    """Hz, the source's own rate."""
+    start: int
+    """Position of ``samples[0]`` in samples (at ``sample_rate``) since the stream began."""
+    lost: int = 0
+    """How many of ``samples`` were never received but concealed."""
+    arrived: float = 0.0
+    """Monotonic seconds at which the last sample was received; 0 when nothing is live."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """A source announces that a stream is over; nothing of it follows."""
+
+    stream: str
+    reason: EndReason
+
+
+SourceEvent: TypeAlias = StreamStart | AudioChunk | StreamEnd
+Emit: TypeAlias = Callable[[list[SourceEvent]], None]
+
+
+class Source(Protocol):
+    """Where sound comes from. The daemon runs each source in a thread of its own."""
+
+    def run(self, emit: Emit) -> None:
+        """Emit events until the source is exhausted or stopped.
+
+        Returns after every announced stream was ended. Never raises for bad input from outside.
+        """
+
+    def stop(self) -> None:
+        """Ask ``run`` to return soon; may be called from any thread, more than once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How far a window can be trusted."""
+
+    loss: float
+    """Share of samples that were concealed, 0 to 1."""
+    clipping: float
+    """Share of samples at full scale, 0 to 1."""
+    level_dbfs: float
+    """RMS level in dB relative to full scale (0 dBFS is a full-scale square wave)."""
+    speech: float
+    """Share of 20 ms frames that the voice activity detector called speech, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpeechWindow:
+    """One to two seconds of speech, ready for the model."""
+
+    stream: str
+    samples: Samples
+    """float32 mono at ``SAMPLE_RATE``, shape (end - start,)."""
+    start: int
+    end: int
+    """Position behind the last sample."""
+    utterance: int
+    """Number of the utterance in its stream, from 0."""
+    final: bool
+    """True for the last window of its utterance."""
+    quality: Quality
+    arrived: float = 0.0
+    """``AudioChunk.arrived`` of the chunk that completed the window."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """What a model says about one window."""
+
+    labels: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    """Calibrated, sum 1, shape (n_labels,)."""
+    model: str
+    """``name@version``."""

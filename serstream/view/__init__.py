@@ -1,0 +1,1 @@
+"""What people look at; every view is a subscriber of the feed."""

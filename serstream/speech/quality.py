@@ -1,0 +1,48 @@
+"""How far a window can be trusted, and when it must not be scored."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serstream.config import QualitySettings
+from serstream.types import Quality, SpeechWindow
+
+UnscoredReason: TypeAlias = Literal["loss", "clipping", "level", "speech"]
+
+FULL_SCALE = 0.98
+"""The loudest mu-law sample is 32,124 of 32,768; at or above it a sample counts as clipped."""
+
+
+def measure(samples: NDArray[np.float32], lost: float, voiced: float) -> Quality:
+    """Quality of one window.
+
+    Args:
+        samples: shape (n,), n > 0.
+        lost: samples that were concealed.
+        voiced: samples in frames that the voice activity detector called speech.
+    """
+    n = len(samples)
+    power = float(np.dot(samples, samples)) / n
+    return Quality(
+        loss=lost / n,
+        clipping=float(np.count_nonzero(np.abs(samples) >= FULL_SCALE)) / n,
+        level_dbfs=10 * float(np.log10(max(power, 1e-12))),
+        speech=voiced / n,
+    )
+
+
+def unscored_reason(window: SpeechWindow, settings: QualitySettings) -> UnscoredReason | None:
+    """Why a window must be published without an emotion, or None if it may be scored."""
+    quality = window.quality
+    if quality.loss > settings.max_loss:
+        return "loss"
+    if quality.clipping > settings.max_clipping:
+        return "clipping"
+    if quality.level_dbfs < settings.min_level_dbfs:
+        return "level"
+    if quality.speech < settings.min_speech:
+        return "speech"
+    return None

@@ -1,0 +1,63 @@
+"""The one queue between the source threads and the pipeline."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from serstream.types import AudioChunk, SourceEvent
+
+
+class Intake:
+    """Bounded by seconds of sound; when it is full, the oldest sound goes first.
+
+    Starts and ends of streams are never dropped. What is dropped leaves a hole that the pipeline sees by
+    `AudioChunk.start`; `dropped_s` counts it.
+    """
+
+    def __init__(self, capacity_s: float):
+        self._capacity_s = capacity_s
+        self._events: deque[SourceEvent] = deque()
+        self._held_s = 0.0
+        self._arrival = threading.Condition()
+        self.dropped_s = 0.0
+        """Seconds of sound dropped so far because the pipeline was too slow."""
+
+    def put(self, events: list[SourceEvent]) -> None:
+        """Add events in order; called by source threads."""
+        with self._arrival:
+            for event in events:
+                self._events.append(event)
+                if isinstance(event, AudioChunk):
+                    self._held_s += len(event.samples) / event.sample_rate
+            if self._held_s > self._capacity_s:
+                self._drop_oldest()
+            self._arrival.notify()
+
+    def take(self, timeout_s: float) -> list[SourceEvent]:
+        """Everything that has arrived, in order; waits up to ``timeout_s`` for something."""
+        with self._arrival:
+            if not self._events:
+                self._arrival.wait(timeout_s)
+            events = list(self._events)
+            self._events.clear()
+            self._held_s = 0.0
+            return events
+
+    def wake(self) -> None:
+        """Let a waiting `take` return."""
+        with self._arrival:
+            self._arrival.notify()
+
+    def _drop_oldest(self) -> None:
+        kept: deque[SourceEvent] = deque()
+        excess = self._held_s - self._capacity_s
+        for event in self._events:
+            if isinstance(event, AudioChunk) and excess > 0:
+                seconds = len(event.samples) / event.sample_rate
+                excess -= seconds
+                self._held_s -= seconds
+                self.dropped_s += seconds
+            else:
+                kept.append(event)
+        self._events = kept

@@ -1,0 +1,42 @@
+import threading
+
+import numpy as np
+
+from serstream.service.intake import Intake
+from serstream.types import AudioChunk, StreamEnd, StreamStart
+
+
+def chunk(start_s: float, seconds: float = 1.0) -> AudioChunk:
+    return AudioChunk("s", np.zeros(round(seconds * 8000), np.float32), 8000, round(start_s * 8000))
+
+
+START = StreamStart("s", "c", "customer", "test", 0.0)
+
+
+def test_events_come_out_in_order_and_once() -> None:
+    intake = Intake(capacity_s=10)
+    first, second = chunk(0), chunk(1)
+    intake.put([START, first])
+    intake.put([second])
+    assert intake.take(0) == [START, first, second]
+    assert intake.take(0) == []
+
+
+def test_the_oldest_sound_is_dropped_and_counted_but_never_a_start_or_end() -> None:
+    intake = Intake(capacity_s=3)
+    chunks = [chunk(second) for second in range(5)]
+    end = StreamEnd("s", "bye")
+    intake.put([START, *chunks, end])
+    assert intake.take(0) == [START, *chunks[2:], end]
+    assert intake.dropped_s == 2
+
+
+def test_wake_lets_a_waiting_take_return() -> None:
+    intake = Intake(capacity_s=1)
+    taken: list[list[object]] = []
+    waiter = threading.Thread(target=lambda: taken.append(list(intake.take(60))))
+    waiter.start()
+    while waiter.is_alive():
+        intake.wake()
+        waiter.join(0.01)
+    assert taken == [[]]

@@ -1,0 +1,77 @@
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from serstream import config
+from serstream.errors import ConfigError
+
+SHIPPED = Path(__file__).parent.parent / "config" / "serstream.toml"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[feed]\nendpiont = 'x'", "unknown key 'feed.endpiont'; did you mean 'endpoint'?"),
+        ("[modle]", "unknown key 'modle'; did you mean 'model'?"),
+        ("[[rtp]]\n[[rtp]]\nprot = 1", "unknown key 'rtp[1].prot'; did you mean 'port'?"),
+        ("[[rtp]]\n[[rtp]]\nport = 0", "rtp[1].port is 0: Expected `int` >= 1"),
+        ("[segmenter]\nhop_ms = 110", "hop_ms is 110, wanted a multiple of 20"),
+        ("[segmenter]\nhop_ms = 3000", "hop_ms is 3000, must be at most window_ms (2000)"),
+        ("[rtp]\nport = 5004", "rtp is {'port': 5004}: Expected `array`, got `object`"),
+        ("[[rtp]]\nrole = 'boss'", "rtp[0].role is 'boss': Invalid enum value 'boss'"),
+        ("[[file]]", "file[0] is {}: Object missing required field `path`"),
+        ("feed = ", "not TOML"),
+    ],
+)
+def test_error_names_key_seen_and_wanted(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "serstream.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        config.load(path)
+    assert str(path) in str(error.value)
+    assert message in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot read it"):
+        config.load(tmp_path / "none.toml")
+
+
+def test_the_shipped_file_is_valid() -> None:
+    assert config.load(SHIPPED).rtp == (config.RtpSettings(),)
+
+
+def commented_keys(text: str) -> dict[str, dict[str, Any]]:
+    """Table name to the keys that stand in it, whether commented out or not, with their values."""
+    tables: dict[str, dict[str, Any]] = {}
+    name = ""
+    for line in text.splitlines():
+        if heading := re.fullmatch(r"#?\[+([a-z_.]+)\]+", line):
+            name = heading[1]
+            tables[name] = {}
+        elif re.match(r"#?[a-z][a-z_0-9]* = ", line):
+            tables[name] |= tomllib.loads(line.removeprefix("#"))
+    return tables
+
+
+EXAMPLES = {"path", "device"}
+"""Keys of sources without a default that can be written in TOML: the file shows an example."""
+
+
+def test_the_shipped_file_shows_every_key_with_its_default() -> None:
+    shown = commented_keys(SHIPPED.read_text())
+    for table in msgspec.structs.fields(config.Settings):
+        kind = table.type if isinstance(table.type, type) else table.type.__args__[0]
+        assert set(shown[table.name]) == set(kind.__struct_fields__), table.name
+        for field in msgspec.structs.fields(kind):
+            if table.name in ("microphone", "file") and field.name in EXAMPLES:
+                continue
+            default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+            value = shown[table.name][field.name]
+            assert (tuple(value) if isinstance(value, list) else value) == default, (
+                f"{table.name}.{field.name}"
+            )

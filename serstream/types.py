@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the feed's client needs the words, not numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 Role: TypeAlias = Literal["customer", "agent", "unknown"]
 EndReason: TypeAlias = Literal["eof", "bye", "timeout", "lost", "shutdown"]
-Samples: TypeAlias = NDArray[np.float32]
+Samples: TypeAlias = "NDArray[np.float32]"
 
 SAMPLE_RATE = 16_000
 """Hz; every stage after the resampler works at this rate."""

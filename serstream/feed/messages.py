@@ -1,12 +1,13 @@
 """The messages of the feed: one schema, from the tracker to the subscriber.
 
-Times are seconds of stream time unless they are called UTC. Attribute names ``source``, ``type`` and ``time``
-are CloudEvents 1.0's.
+Every message says which stream of which call it is about, its place in that stream's count, when, and by
+which model. Times are seconds of stream time unless they are called UTC. Attribute names ``source``, ``type``
+and ``time`` are CloudEvents 1.0's.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta
@@ -15,128 +16,251 @@ from serstream.errors import FeedError
 from serstream.types import EndReason, Role
 
 SCHEMA = "1.0"
-"""major.minor; a new minor only adds fields, a new major may change them."""
+"""major.minor; a new minor only adds fields and types, a new major may change them."""
+
+NONE = "-"
+"""``stream`` of a message about a whole call; ``call`` and ``stream`` of one about the daemon."""
+
+Format: TypeAlias = Literal["json", "msgpack"]
+Severity: TypeAlias = Literal["information", "warning", "critical"]
+UnscoredReason: TypeAlias = Literal["loss", "clipping", "level", "speech", "role", "overload"]
+
+Count = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Distribution: TypeAlias = dict[str, Share]
+"""Label to probability over all labels of the model, sum 1."""
 
 
 class QualityReport(msgspec.Struct, frozen=True, kw_only=True):
     """How far a window can be trusted; see `serstream.types.Quality`."""
 
-    loss: float
-    clipping: float
+    loss: Share
+    clipping: Share
     level_dbfs: float
-    speech: float
+    speech: Share
 
 
-class StreamMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """What every message about a stream carries."""
+class FeedMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """What every message carries."""
+
+    TYPE: ClassVar[str]
+    """The value of ``type`` and the last part of the topic."""
 
     schema: str = SCHEMA
     source: str
-    """Where the sound came from, e.g. ``rtp:5004``."""
-    stream: str
+    """Where the sound comes from, e.g. ``rtp:5004``; ``serstream`` for the daemon itself."""
     call: str
+    stream: str
     role: Role
-    sequence: Annotated[int, Meta(ge=0)]
-    """Counts the stream's messages from 0; a gap is a loss."""
-    start: float
-    """Seconds of stream time at which what is described began."""
-    end: float
-    """Seconds of stream time at which it ended."""
+    """``unknown`` when the message is not about one stream."""
+    sequence: Count
+    """Counts the messages of this (call, stream) from 0; a gap is a loss. Heartbeats count themselves."""
+    start: Seconds
+    """Stream time at which what is described began; call time or daemon time when no stream is meant."""
+    end: Seconds
+    """The same clock, when it ended."""
     time: str
     """UTC of ``end``, RFC 3339."""
+    model: str
+    """``name@version`` of the active model."""
 
 
-class StreamStarted(StreamMessage, frozen=True, kw_only=True, tag_field="type", tag="stream_start"):
-    """A stream appeared."""
+class CallStarted(FeedMessage, frozen=True, kw_only=True, tag="call_start"):
+    """The first stream of a call appeared."""
 
 
-class WindowEmotion(StreamMessage, frozen=True, kw_only=True, tag_field="type", tag="window"):
+class StreamStarted(FeedMessage, frozen=True, kw_only=True, tag="stream_start"):
+    """A stream appeared; its first message."""
+
+
+class WindowEmotion(FeedMessage, frozen=True, kw_only=True, tag="window"):
     """Scores of one speech window."""
 
-    model: str
-    """``name@version`` that scored it."""
-    utterance: int
+    utterance: Count
+    """Number of the utterance in its stream, from 0."""
     final: bool
     """Last window of its utterance."""
-    probabilities: dict[str, float]
-    """Calibrated, over all labels of the model."""
+    probabilities: Distribution
+    """Calibrated scores of this window alone."""
     emotion: str
-    """Winner of this window alone."""
-    confidence: float
-    smoothed: dict[str, float]
-    """Exponentially smoothed over the stream."""
+    """Their winner."""
+    confidence: Share
+    """The winner's probability."""
+    smoothed: Distribution
+    """Exponentially smoothed over the speech of the stream."""
     smoothed_emotion: str
+    arousal: Annotated[float, Meta(ge=-1, le=1)]
+    """Of ``smoothed``; see `serstream.emotion.affect`."""
+    valence: Annotated[float, Meta(ge=-1, le=1)]
     quality: QualityReport
+    speech_s: Seconds
+    """Seconds of speech in the stream so far."""
+    lost_s: Seconds
+    """Seconds of sound of the stream that were never received so far."""
 
 
-class WindowUnscored(StreamMessage, frozen=True, kw_only=True, tag_field="type", tag="unscored"):
+class WindowUnscored(FeedMessage, frozen=True, kw_only=True, tag="unscored"):
     """A speech window that was not scored, and why."""
 
-    utterance: int
+    utterance: Count
     final: bool
-    reason: Literal["loss", "clipping", "level", "speech"]
+    reason: UnscoredReason
+    """What was too bad to judge; ``role``: streams of this role are not analysed; ``overload``: shed."""
     quality: QualityReport
+    speech_s: Seconds
+    lost_s: Seconds
 
 
-class UtteranceEmotion(StreamMessage, frozen=True, kw_only=True, tag_field="type", tag="utterance"):
+class UtteranceEmotion(FeedMessage, frozen=True, kw_only=True, tag="utterance"):
     """Result of a whole utterance: the mean over its scored windows."""
 
-    model: str
-    utterance: int
-    windows: int
-    probabilities: dict[str, float]
+    utterance: Count
+    windows: Count
+    """How many windows were scored."""
+    probabilities: Distribution
     emotion: str
-    confidence: float
+    confidence: Share
+    arousal: Annotated[float, Meta(ge=-1, le=1)]
+    """Of ``probabilities``."""
+    valence: Annotated[float, Meta(ge=-1, le=1)]
 
 
-class StreamEnded(StreamMessage, frozen=True, kw_only=True, tag_field="type", tag="stream_end"):
-    """A stream is over: its summary."""
+class Alert(FeedMessage, frozen=True, kw_only=True, tag="alert"):
+    """A rule of the configuration was met, or is no longer; ``start`` is when its condition began to hold."""
+
+    rule: str
+    """Name of the rule."""
+    state: Literal["raised", "cleared"]
+    severity: Severity
+    emotions: tuple[str, ...]
+    """The labels whose smoothed probabilities are added up."""
+    probability: Share
+    """Their sum at ``end``."""
+    threshold: Share
+
+
+class StreamEnded(FeedMessage, frozen=True, kw_only=True, tag="stream_end"):
+    """A stream is over: its summary; its last message."""
 
     reason: EndReason
-    utterances: int
-    windows: int
-    unscored: int
-    speech_s: float
-    """Seconds of speech."""
-    lost_s: float
-    """Seconds of sound that were never received."""
-    emotions_s: dict[str, float]
+    utterances: Count
+    windows: Count
+    """Scored windows."""
+    unscored: Count
+    speech_s: Seconds
+    lost_s: Seconds
+    emotions_s: dict[str, Seconds]
     """Seconds of speech per emotion, by utterance."""
 
 
-class CallEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="call_end"):
-    """The last stream of a call is over."""
+class CallEnded(FeedMessage, frozen=True, kw_only=True, tag="call_end"):
+    """The last stream of a call is over: the call's summary."""
 
-    schema: str = SCHEMA
-    source: str
-    call: str
-    time: str
     streams: dict[str, Role]
-    duration_s: float
-    emotions_s: dict[str, dict[str, float]]
+    emotions_s: dict[str, dict[str, Seconds]]
     """Per stream: seconds of speech per emotion."""
+    alerts: Count
+    """How many alerts were raised."""
+
+
+class ModelChanged(FeedMessage, frozen=True, kw_only=True, tag="model_change"):
+    """From here on ``model`` scores the windows."""
+
+    previous: str
+    """``name@version``; empty at start-up."""
+
+
+class Position(msgspec.Struct, frozen=True, array_like=True):
+    """How far a stream has come."""
+
+    call: str
+    stream: str
+    sequence: Count
+    """Of its last message."""
+
+
+class Heartbeat(FeedMessage, frozen=True, kw_only=True, tag="heartbeat"):
+    """The feed lives."""
+
+    interval_s: Annotated[float, Meta(gt=0)]
+    """Seconds until the next one."""
+    positions: tuple[Position, ...]
+    """Of every stream with a message since the heartbeat before, so that the loss of a last message shows."""
 
 
 Message: TypeAlias = (
-    StreamStarted | WindowEmotion | WindowUnscored | UtteranceEmotion | StreamEnded | CallEnded
+    CallStarted
+    | StreamStarted
+    | WindowEmotion
+    | WindowUnscored
+    | UtteranceEmotion
+    | Alert
+    | StreamEnded
+    | CallEnded
+    | ModelChanged
+    | Heartbeat
 )
 
-_decoder = msgspec.json.Decoder(Message)
+TYPES: dict[str, type[FeedMessage]] = {}
+"""``type`` to struct."""
+for _struct in get_args(Message):
+    _struct.TYPE = str(_struct.__struct_config__.tag)
+    TYPES[_struct.TYPE] = _struct
 
 
-def encode(message: Message) -> bytes:
-    """The message as JSON."""
-    return msgspec.json.encode(message)
+class _Version(msgspec.Struct):
+    schema: str = ""
+    type: str = ""
 
 
-def decode(payload: bytes) -> Message:
+_json_encoder, _msgpack_encoder = msgspec.json.Encoder(), msgspec.msgpack.Encoder()
+_json_decoder, _msgpack_decoder = msgspec.json.Decoder(Message), msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message, format: Format = "json") -> bytes:
+    """The message as JSON or msgpack."""
+    return (_json_encoder if format == "json" else _msgpack_encoder).encode(message)
+
+
+def decode(payload: bytes, format: Format = "json") -> Message:
     """Read a message; unknown fields are ignored.
 
     Raises:
-        FeedError: not JSON, an unknown type or a missing field.
+        FeedError: not a message, a missing field, a type that this version does not know, or another major
+            version of the schema.
     """
     try:
-        message: Message = _decoder.decode(payload)
-        return message
+        message: Message = (_json_decoder if format == "json" else _msgpack_decoder).decode(payload)
     except msgspec.MsgspecError as error:
-        raise FeedError(f"message {payload[:80]!r}: {error}") from error
+        raise FeedError(_explain(payload, format, error)) from error
+    if message.schema != SCHEMA:
+        _check_major(message.schema)
+    return message
+
+
+def is_known(type: str) -> bool:
+    """Whether this version has a struct for a message ``type``; a newer minor version may send others."""
+    return type in TYPES
+
+
+def topic(message: Message) -> bytes:
+    """Frame 1 of the message: ``emotion.<call>.<stream>.<type>``."""
+    return f"emotion.{message.call}.{message.stream}.{message.TYPE}".encode()
+
+
+def _explain(payload: bytes, format: Format, error: msgspec.MsgspecError) -> str:
+    try:
+        read = msgspec.json.decode if format == "json" else msgspec.msgpack.decode
+        _check_major(read(payload, type=_Version).schema)
+    except msgspec.MsgspecError:
+        pass  # not even that: the first error says more
+    return f"message {payload[:80]!r}: {error}"
+
+
+def _check_major(schema: str) -> None:
+    if schema and schema.partition(".")[0] != SCHEMA.partition(".")[0]:
+        raise FeedError(
+            f"message of schema {schema!r}, this serstream reads {SCHEMA.partition('.')[0]}.x; "
+            "install a serstream of the daemon's version"
+        )

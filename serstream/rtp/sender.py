@@ -49,7 +49,7 @@ class OutgoingStream:
         return -(-len(self.payload) // PACKET_SAMPLES)
 
     def bye(self) -> bytes:
-        """RTCP BYE (RFC 3550, section 6.6), behind the empty receiver report that a compound packet begins with."""
+        """RTCP BYE behind the empty receiver report that a compound packet begins with (RFC 3550, 6.1)."""
         return struct.pack("!BBHI", 0x80, 201, 1, self.ssrc) + struct.pack(
             "!BBHI", 0x81, _RTCP_BYE, 1, self.ssrc
         )

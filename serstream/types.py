@@ -107,6 +107,10 @@ class SpeechWindow:
     final: bool
     """True for the last window of its utterance."""
     quality: Quality
+    speech_so_far: int = 0
+    """Voiced samples of the stream up to ``end``."""
+    lost_so_far: float = 0.0
+    """Concealed samples of the stream up to ``end``."""
     arrived: float = 0.0
     """``AudioChunk.arrived`` of the chunk that completed the window."""
 

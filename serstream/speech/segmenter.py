@@ -57,8 +57,10 @@ class Segmenter:
         self._window_frames = settings.window_ms // FRAME_MS
         self._hop_frames = settings.hop_ms // FRAME_MS
         self._min_speech_frames = settings.min_speech_ms // FRAME_MS
-        self.speech_frames = 0
-        """Voiced frames so far."""
+        self.speech = 0
+        """Voiced samples so far; `reset` keeps the count."""
+        self.lost = 0.0
+        """Concealed samples so far; `reset` keeps the count."""
         self.utterances = 0
         """Utterances begun so far."""
         self.reset(0)
@@ -109,6 +111,8 @@ class Segmenter:
             frame_lost = lost_share * n_new + (self._partial_lost if i == 0 else 0.0)
             voiced = self._vad.is_speech(pcm[2 * i * FRAME : 2 * (i + 1) * FRAME], SAMPLE_RATE)
             self._history.append(frame, voiced, frame_lost)
+            self.speech += FRAME if voiced else 0
+            self.lost += frame_lost
             self._advance(voiced, arrived, segments)
         rest = len(pending) - n_frames * FRAME
         self._partial_lost = lost_share * min(rest, len(samples)) + (0.0 if n_frames else self._partial_lost)
@@ -125,8 +129,6 @@ class Segmenter:
     def _advance(self, voiced: bool, arrived: float, segments: list[Segment]) -> None:
         """One frame more has been appended to the history: change state and cut what it completes."""
         now = self._history.end
-        if voiced:
-            self.speech_frames += 1
         self._voiced_run = self._voiced_run + 1 if voiced else 0
         self._silent_run = 0 if voiced else self._silent_run + 1
         if not self._speaking:
@@ -177,6 +179,8 @@ class Segmenter:
             quality=measure(
                 samples, self._history.lost(begin, end), self._history.voiced(begin, end) * FRAME
             ),
+            speech_so_far=self.speech,
+            lost_so_far=self.lost,
             arrived=arrived,
         )
 

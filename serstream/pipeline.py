@@ -1,0 +1,204 @@
+"""From sound to messages: synchronous, without a clock and without threads.
+
+It takes source events and returns messages, so that a recorded call gives the same messages live, replayed
+or in a test, however its events are grouped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from serstream.audio.resample import Resampler
+from serstream.config import Settings
+from serstream.emotion.model import EmotionModel
+from serstream.emotion.tracker import Tracker, utc
+from serstream.feed.messages import NONE, CallEnded, CallStarted, Message
+from serstream.speech.quality import unscored_reason
+from serstream.speech.segmenter import Segment, Segmenter
+from serstream.types import (
+    SAMPLE_RATE,
+    AudioChunk,
+    Scores,
+    SourceEvent,
+    SpeechWindow,
+    StreamEnd,
+    StreamStart,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Segments the sound of all streams, scores their windows together and tracks each stream and call."""
+
+    def __init__(self, settings: Settings, model: EmotionModel):
+        self.model = model
+        """May be exchanged between two calls of `feed`; each window names the model that scored it."""
+        self._settings = settings
+        self._streams: dict[str, _Stream] = {}
+        self._calls: dict[str, _Call] = {}
+
+    @property
+    def n_streams(self) -> int:
+        """Streams that are alive."""
+        return len(self._streams)
+
+    def feed(self, events: Iterable[SourceEvent]) -> list[Message]:
+        """Take what the sources have sent, in order, and return what there is to tell.
+
+        All windows that the events complete are scored in one batch. Events of a stream that was never
+        announced are ignored.
+        """
+        steps: list[_Step] = []
+        for event in events:
+            if isinstance(event, StreamStart):
+                self._streams[event.stream] = _Stream(event, self._settings, self.model.metadata.reference)
+                steps.append((self._streams[event.stream], event))
+                continue
+            stream = self._streams.get(event.stream)
+            if stream is None:
+                log.warning("stream %s was never announced, %s ignored", event.stream, type(event).__name__)
+            elif isinstance(event, AudioChunk):
+                steps += [(stream, segment) for segment in stream.push(event)]
+            else:
+                steps += [(stream, segment) for segment in stream.flush()]
+                steps.append((stream, event))
+                del self._streams[event.stream]
+        return self._tell(steps)
+
+    def _tell(self, steps: list[_Step]) -> list[Message]:
+        windows = [
+            step
+            for _, step in steps
+            if isinstance(step, SpeechWindow) and not unscored_reason(step, self._settings.quality)
+        ]
+        scores = dict(zip(map(id, windows), self.model.score(windows), strict=True))
+        messages: list[Message] = []
+        for stream, step in steps:
+            if isinstance(step, StreamStart):
+                messages += self._start(stream)
+            elif isinstance(step, StreamEnd):
+                messages += self._end(stream, step)
+            else:
+                messages += stream.tell(step, scores.get(id(step)))
+        return messages
+
+    def _start(self, stream: _Stream) -> list[Message]:
+        info = stream.tracker.info
+        messages: list[Message] = []
+        if info.call not in self._calls:
+            self._calls[info.call] = _Call(info, stream.tracker.model)
+            messages.append(self._calls[info.call].started())
+        self._calls[info.call].join(stream.tracker)
+        messages.append(stream.tracker.started())
+        return messages
+
+    def _end(self, stream: _Stream, end: StreamEnd) -> list[Message]:
+        info = stream.tracker.info
+        heard = stream.segmenter
+        messages: list[Message] = [stream.tracker.ended(end.reason, heard.position, heard.speech, heard.lost)]
+        call = self._calls[info.call]
+        if call.leave(info.stream, info.started_at + heard.position / SAMPLE_RATE):
+            messages.append(call.ended())
+            del self._calls[info.call]
+        return messages
+
+
+class _Stream:
+    """The state of one stream: resampler, segmenter, tracker."""
+
+    def __init__(self, info: StreamStart, settings: Settings, model: str):
+        self.segmenter = Segmenter(info.stream, settings.segmenter)
+        self.tracker = Tracker(info, settings.tracker, model)
+        self._quality = settings.quality
+        self._resampler: Resampler | None = None
+        self._source_rate = 0
+        self._next = 0
+        """Position of the next sample at the source's rate."""
+
+    def push(self, chunk: AudioChunk) -> list[Segment]:
+        segments: list[Segment] = []
+        if self._resampler is None or chunk.sample_rate != self._source_rate or chunk.start != self._next:
+            segments += self._rebase(chunk)
+        assert self._resampler is not None
+        self._next = chunk.start + len(chunk.samples)
+        samples = self._resampler.push(chunk.samples)
+        lost = chunk.lost * SAMPLE_RATE / chunk.sample_rate
+        return segments + self.segmenter.push(samples, lost, chunk.arrived)
+
+    def flush(self) -> list[Segment]:
+        if self._resampler is None:
+            return []
+        return self.segmenter.push(self._resampler.flush()) + self.segmenter.flush()
+
+    def tell(self, segment: Segment, scores: Scores | None) -> list[Message]:
+        if not isinstance(segment, SpeechWindow):
+            utterance = self.tracker.utterance_ended(segment)
+            return [utterance] if utterance else []
+        if scores is not None:
+            return [self.tracker.scored(segment, scores)]
+        reason = unscored_reason(segment, self._quality)
+        assert reason is not None, "a window without scores has a reason"
+        return [self.tracker.unscored(segment, reason)]
+
+    def _rebase(self, chunk: AudioChunk) -> list[Segment]:
+        """The first chunk, a hole in the sound, or another rate: what was going on ends here."""
+        segments = self.flush()
+        self._source_rate = chunk.sample_rate
+        self._resampler = Resampler(chunk.sample_rate, SAMPLE_RATE)
+        self.segmenter.reset(round(chunk.start * SAMPLE_RATE / chunk.sample_rate))
+        return segments
+
+
+_Step: TypeAlias = tuple[_Stream, StreamStart | Segment | StreamEnd]
+
+
+class _Call:
+    """What belongs to one call while a stream of it is alive."""
+
+    def __init__(self, first: StreamStart, model: str):
+        self._first = first
+        self._model = model
+        self._sequence = 0
+        self._alive: set[str] = set()
+        self._trackers: dict[str, Tracker] = {}
+        self._ended_at = first.started_at
+
+    def join(self, tracker: Tracker) -> None:
+        self._alive.add(tracker.info.stream)
+        self._trackers[tracker.info.stream] = tracker
+
+    def leave(self, stream: str, at: float) -> bool:
+        """Whether it was the last one."""
+        self._alive.discard(stream)
+        self._ended_at = max(self._ended_at, at)
+        self._model = self._trackers[stream].model
+        return not self._alive
+
+    def started(self) -> CallStarted:
+        return CallStarted(**self._header(0.0))
+
+    def ended(self) -> CallEnded:
+        return CallEnded(
+            **self._header(self._ended_at - self._first.started_at),
+            streams={name: tracker.info.role for name, tracker in self._trackers.items()},
+            emotions_s={name: dict(tracker.emotions_s) for name, tracker in self._trackers.items()},
+            alerts=0,
+        )
+
+    def _header(self, end_s: float) -> dict[str, Any]:
+        sequence = self._sequence
+        self._sequence += 1
+        return {
+            "source": self._first.source,
+            "call": self._first.call,
+            "stream": NONE,
+            "role": "unknown",
+            "sequence": sequence,
+            "start": 0.0,
+            "end": round(end_s, 3),
+            "time": utc(self._first.started_at + end_s),
+            "model": self._model,
+        }

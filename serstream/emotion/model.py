@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,13 +11,46 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from serstream.config import ModelSettings
 from serstream.emotion.features import mfcc, pad
 from serstream.emotion.metadata import ModelMetadata
 from serstream.errors import ModelError
+from serstream.shipped import default_model
 from serstream.types import SAMPLE_RATE, Samples, Scores, SpeechWindow
+
+log = logging.getLogger(__name__)
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 MAX_BATCH = 32
 """Windows per ONNX Runtime call; more gains nothing on a CPU and delays the first."""
+
+
+def load_model(settings: ModelSettings, base: Path = Path()) -> EmotionModel:
+    """The model that the configuration asks for, on the device it asks for.
+
+    Args:
+        settings: ``[model]``.
+        base: folder that a relative ``path`` starts from.
+
+    Raises:
+        ModelError: it cannot be loaded, or not on a GPU although ``require_gpu`` is set.
+    """
+    path = base / settings.path if settings.path else default_model()
+    use_cuda = settings.device == "cuda" or (settings.device == "auto" and _has_cuda_driver())
+    if use_cuda:
+        ort.preload_dlls()
+    model = EmotionModel(path, providers=[CUDA, CPU] if use_cuda else [CPU], threads=settings.threads)
+    # A session falls back to the CPU in silence: only what it says it uses counts.
+    if CUDA not in model.providers:
+        if settings.require_gpu:
+            raise ModelError(
+                f"model {path}: runs on {model.providers[0]}, but require_gpu wants {CUDA}; "
+                "install a CUDA driver and 'serstream[cuda]', or set require_gpu = false"
+            )
+        if use_cuda:
+            log.warning("CUDA was asked for, but the model runs on %s", model.providers[0])
+    return model
 
 
 class EmotionModel:
@@ -25,7 +60,7 @@ class EmotionModel:
         ModelError: the file is missing, is not ONNX, lacks metadata, or contradicts its metadata.
     """
 
-    def __init__(self, path: Path, *, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int = 1):
+    def __init__(self, path: Path, *, providers: Sequence[str] = (CPU,), threads: int = 1):
         self.path = path
         if not path.is_file():
             raise ModelError(f"model {path}: no such file; give the path of a model.onnx")
@@ -91,3 +126,12 @@ class EmotionModel:
                 f"model {self.path}: outputs are {outputs}, its {len(labels)} labels ({', '.join(labels)}) "
                 f"want 'logits' of shape (batch, {len(labels)})"
             )
+
+
+def _has_cuda_driver() -> bool:
+    """Whether there is a CUDA driver; trying the CUDA provider without one costs memory and noise."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True

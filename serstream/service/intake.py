@@ -44,11 +44,6 @@ class Intake:
             self._held_s = 0.0
             return events
 
-    def wake(self) -> None:
-        """Let a waiting `take` return."""
-        with self._arrival:
-            self._arrival.notify()
-
     def _drop_oldest(self) -> None:
         kept: deque[SourceEvent] = deque()
         excess = self._held_s - self._capacity_s

@@ -31,12 +31,9 @@ def test_the_oldest_sound_is_dropped_and_counted_but_never_a_start_or_end() -> N
     assert intake.dropped_s == 2
 
 
-def test_wake_lets_a_waiting_take_return() -> None:
+def test_a_waiting_take_returns_what_another_thread_puts() -> None:
     intake = Intake(capacity_s=1)
-    taken: list[list[object]] = []
-    waiter = threading.Thread(target=lambda: taken.append(list(intake.take(60))))
-    waiter.start()
-    while waiter.is_alive():
-        intake.wake()
-        waiter.join(0.01)
-    assert taken == [[]]
+    putter = threading.Thread(target=intake.put, args=([START],))
+    putter.start()
+    assert intake.take(60) == [START]
+    putter.join()

@@ -1,0 +1,216 @@
+"""The ``serstream`` command: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import serstream
+from serstream import config
+from serstream.errors import SerstreamError
+
+DEFAULT_ENDPOINT = config.FeedSettings().endpoint
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 when it went well, 2 when the user can mend what went wrong."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.INFO,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        code: int = arguments.command(arguments)
+    except SerstreamError as error:
+        print(f"serstream: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # Whoever read our lines has closed the pipe; keep Python from complaining once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from serstream.service.daemon import Daemon
+
+    settings = config.load(arguments.config)
+    return Daemon(settings, arguments.config.parent).run()
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from serstream.audio.file import file_events
+    from serstream.emotion.model import load_model
+    from serstream.feed.messages import encode
+    from serstream.replay import replay
+
+    settings = config.load(arguments.config) if arguments.config else config.Settings()
+    base = arguments.config.parent if arguments.config else Path()
+    model = load_model(settings.model, base)
+    roles = tuple(arguments.roles.split(",")) if arguments.roles else ()
+    for path in arguments.file:
+        tables = {"file": [{"path": str(path), "roles": roles, "realtime": False}]}
+        (file,) = config.parse(tables, "--roles").file
+        for message in replay(file_events(file), settings, model):
+            sys.stdout.buffer.write(encode(message) + b"\n")
+        sys.stdout.flush()
+    return 0
+
+
+def _listen(arguments: argparse.Namespace) -> int:
+    from serstream.feed import subscribe
+    from serstream.feed.messages import encode
+
+    for message in subscribe(arguments.endpoint):
+        sys.stdout.buffer.write(encode(message) + b"\n")
+        sys.stdout.flush()
+    return 0
+
+
+def _live(arguments: argparse.Namespace) -> int:
+    from serstream.view.live import run_live
+
+    run_live(arguments.endpoint)
+    return 0
+
+
+def _devices(_arguments: argparse.Namespace) -> int:
+    from serstream.audio.microphone import input_devices
+
+    for device in input_devices():
+        print(device)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from serstream.emotion.model import load_model
+
+    settings = config.load(arguments.config)
+    model = load_model(settings.model, arguments.config.parent)
+    n_sources = len(settings.rtp) + len(settings.microphone) + len(settings.file)
+    print(
+        f"{arguments.config}: fine; {n_sources} source(s), model {model.metadata.reference} "
+        f"({', '.join(model.metadata.labels)}) on {model.providers[0]}, feed {settings.feed.endpoint}"
+    )
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from serstream.demo import run_demo
+
+    return run_demo()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="serstream",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=(
+            "serstream hears how a call feels while it happens: microphone, RTP or recordings in,\n"
+            "emotions out over ZeroMQ."
+        ),
+        epilog="First steps:  serstream demo\n              serstream replay call.wav --roles customer,agent",
+    )
+    parser.add_argument("--version", action="version", version=f"serstream {serstream.__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log debug messages as well")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], help: str, text: str, examples: str
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=help,
+            description=text,
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(command=run)
+        return command
+
+    def endpoint(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "endpoint",
+            nargs="?",
+            default=DEFAULT_ENDPOINT,
+            metavar="ENDPOINT",
+            help="ZeroMQ endpoint of the feed (default: %(default)s)",
+        )
+
+    run = add(
+        "run",
+        _run,
+        "run the daemon",
+        "Listen to the configured sources and publish emotions until Ctrl-C or SIGTERM.\n"
+        "Then every stream is ended, its last window scored, and the feed closed.\n"
+        "Exit code 0; 2 when the configuration, a source or the model cannot be used.",
+        "  serstream run -c config/serstream.toml\n  serstream live         # in another terminal",
+    )
+    run.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="serstream.toml")
+
+    replay = add(
+        "replay",
+        _replay,
+        "score recordings, events as JSON lines",
+        "Put recordings through the daemon's own pipeline, without a clock, and print what the feed would\n"
+        "carry: one JSON message a line. Any format libsndfile reads, any rate; every channel is a stream.",
+        "  serstream replay call.wav --roles customer,agent\n"
+        "  serstream replay *.flac | jq -r 'select(.type==\"utterance\") | [.end, .emotion] | @tsv'",
+    )
+    replay.add_argument("file", nargs="+", type=Path, metavar="FILE", help="a recording")
+    replay.add_argument(
+        "-c", "--config", type=Path, metavar="FILE", help="serstream.toml (default: all defaults)"
+    )
+    replay.add_argument("--roles", metavar="ROLE,…", help="one role per channel: customer, agent or unknown")
+
+    endpoint(
+        add(
+            "listen",
+            _listen,
+            "print the feed as JSON lines",
+            "Subscribe to a running daemon and print every message as one line of JSON.",
+            "  serstream listen\n  serstream listen tcp://127.0.0.1:5556 | jq .smoothed_emotion",
+        )
+    )
+    endpoint(
+        add(
+            "live",
+            _live,
+            "watch the calls",
+            "The live view: a row per stream with role, emotion, confidence, a bar per class and the trend.\n"
+            "A subscriber like any other: closing it disturbs nothing. Without a terminal it prints lines.",
+            "  serstream live\n  serstream live ipc:///run/serstream/feed",
+        )
+    )
+    add(
+        "devices",
+        _devices,
+        "list the microphones",
+        "Print every input device with the index and the name that [[microphone]] device takes.",
+        "  serstream devices",
+    )
+    check = add(
+        "check",
+        _check,
+        "check a configuration",
+        "Read a configuration and load its model, without opening a source or the feed.\n"
+        "Exit code 0 when the daemon could use it, 2 with the reason when not.",
+        "  serstream check config/serstream.toml",
+    )
+    check.add_argument("config", type=Path, metavar="CONFIG", help="serstream.toml")
+    add(
+        "demo",
+        _demo,
+        "a sample call through a real daemon",
+        "Start a daemon, play the sample call to it as two G.711 RTP streams in real time, and watch.\n"
+        "Ends by itself within a minute with a summary; exit code 1 if a window was lost.",
+        "  serstream demo",
+    )
+    return parser

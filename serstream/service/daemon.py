@@ -1,0 +1,127 @@
+"""The daemon: the only place that owns threads and signals.
+
+One thread per source puts sound into the intake; the main thread takes it out, runs the pipeline and
+publishes. Shutdown goes with the flow: sources end their streams, the pipeline scores their last windows and
+says goodbye, then the feed closes.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from serstream.audio.file import FileSource
+from serstream.audio.microphone import MicrophoneSource
+from serstream.config import Settings
+from serstream.emotion.model import load_model
+from serstream.errors import ConfigError, SourceError
+from serstream.feed.clock import rfc3339
+from serstream.feed.messages import NONE, ModelChanged
+from serstream.feed.publisher import Publisher
+from serstream.pipeline import Pipeline
+from serstream.rtp.receiver import RtpSource
+from serstream.service.intake import Intake
+from serstream.types import Source
+
+log = logging.getLogger(__name__)
+
+INTAKE_CAPACITY_S = 600.0
+"""Seconds of sound, over all streams, that may wait for the pipeline."""
+
+TAKE_TIMEOUT_S = 0.1
+"""How long the main loop waits for sound before it looks after the feed and the sources."""
+
+
+class Daemon:
+    """Everything that `serstream run` runs.
+
+    Raises:
+        SerstreamError: from the constructor, when a source, the model or the feed cannot be opened.
+    """
+
+    def __init__(self, settings: Settings, base: Path):
+        if not (settings.rtp or settings.microphone or settings.file):
+            raise ConfigError(
+                "no source: the configuration needs at least one [[rtp]], [[microphone]] or [[file]]"
+            )
+        self._pipeline = Pipeline(settings, load_model(settings.model, base))
+        self._publisher = Publisher(settings.feed, directory=base)
+        self._intake = Intake(INTAKE_CAPACITY_S)
+        self._sources: list[Source] = [
+            *(RtpSource(rtp) for rtp in settings.rtp),
+            *(MicrophoneSource(microphone) for microphone in settings.microphone),
+            *(FileSource(file, base) for file in settings.file),
+        ]
+        self._failed = False
+        model = self._pipeline.model
+        log.info(
+            "ready: %d source(s), model %s on %s, feed %s",
+            len(self._sources),
+            model.metadata.reference,
+            model.providers[0],
+            settings.feed.endpoint,
+        )
+
+    def run(self) -> int:
+        """Work until SIGINT, SIGTERM or the end of all sources.
+
+        Returns:
+            The exit code: 0, or 1 if a source failed in a way that nobody foresaw.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        threads = [
+            threading.Thread(target=self._listen, args=(source,), name=f"source-{i}", daemon=True)
+            for i, source in enumerate(self._sources)
+        ]
+        for thread in threads:
+            thread.start()
+        self._publisher.publish([self._model_in_use()])
+        try:
+            while any(thread.is_alive() for thread in threads):
+                self._turn(TAKE_TIMEOUT_S)
+            self._turn(0)
+        finally:
+            self._publisher.close()
+        return 1 if self._failed else 0
+
+    def _turn(self, timeout_s: float) -> None:
+        events = self._intake.take(timeout_s)
+        self._publisher.publish(self._pipeline.feed(events))
+        self._publisher.poll(time.monotonic(), time.time())
+
+    def _model_in_use(self) -> ModelChanged:
+        return ModelChanged(
+            source="serstream",
+            call=NONE,
+            stream=NONE,
+            role="unknown",
+            sequence=0,
+            start=0.0,
+            end=0.0,
+            time=rfc3339(time.time()),
+            model=self._pipeline.model.metadata.reference,
+            previous="",
+        )
+
+    def _listen(self, source: Source) -> None:
+        try:
+            source.run(self._intake.put)
+        except SourceError as error:
+            log.error("%s", error)
+        except Exception:  # a defect of ours: end in order, with a trace, instead of running on deaf
+            log.exception("source %s failed", type(source).__name__)
+            self._failed = True
+            self._stop_sources()
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        log.info("%s: ending all streams", signal.Signals(number).name)
+        self._stop_sources()
+
+    def _stop_sources(self) -> None:
+        for source in self._sources:
+            source.stop()

@@ -1,56 +1,9 @@
-"""What many tests need: fixture recordings and a tiny model that is not trained but deterministic."""
-
-from __future__ import annotations
+"""What many tests need."""
 
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-
-from serstream.emotion.features import FeatureSpec
-from serstream.emotion.metadata import ModelMetadata
-
-FIXTURES = Path(__file__).parent / "fixtures"
-SPEC = FeatureSpec()
-LABELS = ("angry", "disgust", "fear", "happy", "neutral", "sad")
-
-
-def write_model(
-    path: Path,
-    *,
-    spec: FeatureSpec = SPEC,
-    labels: tuple[str, ...] = LABELS,
-    n_outputs: int | None = None,
-    props: dict[str, str] | None = None,
-    name: str = "tiny",
-    version: int = 1,
-) -> Path:
-    """A linear model over the mean of the features; ``props`` replace its metadata entries."""
-    n_outputs = len(labels) if n_outputs is None else n_outputs
-    weights = np.random.default_rng(7).normal(0, 0.2, (spec.n_coeffs, n_outputs)).astype(np.float32)
-    graph = helper.make_graph(
-        [
-            helper.make_node("ReduceMean", ["features"], ["mean"], axes=[2], keepdims=0),
-            helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
-        ],
-        "tiny",
-        [
-            helper.make_tensor_value_info(
-                "features", TensorProto.FLOAT, ["batch", spec.n_coeffs, spec.n_frames]
-            )
-        ],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", n_outputs])],
-        [numpy_helper.from_array(weights, "weights")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    metadata = ModelMetadata(
-        name=name, version=version, labels=labels, feature_spec=spec, temperature=1.0, licence="CC0-1.0"
-    )
-    helper.set_model_props(model, metadata.to_props() if props is None else props)
-    onnx.save(model, path)
-    return path
+from tiny_model import write_model
 
 
 @pytest.fixture(scope="session")

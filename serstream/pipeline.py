@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 from serstream.audio.resample import Resampler
 from serstream.config import Settings
 from serstream.emotion.model import EmotionModel
-from serstream.emotion.tracker import Tracker, utc
-from serstream.feed.messages import NONE, CallEnded, CallStarted, Message
+from serstream.emotion.tracker import Tracker
+from serstream.feed.messages import NONE, CallEnded, CallStarted, Message, rfc3339
 from serstream.speech.quality import unscored_reason
 from serstream.speech.segmenter import Segment, Segmenter
 from serstream.types import (
@@ -199,6 +199,6 @@ class _Call:
             "sequence": sequence,
             "start": 0.0,
             "end": round(end_s, 3),
-            "time": utc(self._first.started_at + end_s),
+            "time": rfc3339(self._first.started_at + end_s),
             "model": self._model,
         }

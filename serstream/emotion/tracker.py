@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,10 @@ from serstream.feed.messages import (
     UtteranceEmotion,
     WindowEmotion,
     WindowUnscored,
+    rfc3339,
 )
 from serstream.speech.segmenter import UtteranceEnd
 from serstream.types import SAMPLE_RATE, EndReason, Quality, Scores, SpeechWindow, StreamStart
-
-
-def utc(seconds: float) -> str:
-    """Seconds since the Unix epoch as RFC 3339, to the millisecond."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Tracker:
@@ -152,7 +146,7 @@ class Tracker:
             "sequence": sequence,
             "start": start / SAMPLE_RATE,
             "end": end / SAMPLE_RATE,
-            "time": utc(self.info.started_at + end / SAMPLE_RATE),
+            "time": rfc3339(self.info.started_at + end / SAMPLE_RATE),
             "model": self.model,
         }
 

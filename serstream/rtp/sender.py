@@ -9,6 +9,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 PCMU = 0
 """Static payload types of RFC 3551."""
 PCMA = 8
@@ -18,6 +21,15 @@ PTIME_S = 0.02
 PACKET_SAMPLES = 160
 
 _RTCP_BYE = 203
+
+
+def encode_mulaw(samples: NDArray[np.int16]) -> bytes:
+    """G.711 mu-law, one byte per sample; what a mu-law decoder made is encoded back to the same bytes."""
+    magnitude = np.minimum(np.abs(samples.astype(np.int32)), 32_635) + 132
+    exponent = np.floor(np.log2(magnitude)).astype(np.int32) - 7
+    mantissa = (magnitude >> (exponent + 3)) & 0x0F
+    code = ~(np.where(samples < 0, 0x80, 0) | (exponent << 4) | mantissa) & 0xFF
+    return code.astype(np.uint8).tobytes()
 
 
 @dataclass(slots=True)

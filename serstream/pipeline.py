@@ -10,13 +10,13 @@ import logging
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
-from serstream.audio.resample import Resampler
 from serstream.config import Settings
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.tracker import Tracker
-from serstream.feed.messages import NONE, CallEnded, CallStarted, Message, rfc3339
-from serstream.speech.quality import unscored_reason
-from serstream.speech.segmenter import Segment, Segmenter
+from serstream.feed.messages import NONE, CallEnded, CallStarted, Message, UnscoredReason, rfc3339
+from serstream.speech.quality import quality_fault
+from serstream.speech.segmenter import Segment, UtteranceEnd
+from serstream.speech.stream import StreamSegmenter
 from serstream.types import (
     SAMPLE_RATE,
     AudioChunk,
@@ -61,20 +61,15 @@ class Pipeline:
             if stream is None:
                 log.warning("stream %s was never announced, %s ignored", event.stream, type(event).__name__)
             elif isinstance(event, AudioChunk):
-                steps += [(stream, segment) for segment in stream.push(event)]
+                steps += [(stream, segment) for segment in stream.sound.push(event)]
             else:
-                steps += [(stream, segment) for segment in stream.flush()]
+                steps += [(stream, segment) for segment in stream.sound.flush()]
                 steps.append((stream, event))
                 del self._streams[event.stream]
         return self._tell(steps)
 
     def _tell(self, steps: list[_Step]) -> list[Message]:
-        windows = [
-            step
-            for _, step in steps
-            if isinstance(step, SpeechWindow) and not unscored_reason(step, self._settings.quality)
-        ]
-        scores = dict(zip(map(id, windows), self.model.score(windows), strict=True))
+        verdicts = self._judge([step for _, step in steps if isinstance(step, SpeechWindow)])
         messages: list[Message] = []
         for stream, step in steps:
             if isinstance(step, StreamStart):
@@ -82,8 +77,19 @@ class Pipeline:
             elif isinstance(step, StreamEnd):
                 messages += self._end(stream, step)
             else:
-                messages += stream.tell(step, scores.get(id(step)))
+                messages += stream.tell(step, verdicts.get(id(step)))
         return messages
+
+    def _judge(self, windows: list[SpeechWindow]) -> dict[int, Scores | UnscoredReason]:
+        """By identity of the window: its scores, or why it has none."""
+        verdicts: dict[int, Scores | UnscoredReason] = {}
+        scorable = []
+        for window in windows:
+            if fault := quality_fault(window, self._settings.quality):
+                verdicts[id(window)] = fault
+            else:
+                scorable.append(window)
+        return verdicts | dict(zip(map(id, scorable), self.model.score(scorable), strict=True))
 
     def _start(self, stream: _Stream) -> list[Message]:
         info = stream.tracker.info
@@ -97,7 +103,7 @@ class Pipeline:
 
     def _end(self, stream: _Stream, end: StreamEnd) -> list[Message]:
         info = stream.tracker.info
-        heard = stream.segmenter
+        heard = stream.sound
         messages: list[Message] = [stream.tracker.ended(end.reason, heard.position, heard.speech, heard.lost)]
         call = self._calls[info.call]
         if call.leave(info.stream, info.started_at + heard.position / SAMPLE_RATE):
@@ -107,49 +113,20 @@ class Pipeline:
 
 
 class _Stream:
-    """The state of one stream: resampler, segmenter, tracker."""
+    """The state of one stream."""
 
     def __init__(self, info: StreamStart, settings: Settings, model: str):
-        self.segmenter = Segmenter(info.stream, settings.segmenter)
+        self.sound = StreamSegmenter(info.stream, settings.segmenter)
         self.tracker = Tracker(info, settings.tracker, model)
-        self._quality = settings.quality
-        self._resampler: Resampler | None = None
-        self._source_rate = 0
-        self._next = 0
-        """Position of the next sample at the source's rate."""
 
-    def push(self, chunk: AudioChunk) -> list[Segment]:
-        segments: list[Segment] = []
-        if self._resampler is None or chunk.sample_rate != self._source_rate or chunk.start != self._next:
-            segments += self._rebase(chunk)
-        assert self._resampler is not None
-        self._next = chunk.start + len(chunk.samples)
-        samples = self._resampler.push(chunk.samples)
-        lost = chunk.lost * SAMPLE_RATE / chunk.sample_rate
-        return segments + self.segmenter.push(samples, lost, chunk.arrived)
-
-    def flush(self) -> list[Segment]:
-        if self._resampler is None:
-            return []
-        return self.segmenter.push(self._resampler.flush()) + self.segmenter.flush()
-
-    def tell(self, segment: Segment, scores: Scores | None) -> list[Message]:
-        if not isinstance(segment, SpeechWindow):
+    def tell(self, segment: Segment, verdict: Scores | UnscoredReason | None) -> list[Message]:
+        if isinstance(segment, UtteranceEnd):
             utterance = self.tracker.utterance_ended(segment)
             return [utterance] if utterance else []
-        if scores is not None:
-            return [self.tracker.scored(segment, scores)]
-        reason = unscored_reason(segment, self._quality)
-        assert reason is not None, "a window without scores has a reason"
-        return [self.tracker.unscored(segment, reason)]
-
-    def _rebase(self, chunk: AudioChunk) -> list[Segment]:
-        """The first chunk, a hole in the sound, or another rate: what was going on ends here."""
-        segments = self.flush()
-        self._source_rate = chunk.sample_rate
-        self._resampler = Resampler(chunk.sample_rate, SAMPLE_RATE)
-        self.segmenter.reset(round(chunk.start * SAMPLE_RATE / chunk.sample_rate))
-        return segments
+        if isinstance(verdict, Scores):
+            return [self.tracker.scored(segment, verdict)]
+        assert verdict is not None, "every window is judged"
+        return [self.tracker.unscored(segment, verdict)]
 
 
 _Step: TypeAlias = tuple[_Stream, StreamStart | Segment | StreamEnd]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from serstream.config import QualitySettings
 from serstream.types import Quality, SpeechWindow
 
-UnscoredReason: TypeAlias = Literal["loss", "clipping", "level", "speech"]
+QualityFault: TypeAlias = Literal["loss", "clipping", "level", "speech"]
 
 FULL_SCALE = 0.98
 """The loudest mu-law sample is 32,124 of 32,768; at or above it a sample counts as clipped."""
@@ -34,8 +34,8 @@ def measure(samples: NDArray[np.float32], lost: float, voiced: float) -> Quality
     )
 
 
-def unscored_reason(window: SpeechWindow, settings: QualitySettings) -> UnscoredReason | None:
-    """Why a window must be published without an emotion, or None if it may be scored."""
+def quality_fault(window: SpeechWindow, settings: QualitySettings) -> QualityFault | None:
+    """Why a window must not be scored, or None if it may."""
     quality = window.quality
     if quality.loss > settings.max_loss:
         return "loss"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from serstream.config import QualitySettings
-from serstream.speech.quality import measure, unscored_reason
+from serstream.speech.quality import measure, quality_fault
 from serstream.types import Quality, SpeechWindow
 
 
@@ -33,4 +33,4 @@ def test_digital_silence_has_a_level() -> None:
     ],
 )
 def test_reason(quality: dict[str, float], reason: str | None) -> None:
-    assert unscored_reason(window(**quality), QualitySettings()) == reason
+    assert quality_fault(window(**quality), QualitySettings()) == reason

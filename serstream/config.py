@@ -121,11 +121,18 @@ class TrackerSettings(_Settings, frozen=True):
 
 
 class FeedSettings(_Settings, frozen=True):
-    """``[feed]``: the ZeroMQ PUB socket."""
+    """``[feed]``: what the daemon publishes, and to whom."""
 
     endpoint: str = "tcp://127.0.0.1:5556"
-    high_water_mark: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    """Bound PUB socket; late joiners ask at the next port. Anything but loopback and ipc needs ``keys``."""
+    format: Literal["json", "msgpack"] = "json"
+    high_water_mark: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
     """Messages kept per slow subscriber before they are dropped."""
+    history: Annotated[int, Meta(ge=0, le=10_000_000)] = 50_000
+    """Messages kept for subscribers that missed some; about 1 KB each."""
+    heartbeat_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
+    keys: str = ""
+    """Directory made by 'serstream keys', relative to the configuration file; empty: no encryption."""
 
 
 class Settings(_Settings, frozen=True):

@@ -7,6 +7,7 @@ and ``time`` are CloudEvents 1.0's.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
@@ -202,6 +203,21 @@ Message: TypeAlias = (
     | Heartbeat
 )
 
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap"):
+    """Never published: what a subscriber gets in place of messages that are lost for good."""
+
+    call: str
+    stream: str
+    first: Count
+    """Sequence number of the first lost message."""
+    last: Count | None
+    """Of the last one; None: the stream is gone, and how far it had come is not known."""
+
+
+Event: TypeAlias = Message | Gap
+"""What a subscription yields."""
+
 TYPES: dict[str, type[FeedMessage]] = {}
 """``type`` to struct."""
 for _struct in get_args(Message):
@@ -218,7 +234,7 @@ _json_encoder, _msgpack_encoder = msgspec.json.Encoder(), msgspec.msgpack.Encode
 _json_decoder, _msgpack_decoder = msgspec.json.Decoder(Message), msgspec.msgpack.Decoder(Message)
 
 
-def encode(message: Message, format: Format = "json") -> bytes:
+def encode(message: Event, format: Format = "json") -> bytes:
     """The message as JSON or msgpack."""
     return (_json_encoder if format == "json" else _msgpack_encoder).encode(message)
 
@@ -237,6 +253,11 @@ def decode(payload: bytes, format: Format = "json") -> Message:
     if message.schema != SCHEMA:
         _check_major(message.schema)
     return message
+
+
+def rfc3339(utc: float) -> str:
+    """Seconds since the Unix epoch as ``FeedMessage.time`` has them, to the millisecond."""
+    return datetime.fromtimestamp(utc, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def is_known(type: str) -> bool:

@@ -1,0 +1,373 @@
+"""The thinking half of a subscriber: puts messages in order, notices gaps and has them repaired.
+
+No socket and no clock: it takes frames and ``now``, and leaves events and requests to be fetched. How loss is
+noticed: within a stream by its sequence numbers; at a stream's end by the positions in the heartbeats; after
+a cut connection by a missing heartbeat or another feed name, which makes it ask for a snapshot.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from serstream.errors import FeedError
+from serstream.feed.messages import (
+    NONE,
+    CallEnded,
+    Event,
+    Format,
+    Gap,
+    Heartbeat,
+    Message,
+    StreamEnded,
+    decode,
+    is_known,
+)
+from serstream.feed.protocol import (
+    Missed,
+    MissedRequest,
+    Reply,
+    Request,
+    Snapshot,
+    SnapshotRequest,
+    read_header,
+    reply_decoder,
+)
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+"""(call, stream)."""
+
+REPLY_TIMEOUT_S = 2.0
+ATTEMPTS = 3
+"""How often missed messages are asked for before the gap is given up."""
+HELD_LIMIT = 20_000
+"""Messages held back while gaps are repaired; beyond it the oldest repair is given up."""
+ENDED_LIMIT = 10_000
+"""Streams whose end is remembered, so that late copies of their messages are known for what they are."""
+
+
+@dataclass(slots=True)
+class _Repair:
+    last: int
+    """Sequence number of the last message known to exist."""
+    state: list[Message] = field(default_factory=list)
+    """A stream joined midway: what the snapshot says about it, for what the history has forgotten."""
+    asked_at: float = 0.0
+    attempts: int = 0
+
+
+@dataclass(slots=True)
+class _Call:
+    """What is known of a call. A repair of one stream holds back all its messages: its end stays last."""
+
+    next: dict[str, int] = field(default_factory=dict)
+    """Per stream that is not over: sequence number of the message whose turn it is."""
+    repairs: dict[str, _Repair] = field(default_factory=dict)
+    held: list[Message] = field(default_factory=list)
+    seen: dict[str, int] = field(default_factory=dict)
+    """Per stream: the last sequence number in ``held``."""
+
+
+class Inbox:
+    """Messages of one feed, in order.
+
+    Args:
+        calls: only these; none named: all.
+        history: ask for the messages of calls that had begun before, as far as the daemon keeps them.
+        repair: ask for missed messages; if not, a gap is reported at once.
+    """
+
+    def __init__(self, calls: Iterable[str] = (), *, history: bool = False, repair: bool = True):
+        self.events: deque[Event] = deque()
+        """Ready for the reader, oldest first."""
+        self.requests: deque[Request] = deque()
+        """To be sent to the snapshot endpoint."""
+        self.heard_at: float | None = None
+        """When anything last arrived."""
+        self.repaired = 0
+        """Messages that were missed and came after all."""
+        self.lost = 0
+        """Messages that are lost for good, as far as they can be counted."""
+        self._wanted = frozenset(calls)
+        self._history = history
+        self._repair = repair
+        self._interval_s = 1.0
+        self._calls: dict[str, _Call] = {}
+        self._ended: dict[Key, int] = {}
+        """Position behind the last message of streams that are over, oldest first."""
+        self._feed = ""
+        self._heartbeat: int | None = None
+        self._asked_at: float | None = None
+        """When the snapshot that is awaited was asked for."""
+        self._asked = 0
+        """How often in vain."""
+        self._awaiting: list[Message] = []
+        """What came before the snapshot."""
+        self._n_held = 0
+
+    def is_stale(self, now: float) -> bool:
+        """Whether the feed has been silent for longer than two of its heartbeats."""
+        return self.heard_at is None or now - self.heard_at > 2.5 * self._interval_s
+
+    def arrived(self, frames: Sequence[bytes], now: float) -> None:
+        """Take one published message.
+
+        Raises:
+            FeedError: not a serstream feed, or a schema of another major version.
+        """
+        if len(frames) != 3:
+            raise FeedError(f"message of {len(frames)} frames, wanted 3; is this a serstream feed?")
+        topic, header, body = frames
+        format = self._open(header, now)
+        if not is_known(topic.rpartition(b".")[2].decode("utf-8", "replace")):
+            logger.debug("feed: message type of a newer minor version: %s", topic)
+            return
+        message = decode(body, format)
+        if isinstance(message, Heartbeat):
+            self._interval_s = message.interval_s
+            if self._heartbeat is not None and message.sequence != self._heartbeat + 1:
+                self._ask(now)
+            self._heartbeat = message.sequence
+        if self._asked_at is None:
+            self._take(message, now)
+        else:
+            self._awaiting.append(message)
+            self._count_held(1, now)
+
+    def replied(self, frames: Sequence[bytes], now: float) -> None:
+        """Take one reply of the snapshot endpoint.
+
+        Raises:
+            FeedError: it cannot be understood.
+        """
+        if len(frames) < 2:
+            raise FeedError(f"reply of {len(frames)} frames, wanted header, head and messages")
+        format = self._open(frames[0], now)
+        try:
+            reply: Reply = reply_decoder.decode(frames[1])
+        except msgspec.MsgspecError as error:
+            raise FeedError(f"reply {frames[1][:60]!r}: {error}") from error
+        messages = [decode(body, format) for body in frames[2:]]
+        if isinstance(reply, Snapshot):
+            self._apply(reply, messages, now)
+        else:
+            self._mend(reply, messages, now)
+
+    def poll(self, now: float) -> None:
+        """Ask again for what was not answered in time, and in the end do without it."""
+        if self._asked_at is not None and now - self._asked_at > REPLY_TIMEOUT_S:
+            if self._asked >= ATTEMPTS and not self.is_stale(now):
+                logger.warning("feed: the snapshot endpoint does not answer; going on without what it knows")
+                self._stop_waiting(now)
+            else:
+                self._ask(now)
+        elif self._asked_at is None and self.is_stale(now):
+            self._ask(now)
+        for name, call in list(self._calls.items()):
+            for stream, repair in list(call.repairs.items()):
+                if now - repair.asked_at > REPLY_TIMEOUT_S:
+                    self._request(name, stream, repair, now)
+
+    def _open(self, header: bytes, now: float) -> Format:
+        """Note who speaks. Another feed name: the daemon was started anew, all counts begin again."""
+        format, feed = read_header(header)
+        self.heard_at = now
+        if feed != self._feed:
+            for name, call in self._calls.items():
+                for stream, position in call.next.items():
+                    self._lose(name, stream, position, None)
+            self._calls.clear()
+            self._ended.clear()
+            self._awaiting.clear()
+            self._n_held = 0
+            self._feed = feed
+            self._heartbeat = None
+            self._ask(now)
+        return format
+
+    def _ask(self, now: float) -> None:
+        self._asked_at = now
+        self._asked += 1
+        self.requests.append(SnapshotRequest(tuple(self._wanted)))
+
+    def _apply(self, snapshot: Snapshot, messages: list[Message], now: float) -> None:
+        """Have repaired what is behind the snapshot, take over what is new, forget what is gone."""
+        positions = {(p.call, p.stream): p.sequence for p in snapshot.positions}
+        for name, call in list(self._calls.items()):
+            for stream in call.next.keys() - {stream for of, stream in positions if of == name}:
+                self._lose(name, stream, call.next.pop(stream), None)
+                call.repairs.pop(stream, None)
+        new: dict[Key, list[Message]] = {}
+        for message in messages:
+            if self._position(message.call, message.stream) is None:
+                new.setdefault((message.call, message.stream), []).append(message)
+        # A call's own messages last: its end must not overtake what is repaired of its streams.
+        for (name, stream), last in sorted(positions.items(), key=lambda item: item[0][1] == NONE):
+            state = new.get((name, stream))
+            if state and self._history:
+                self._start_repair(name, stream, _Repair(last, state), now)
+            elif state:
+                self.events.extend(state)
+                self._call(name).next[stream] = last + 1
+            elif self._position(name, stream) is None:
+                self._remember_end(name, stream, last + 1)
+            else:
+                self._expect(name, stream, last, now)
+        for name, call in list(self._calls.items()):
+            self._settle(name, call, now)
+        self._stop_waiting(now)
+
+    def _stop_waiting(self, now: float) -> None:
+        self._asked_at, self._asked = None, 0
+        awaiting, self._awaiting = self._awaiting, []
+        self._n_held -= len(awaiting)
+        for message in awaiting:
+            self._take(message, now)
+
+    def _take(self, message: Message, now: float) -> None:
+        if not isinstance(message, Heartbeat):
+            self._sort(message, now)
+            return
+        self.events.append(message)
+        for position in message.positions:
+            if not self._wanted or position.call in self._wanted or position.call == NONE:
+                self._expect(position.call, position.stream, position.sequence, now)
+
+    def _sort(self, message: Message, now: float) -> None:
+        """Deliver a message whose turn it is; drop a copy; hold back one that comes too early."""
+        if message.sequence == 0:
+            self._ended.pop((message.call, message.stream), None)  # the name is used again
+        position = self._position(message.call, message.stream) or 0
+        if message.sequence < position:
+            return
+        if message.sequence > position:
+            self._expect(message.call, message.stream, message.sequence - 1, now)
+        call = self._call(message.call)
+        if not call.repairs:
+            self._deliver(message)
+            return
+        call.held.append(message)
+        call.seen[message.stream] = message.sequence
+        self._count_held(1, now)
+
+    def _expect(self, name: str, stream: str, last: int, now: float) -> None:
+        """The message with this sequence number exists: if it is not here, have it repaired."""
+        position = self._position(name, stream) or 0
+        call = self._call(name)
+        if last < position or last <= call.seen.get(stream, -1):
+            return
+        if not self._repair:
+            self._lose(name, stream, position, last)
+            call.next[stream] = last + 1
+        elif repair := call.repairs.get(stream):
+            repair.last = max(repair.last, last)
+        else:
+            self._start_repair(name, stream, _Repair(last), now)
+
+    def _start_repair(self, name: str, stream: str, repair: _Repair, now: float) -> None:
+        self._call(name).repairs[stream] = repair
+        self._request(name, stream, repair, now)
+
+    def _request(self, name: str, stream: str, repair: _Repair, now: float) -> None:
+        if repair.attempts >= ATTEMPTS:
+            self._give_up(name, stream, now)
+            return
+        repair.attempts += 1
+        repair.asked_at = now
+        self.requests.append(MissedRequest(name, stream, self._position(name, stream) or 0, repair.last))
+
+    def _mend(self, reply: Missed, messages: list[Message], now: float) -> None:
+        call = self._calls.get(reply.call)
+        repair = call.repairs.get(reply.stream) if call else None
+        if call is None or repair is None:
+            return  # given up meanwhile
+        if not messages:
+            self._give_up(reply.call, reply.stream, now)
+            return
+        position = self._position(reply.call, reply.stream) or 0
+        if repair.state:
+            self.events.extend(message for message in repair.state if message.sequence < reply.first)
+            repair.state.clear()
+        elif reply.first > position:
+            self._lose(reply.call, reply.stream, position, reply.first - 1)
+        for message in messages:
+            if message.sequence >= position:
+                self._deliver(message)
+        if messages[-1].sequence < repair.last:
+            repair.attempts = 0
+            self._request(reply.call, reply.stream, repair, now)
+            return
+        call.repairs.pop(reply.stream, None)
+        self._settle(reply.call, call, now)
+
+    def _give_up(self, name: str, stream: str, now: float) -> None:
+        call = self._calls[name]
+        repair = call.repairs.pop(stream)
+        if repair.state:
+            self.events.extend(repair.state)
+        else:
+            self._lose(name, stream, self._position(name, stream) or 0, repair.last)
+        call.next[stream] = repair.last + 1
+        self._settle(name, call, now)
+
+    def _settle(self, name: str, call: _Call, now: float) -> None:
+        """When nothing of the call is missing any more, let go of what was held back."""
+        if call.repairs:
+            return
+        held, call.held = call.held, []
+        call.seen.clear()
+        self._n_held -= len(held)
+        for message in held:
+            if message.sequence >= (self._position(message.call, message.stream) or 0):
+                self._sort(message, now)
+        if not (call.next or call.repairs):
+            self._calls.pop(name, None)
+
+    def _count_held(self, n: int, now: float) -> None:
+        """Bound what is held back: give up what it waits for, the gaps will show."""
+        self._n_held += n
+        if self._n_held <= HELD_LIMIT:
+            return
+        for name, call in list(self._calls.items()):
+            for stream in list(call.repairs):
+                self._give_up(name, stream, now)
+        self._stop_waiting(now)
+
+    def _deliver(self, message: Message) -> None:
+        self.events.append(message)
+        call = self._call(message.call)
+        call.next[message.stream] = message.sequence + 1
+        if isinstance(message, StreamEnded):
+            self._remember_end(message.call, message.stream, message.sequence + 1)
+        elif isinstance(message, CallEnded):
+            for stream, position in list(call.next.items()):
+                self._remember_end(message.call, stream, position)
+            if not call.repairs:
+                self._calls.pop(message.call, None)
+
+    def _lose(self, call: str, stream: str, first: int, last: int | None) -> None:
+        self.lost += 0 if last is None else last - first + 1
+        self.events.append(Gap(call=call, stream=stream, first=first, last=last))
+
+    def _call(self, name: str) -> _Call:
+        return self._calls.setdefault(name, _Call())
+
+    def _position(self, call: str, stream: str) -> int | None:
+        """Sequence number of the stream's next message; None: the stream is not known."""
+        known = self._calls.get(call)
+        if known and stream in known.next:
+            return known.next[stream]
+        return self._ended.get((call, stream))
+
+    def _remember_end(self, call: str, stream: str, position: int) -> None:
+        if known := self._calls.get(call):
+            known.next.pop(stream, None)
+        self._ended[call, stream] = position
+        if len(self._ended) > ENDED_LIMIT:
+            del self._ended[next(iter(self._ended))]

@@ -1,0 +1,227 @@
+"""Who may listen: CurveZMQ keys, one pair per client, and the ZAP handler that checks them (RFC 26, RFC 27).
+
+A keys directory holds ``server.toml`` (the daemon's pair, secret) and ``clients/NAME.public``, one line each:
+the allow-list. Removing such a file revokes the client. The client's own file holds its pair and the daemon's
+public key, and is all that it needs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import zmq
+from zmq.utils import z85
+
+from serstream.errors import FeedError
+
+logger = logging.getLogger(__name__)
+
+REREAD_INTERVAL_S = 1.0
+"""How long a new or revoked key takes at most to have an effect."""
+REMEMBERED_REFUSALS = 1000
+"""Refused clients that are logged only once; beyond that many the memory starts anew."""
+
+
+class ServerKeys(msgspec.Struct, frozen=True):
+    """A keys directory as the daemon sees it."""
+
+    directory: Path
+    public: str
+    """Z85, 40 characters."""
+    secret: str
+
+    @staticmethod
+    def load(directory: Path) -> ServerKeys:
+        """Read ``server.toml``.
+
+        Raises:
+            FeedError: it is missing or broken.
+        """
+        keys = _read(
+            directory / "server.toml", ("public", "secret"), "make it with 'serstream keys new NAME'"
+        )
+        return ServerKeys(directory, keys["public"], keys["secret"])
+
+    def clients(self) -> dict[bytes, str]:
+        """The allow-list: public key, as 32 bytes, to client name. Logs and leaves out unreadable entries."""
+        found = {}
+        for path in sorted((self.directory / "clients").glob("*.public")):
+            try:
+                found[z85.decode(path.read_text(encoding="ascii").strip())] = path.stem
+            except (OSError, ValueError, KeyError) as error:
+                logger.warning("feed: client key %s is not one and ignored: %s", path, error)
+        return found
+
+
+class ClientKeys(msgspec.Struct, frozen=True):
+    """What a subscriber needs to connect."""
+
+    server: str
+    """The daemon's public key, Z85."""
+    public: str
+    secret: str
+
+    @staticmethod
+    def load(path: Path) -> ClientKeys:
+        """Read the file that ``serstream keys new`` wrote.
+
+        Raises:
+            FeedError: it is missing or broken.
+        """
+        keys = _read(path, ("server", "public", "secret"), "ask for one made with 'serstream keys new NAME'")
+        return ClientKeys(**keys)
+
+    def apply(self, socket: zmq.Socket[bytes]) -> None:
+        """Make a socket use them; before it connects."""
+        socket.curve_serverkey = self.server.encode()
+        socket.curve_publickey = self.public.encode()
+        socket.curve_secretkey = self.secret.encode()
+
+
+def new_client(directory: Path, name: str, to: Path) -> None:
+    """Make a key pair for a client, and one for the daemon if there is none.
+
+    Args:
+        directory: the keys directory; made when missing.
+        name: the client's, for the logs: letters, digits, ``.``, ``_`` and ``-``.
+        to: file for the client, readable by its owner only; hand it over a safe way and delete it here.
+
+    Raises:
+        FeedError: the name cannot be used or is taken, or a file cannot be written.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise FeedError(f"client name {name!r}: wanted 1 to 64 letters, digits, '.', '_' or '-'")
+    entry = directory / "clients" / f"{name}.public"
+    if entry.exists():
+        raise FeedError(f"client {name!r} has a key already: {entry}; remove that file to revoke it first")
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        if not (directory / "server.toml").exists():
+            public, secret = (key.decode() for key in zmq.curve_keypair())
+            _write_secret(
+                directory / "server.toml",
+                f'# Key pair of the serstream daemon; secret.\npublic = "{public}"\nsecret = "{secret}"\n',
+            )
+        server = ServerKeys.load(directory)
+        public, secret = (key.decode() for key in zmq.curve_keypair())
+        _write_secret(
+            to,
+            f"# serstream client key of {name}. Whoever has this file can listen to the feed.\n"
+            f'server = "{server.public}"\npublic = "{public}"\nsecret = "{secret}"\n',
+        )
+        entry.write_text(f"{public}\n", encoding="ascii")
+    except OSError as error:
+        raise FeedError(f"keys for client {name!r}: cannot write them: {error}") from error
+
+
+class Gatekeeper:
+    """Makes sockets demand CURVE and answers ZeroMQ's question who may connect.
+
+    ZeroMQ has one ZAP handler a context. The answer waits for the next ``poll``, only the client that shakes
+    hands waits for it.
+
+    Args:
+        context: of the sockets to guard.
+        keys: the daemon's keys directory.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: ServerKeys):
+        self.refused = 0
+        """Handshakes that were turned away."""
+        self._keys = keys
+        self._handler = context.socket(zmq.REP)
+        self._handler.linger = 0
+        self._handler.bind("inproc://zeromq.zap.01")
+        self._read_at = 0.0
+        self._stamp = self._modified()
+        self._allowed = keys.clients()
+        self._admitted: set[bytes] = set()
+        self._logged: set[tuple[str, bytes]] = set()
+
+    def guard(self, socket: zmq.Socket[bytes]) -> None:
+        """Make a socket admit allowed clients only; before it binds."""
+        socket.zap_domain = b"serstream"
+        socket.curve_server = True
+        socket.curve_publickey = self._keys.public.encode()
+        socket.curve_secretkey = self._keys.secret.encode()
+
+    def poll(self, now: float) -> bool:
+        """Answer handshakes and notice changes of the allow-list.
+
+        Returns:
+            Whether the key of a client that was admitted is no longer allowed.
+        """
+        revoked = now >= self._read_at + REREAD_INTERVAL_S and self._reread(now)
+        while self._handler.poll(0):
+            self._handler.send_multipart(self._judge(self._handler.recv_multipart()))
+        return revoked
+
+    def close(self) -> None:
+        """Let go of the handler's endpoint."""
+        self._handler.close()
+
+    def _modified(self) -> int:
+        try:
+            return (self._keys.directory / "clients").stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def _reread(self, now: float) -> bool:
+        self._read_at = now
+        stamp = self._modified()
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        self._allowed = self._keys.clients()
+        gone = self._admitted - self._allowed.keys()
+        self._admitted -= gone
+        logger.info("feed: %s client keys are allowed now, %s revoked", len(self._allowed), len(gone))
+        return bool(gone)
+
+    def _judge(self, question: list[bytes]) -> list[bytes]:
+        """ZAP 1.0: version, request id, domain, address, identity, mechanism, credentials."""
+        version, request, _domain, address, _identity, _mechanism, *credentials = question
+        key = credentials[0] if credentials else b""
+        name = self._allowed.get(key)
+        if name is not None:
+            self._admitted.add(key)
+            return [version, request, b"200", b"OK", name.encode(), b""]
+        self._refuse(address.decode("ascii", "replace"), key)
+        return [version, request, b"400", b"unknown key", b"", b""]
+
+    def _refuse(self, address: str, key: bytes) -> None:
+        self.refused += 1
+        if (address, key) in self._logged:
+            return
+        if len(self._logged) >= REMEMBERED_REFUSALS:
+            self._logged.clear()
+        self._logged.add((address, key))
+        logger.warning(
+            "feed: refused a client at %s: its key %s is not allowed ('serstream keys new NAME' makes one)",
+            address,
+            z85.encode(key).decode() if len(key) == 32 else key,
+        )
+
+
+def _read(path: Path, wanted: tuple[str, ...], mend: str) -> dict[str, str]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FeedError(f"keys {path}: cannot read them: {error}; {mend}") from error
+    for name in wanted:
+        value = table.get(name)
+        if not (isinstance(value, str) and len(value) == 40):
+            raise FeedError(f"keys {path}: {name} is not a key of 40 characters; {mend}")
+    return {name: table[name] for name in wanted}
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """Never readable by others, not even for a moment; never over another file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)

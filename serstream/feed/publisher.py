@@ -1,0 +1,258 @@
+"""The daemon's end of the feed: a PUB socket, and beside it a ROUTER that repairs what PUB forgets.
+
+PUB drops silently and knows no late joiners, so the publisher keeps the state of all live calls and a bounded
+history, answers requests for both, and tells in heartbeats how far every stream has come.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from serstream.config import FeedSettings
+from serstream.errors import FeedError
+from serstream.feed.history import History
+from serstream.feed.keys import Gatekeeper, ServerKeys
+from serstream.feed.messages import NONE, Heartbeat, Message, Position, encode, rfc3339, topic
+from serstream.feed.protocol import (
+    REPLY_LIMIT,
+    Missed,
+    MissedRequest,
+    Snapshot,
+    SnapshotRequest,
+    header,
+    is_private,
+    request_decoder,
+    snapshot_endpoint,
+)
+from serstream.feed.state import FeedState
+
+logger = logging.getLogger(__name__)
+
+REQUESTS_PER_POLL = 64
+"""Requests answered before publishing goes on; the rest wait for the next poll."""
+WARNING_INTERVAL_S = 1.0
+
+
+@dataclass(slots=True)
+class FeedCounters:
+    """What happened so far; read by status and metrics."""
+
+    published: int = 0
+    overflowed: int = 0
+    """Messages during which the queue of a subscriber was found full. ZeroMQ tells that a queue is full when
+    it fills, not how many messages it then drops: those show in ``repeated``."""
+    snapshots: int = 0
+    repeated: Counter[str] = field(default_factory=Counter)
+    """Messages sent again because a subscriber had missed them, by its key's name (empty without keys)."""
+    malformed: int = 0
+    """Requests that were none."""
+    refused: int = 0
+    """Connections turned away for their keys."""
+
+
+class Publisher:
+    """Publishes messages and answers subscribers. Clock-free and without threads.
+
+    A ZeroMQ socket belongs to one thread: whoever calls ``publish`` first calls everything else as well.
+
+    Args:
+        settings: the feed's part of the configuration.
+        directory: what ``settings.keys`` is relative to.
+        context: for inproc endpoints; else the publisher has its own.
+
+    Raises:
+        FeedError: an endpoint cannot be bound, or could be reached from outside without keys.
+    """
+
+    def __init__(
+        self,
+        settings: FeedSettings,
+        *,
+        directory: Path = Path(),
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ):
+        if not settings.keys and not is_private(settings.endpoint):
+            raise FeedError(
+                f"feed.endpoint {settings.endpoint} can be reached from outside and feed.keys is empty: "
+                "bind 127.0.0.1 or ipc://, or make keys with 'serstream keys new NAME' and set feed.keys"
+            )
+        self.counters = FeedCounters()
+        self.state = FeedState()
+        self.feed = uuid.uuid4().hex[:12]
+        self._settings = settings
+        self._header = header(settings.format, self.feed)
+        self._history = History(settings.history)
+        self._context = context or zmq.Context()
+        self._owns_context = context is None
+        self._gatekeeper = (
+            Gatekeeper(self._context, ServerKeys.load(directory / settings.keys)) if settings.keys else None
+        )
+        self._advanced: dict[tuple[str, str], int] = {}
+        """Streams with messages since the last heartbeat."""
+        self._heartbeats = 0
+        self._started: float | None = None
+        self._next_heartbeat = 0.0
+        self._next_warning = 0.0
+        self._warned_overflows = 0
+        try:
+            self._bind()
+        except FeedError:
+            self.close()
+            raise
+
+    def publish(self, messages: Iterable[Message]) -> None:
+        """Send messages to whoever subscribes, and remember them. Never waits for a slow subscriber."""
+        for message in messages:
+            body = encode(message, self._settings.format)
+            key = (message.call, message.stream)
+            self.state.update(message)
+            self._history.add(key, message.sequence, body)
+            self._advanced[key] = message.sequence
+            self._send(topic(message), body)
+
+    def poll(self, now: float, utc: float) -> None:
+        """Answer requests, admit subscribers, beat. Call it every 100 ms or oftener.
+
+        Args:
+            now: monotonic seconds.
+            utc: seconds since the Unix epoch.
+        """
+        if self._started is None:
+            self._started = self._next_heartbeat = now
+        if self._gatekeeper:
+            if self._gatekeeper.poll(now):
+                self._rebind()
+            self.counters.refused = self._gatekeeper.refused
+        for _ in range(REQUESTS_PER_POLL):
+            if not self._router.poll(0):
+                break
+            self._answer(self._router.recv_multipart(copy=False))
+        if now >= self._next_heartbeat:
+            self._beat(now, utc)
+        self._warn(now)
+
+    def close(self) -> None:
+        """Send what is queued for at most half a second, then let go of the endpoints."""
+        for socket in (self._publisher, self._router):
+            socket.close(linger=500)
+        if self._gatekeeper:
+            self._gatekeeper.close()
+        if self._owns_context:
+            self._context.term()
+
+    def _bind(self) -> None:
+        self._publisher = self._context.socket(zmq.PUB)
+        self._router = self._context.socket(zmq.ROUTER)
+        for socket, endpoint in (
+            (self._publisher, self._settings.endpoint),
+            (self._router, snapshot_endpoint(self._settings.endpoint)),
+        ):
+            socket.sndhwm = self._settings.high_water_mark
+            socket.ipv6 = "[" in endpoint
+            if self._gatekeeper:
+                self._gatekeeper.guard(socket)
+            try:
+                socket.bind(endpoint)
+            except zmq.ZMQError as error:
+                raise FeedError(
+                    f"feed endpoint {endpoint} cannot be bound: {error.strerror}; is another serstream "
+                    "running? Choose another feed.endpoint (its snapshots use the next port)"
+                ) from error
+        # With NODROP a full queue is reported instead of silently skipped; see _send.
+        self._publisher.setsockopt(zmq.XPUB_NODROP, 1)
+
+    def _rebind(self) -> None:
+        """Cut all connections, so that a client whose key was revoked must shake hands again.
+
+        ZeroMQ cannot cut a single one. The others come back by themselves and repair what they missed.
+        """
+        for socket in (self._publisher, self._router):
+            socket.close(linger=0)
+        self._bind()
+
+    def _send(self, topic: bytes, body: bytes) -> None:
+        frames = (topic, self._header, body)
+        self.counters.published += 1
+        try:
+            self._publisher.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            self.counters.overflowed += 1
+            self._publisher.setsockopt(zmq.XPUB_NODROP, 0)
+            self._publisher.send_multipart(frames, zmq.NOBLOCK)
+            self._publisher.setsockopt(zmq.XPUB_NODROP, 1)
+
+    def _answer(self, frames: list[zmq.Frame]) -> None:
+        identity, *rest = frames
+        try:
+            (payload,) = rest
+            request = request_decoder.decode(payload.bytes)
+        except (ValueError, msgspec.MsgspecError):
+            self.counters.malformed += 1
+            return
+        match request:
+            case SnapshotRequest():
+                self.counters.snapshots += 1
+                head = msgspec.json.encode(Snapshot(self._positions(request.calls)))
+                messages = self.state.messages(frozenset(request.calls))
+                bodies = [encode(message, self._settings.format) for message in messages]
+            case MissedRequest():
+                key = (request.call, request.stream)
+                first, bodies = self._history.between(key, request.first, request.last, REPLY_LIMIT)
+                head = msgspec.json.encode(Missed(*key, first))
+                self.counters.repeated[_name(payload)] += len(bodies)
+        # A ROUTER drops what a client does not read: the client asks again.
+        self._router.send_multipart([identity.bytes, self._header, head, *bodies], zmq.NOBLOCK)
+
+    def _positions(self, calls: tuple[str, ...]) -> tuple[Position, ...]:
+        """Of streams in the history, and of live ones that have been silent for longer than it goes back."""
+        positions = {(p.call, p.stream): p for p in chain(self._history.positions(), self.state.positions())}
+        return tuple(p for p in positions.values() if not calls or p.call in (*calls, NONE))
+
+    def _beat(self, now: float, utc: float) -> None:
+        assert self._started is not None
+        age = now - self._started
+        heartbeat = Heartbeat(
+            source="serstream",
+            call=NONE,
+            stream=NONE,
+            role="unknown",
+            sequence=self._heartbeats,
+            start=age,
+            end=age,
+            time=rfc3339(utc),
+            model=self.state.model.model if self.state.model else "",
+            interval_s=self._settings.heartbeat_s,
+            positions=tuple(Position(*key, sequence) for key, sequence in self._advanced.items()),
+        )
+        self._advanced.clear()
+        self._heartbeats += 1
+        self._next_heartbeat = max(self._next_heartbeat + self._settings.heartbeat_s, now)
+        self._send(topic(heartbeat), encode(heartbeat, self._settings.format))
+
+    def _warn(self, now: float) -> None:
+        new = self.counters.overflowed - self._warned_overflows
+        if new and now >= self._next_warning:
+            logger.warning(
+                "feed: a subscriber reads too slowly, its queue of %s messages is full (%s times more)",
+                self._settings.high_water_mark,
+                new,
+            )
+            self._warned_overflows = self.counters.overflowed
+            self._next_warning = now + WARNING_INTERVAL_S
+
+
+def _name(frame: zmq.Frame) -> str:
+    """Name that the key's owner was admitted under."""
+    try:
+        return str(frame.get("User-Id"))
+    except zmq.ZMQError:
+        return ""

@@ -1,0 +1,133 @@
+"""What one must know about the calls that are going on: the fold of the feed's messages.
+
+The daemon keeps it to answer late joiners, a view keeps it to draw. Both are equal once the late joiner has
+applied the messages of the daemon's snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from serstream.feed.messages import (
+    NONE,
+    Alert,
+    CallEnded,
+    CallStarted,
+    FeedMessage,
+    Heartbeat,
+    Message,
+    ModelChanged,
+    Position,
+    StreamEnded,
+    StreamStarted,
+    UtteranceEmotion,
+    WindowEmotion,
+    WindowUnscored,
+)
+
+
+@dataclass(slots=True)
+class StreamState:
+    """The last word of each kind about one stream."""
+
+    started: StreamStarted | None = None
+    window: WindowEmotion | None = None
+    unscored: WindowUnscored | None = None
+    utterance: UtteranceEmotion | None = None
+    ended: StreamEnded | None = None
+    alerts: dict[str, Alert] = field(default_factory=dict)
+    """The raised ones, by rule."""
+    sequence: int = -1
+    """Of its last message."""
+
+    def messages(self) -> Iterator[Message]:
+        """What rebuilds this state, in any order."""
+        for message in (self.started, self.window, self.unscored, self.utterance, self.ended):
+            if message is not None:
+                yield message
+        yield from self.alerts.values()
+
+
+@dataclass(slots=True)
+class CallState:
+    """A call and its streams."""
+
+    started: CallStarted | None = None
+    streams: dict[str, StreamState] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class FeedState:
+    """All calls that are going on."""
+
+    calls: dict[str, CallState] = field(default_factory=dict)
+    model: ModelChanged | None = None
+
+    def update(self, message: Message) -> None:
+        """Apply one message; those of a stream in their order."""
+        match message:
+            case Heartbeat():
+                pass
+            case ModelChanged():
+                self.model = message
+            case CallEnded():
+                self.calls.pop(message.call, None)
+            case CallStarted():
+                self.calls.setdefault(message.call, CallState()).started = message
+            case _:
+                self._update_stream(message)
+
+    def forget(self, call: str, stream: str) -> None:
+        """Drop a stream of which nothing more will come, and its call when it was the last."""
+        if state := self.calls.get(call):
+            state.streams.pop(stream, None)
+            if stream == NONE or not state.streams:
+                del self.calls[call]
+
+    def messages(self, calls: frozenset[str] = frozenset()) -> list[Message]:
+        """The fewest messages that rebuild the state of these calls (none named: of all), in order."""
+        found: list[Message] = [] if self.model is None else [self.model]
+        for name, call in self.calls.items():
+            if calls and name not in calls:
+                continue
+            if call.started:
+                found.append(call.started)
+            for stream in call.streams.values():
+                found.extend(sorted(stream.messages(), key=_sequence))
+        return found
+
+    def positions(self) -> Iterator[Position]:
+        """How far every stream has come, the calls' own messages included."""
+        if self.model:
+            yield Position(NONE, NONE, self.model.sequence)
+        for name, call in self.calls.items():
+            if call.started:
+                yield Position(name, NONE, call.started.sequence)
+            for stream, state in call.streams.items():
+                yield Position(name, stream, state.sequence)
+
+    def _update_stream(self, message: FeedMessage) -> None:
+        call = self.calls.setdefault(message.call, CallState())
+        if isinstance(message, StreamStarted):
+            call.streams[message.stream] = StreamState(started=message, sequence=message.sequence)
+            return
+        stream = call.streams.setdefault(message.stream, StreamState())
+        stream.sequence = message.sequence
+        match message:
+            case WindowEmotion():
+                stream.window = message
+            case WindowUnscored():
+                stream.unscored = message
+            case UtteranceEmotion():
+                stream.utterance = message
+            case StreamEnded():
+                stream.ended = message
+            case Alert(state="raised"):
+                stream.alerts[message.rule] = message
+            case Alert():
+                stream.alerts.pop(message.rule, None)
+
+
+def _sequence(message: Message) -> int:
+    return message.sequence

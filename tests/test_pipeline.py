@@ -1,0 +1,163 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from serstream.config import QualitySettings, Settings
+from serstream.emotion.model import EmotionModel
+from serstream.feed.messages import (
+    CallEnded,
+    Message,
+    StreamEnded,
+    UtteranceEmotion,
+    WindowEmotion,
+    WindowUnscored,
+    encode,
+)
+from serstream.pipeline import Pipeline
+from serstream.types import AudioChunk, Role, Samples, SourceEvent, StreamEnd, StreamStart
+
+CLIPS = sorted((Path(__file__).parent / "fixtures" / "emo-db").glob("*.flac"))
+RATE = 16_000
+
+
+def speech() -> Samples:
+    """Real speech with pauses, about ten seconds."""
+    pause = np.zeros(RATE // 2, np.float32)
+    parts = [part for clip in CLIPS for part in (soundfile.read(clip, dtype="float32")[0], pause)]
+    return np.concatenate(parts).astype(np.float32)
+
+
+SPEECH = speech()
+
+
+def events(stream: str = "s", role: Role = "customer", chunk: int = 320, lost: int = 0) -> list[SourceEvent]:
+    chunks = [
+        AudioChunk(stream, SPEECH[begin : begin + chunk], RATE, begin, lost)
+        for begin in range(0, len(SPEECH), chunk)
+    ]
+    return [StreamStart(stream, "c", role, "test", 0.0), *chunks, StreamEnd(stream, "bye")]
+
+
+def run(source: list[SourceEvent], model: EmotionModel, settings: Settings | None = None) -> list[Message]:
+    return Pipeline(settings or Settings(), model).feed(source)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> EmotionModel:
+    return EmotionModel(tiny_model)
+
+
+def of_type(messages: list[Message], kind: type[Message]) -> list[Message]:
+    return [message for message in messages if isinstance(message, kind)]
+
+
+def test_a_call_from_its_first_word_to_its_summary(model: EmotionModel) -> None:
+    messages = run(events(), model)
+    types = [message.TYPE for message in messages]
+    assert types[:2] == ["call_start", "stream_start"]
+    assert types[-2:] == ["stream_end", "call_end"]
+    windows = of_type(messages, WindowEmotion)
+    assert len(windows) >= len(CLIPS)
+    ended = messages[-2]
+    assert isinstance(ended, StreamEnded)
+    assert ended.windows == len(windows)
+    assert ended.end == pytest.approx(len(SPEECH) / RATE, abs=0.02)
+    assert ended.utterances >= len(of_type(messages, UtteranceEmotion)) > 0
+    call = messages[-1]
+    assert isinstance(call, CallEnded)
+    assert call.streams == {"s": "customer"}
+    assert call.emotions_s == {"s": ended.emotions_s}
+    stream_sequences = [message.sequence for message in messages if message.stream == "s"]
+    assert stream_sequences == list(range(len(stream_sequences)))
+
+
+@hypothesis_settings(max_examples=10, deadline=None)
+@given(st.integers(1, 5_000), st.lists(st.integers(1, 40), min_size=1, max_size=50))
+def test_neither_chunks_nor_grouping_change_what_is_told(
+    model: EmotionModel, chunk: int, groups: list[int]
+) -> None:
+    whole = run(events(chunk=320), model)
+    pipeline = Pipeline(Settings(), model)
+    source = events(chunk=chunk)
+    pieces: list[Message] = []
+    for size in groups:
+        pieces += pipeline.feed(source[:size])
+        source = source[size:]
+    pieces += pipeline.feed(source)
+    assert len(pieces) == len(whole)
+    for piece, of_whole in zip(pieces, whole, strict=True):
+        if isinstance(piece, WindowEmotion) and isinstance(of_whole, WindowEmotion):
+            assert piece.probabilities == pytest.approx(of_whole.probabilities, abs=2e-4)
+            assert (piece.start, piece.end, piece.emotion) == (of_whole.start, of_whole.end, of_whole.emotion)
+            assert piece.speech_s == of_whole.speech_s
+        elif not isinstance(piece, UtteranceEmotion):
+            assert encode(piece) == encode(of_whole)
+
+
+def test_streams_do_not_hear_each_other(model: EmotionModel) -> None:
+    alone = [m for m in run(events("a"), model) if m.stream == "a"]
+    mixed_source = [e for pair in zip(events("a"), events("b", "agent"), strict=True) for e in pair]
+    together = run(mixed_source, model)
+    for mine, other in zip(alone, [m for m in together if m.stream == "a"], strict=True):
+        assert (mine.TYPE, mine.start, mine.end, mine.sequence) == (
+            other.TYPE,
+            other.start,
+            other.end,
+            other.sequence,
+        )
+    assert [m.TYPE for m in together].count("call_end") == 1, "the call ends with its last stream"
+
+
+def test_a_window_with_too_much_loss_is_unscored_with_the_reason(model: EmotionModel) -> None:
+    messages = run(events(lost=100), model)
+    unscored = of_type(messages, WindowUnscored)
+    assert unscored and not of_type(messages, WindowEmotion)
+    assert {m.reason for m in unscored if isinstance(m, WindowUnscored)} == {"loss"}
+    assert not of_type(messages, UtteranceEmotion), "nothing was scored, so nothing is claimed"
+    tolerant = Settings(quality=QualitySettings(max_loss=0.5))
+    assert of_type(run(events(lost=100), model, tolerant), WindowEmotion)
+
+
+def test_a_hole_in_the_sound_ends_the_utterance_and_keeps_the_time(model: EmotionModel) -> None:
+    source = [e for e in events() if not (isinstance(e, AudioChunk) and RATE <= e.start < 2 * RATE)]
+    ended = run(source, model)[-2]
+    assert isinstance(ended, StreamEnded)
+    assert ended.end == pytest.approx(len(SPEECH) / RATE, abs=0.02)
+
+
+def test_the_rate_may_change_in_the_middle(model: EmotionModel) -> None:
+    half = len(SPEECH) // 2 // 320 * 320
+    narrow = SPEECH[half:][::2].copy()
+    source: list[SourceEvent] = [StreamStart("s", "c", "customer", "test", 0.0)]
+    source.append(AudioChunk("s", SPEECH[:half], RATE, 0))
+    source.append(AudioChunk("s", narrow, RATE // 2, half // 2))
+    messages = run([*source, StreamEnd("s", "bye")], model)
+    assert messages[-2].end == pytest.approx(len(SPEECH) / RATE, abs=0.02)
+    windows = of_type(messages, WindowEmotion)
+    assert any(w.start > half / RATE for w in windows) and any(w.end < half / RATE for w in windows)
+
+
+def test_sound_of_a_stream_that_was_never_announced_is_ignored(
+    model: EmotionModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run([AudioChunk("ghost", SPEECH, RATE, 0)], model) == []
+    assert "stream ghost was never announced" in caplog.text
+
+
+def test_a_model_may_be_exchanged_between_two_batches(model: EmotionModel, tmp_path: Path) -> None:
+    from tiny_model import write_model
+
+    other = EmotionModel(write_model(tmp_path / "other.onnx", name="other", labels=("calm", "bored")))
+    pipeline = Pipeline(Settings(), model)
+    source = events()
+    first = pipeline.feed(source[: len(source) // 2])
+    pipeline.model = other
+    second = pipeline.feed(source[len(source) // 2 :])
+    assert {m.model for m in of_type(first, WindowEmotion)} == {"tiny@1"}
+    assert {m.model for m in of_type(second, WindowEmotion)} == {"other@1"}
+    assert isinstance(second[-1], CallEnded)

@@ -21,7 +21,7 @@ from zmq.utils.monitor import parse_monitor_message
 from serstream.errors import FeedError
 from serstream.feed.inbox import Inbox
 from serstream.feed.keys import ClientKeys
-from serstream.feed.messages import NONE, TYPES, Event, Gap
+from serstream.feed.messages import NONE, TYPES, Event, Gap, Heartbeat
 from serstream.feed.protocol import snapshot_endpoint
 from serstream.types import Role
 
@@ -41,6 +41,7 @@ def subscribe(
     calls: Collection[str] = (),
     roles: Collection[Role] = (),
     types: Collection[str] = (),
+    heartbeats: bool = False,
     keys: str | Path | None = None,
     history: bool = False,
     repair: bool = True,
@@ -51,7 +52,8 @@ def subscribe(
         endpoint: the daemon's ``feed.endpoint``.
         calls: only these calls; none named: all.
         roles: only messages about streams of these roles; none named: all messages.
-        types: only messages of these types; none named: all but heartbeats.
+        types: only messages of these types; none named: all.
+        heartbeats: heartbeats as well.
         keys: file made by ``serstream keys new``, for a feed that demands one.
         history: begin with all that the daemon still knows of the calls that are going on, not only with
             the last word about each.
@@ -64,7 +66,7 @@ def subscribe(
         endpoint,
         Inbox(calls, history=history, repair=repair),
         [f"emotion.{call}." for call in (*calls, NONE)] if calls else ["emotion."],
-        _Filter(roles, types),
+        _Filter(roles, types, heartbeats),
         ClientKeys.load(Path(keys)) if keys else None,
     )
 
@@ -188,14 +190,17 @@ class Subscription:
 
 
 class _Filter:
-    def __init__(self, roles: Collection[Role], types: Collection[str]):
+    def __init__(self, roles: Collection[Role], types: Collection[str], heartbeats: bool):
         known = {*TYPES, "gap"}
         if unknown := set(types) - known:
             raise FeedError(f"message type {sorted(unknown)[0]!r}: there are {', '.join(sorted(known))}")
         self._roles = frozenset(roles)
-        self._types = frozenset(types) or known - {"heartbeat"}
+        self._types = (frozenset(types) or known) - {"heartbeat"}
+        self._heartbeats = heartbeats
 
     def passes(self, event: Event) -> bool:
         if isinstance(event, Gap):
             return "gap" in self._types
+        if isinstance(event, Heartbeat):
+            return self._heartbeats
         return event.TYPE in self._types and (not self._roles or event.role in self._roles)

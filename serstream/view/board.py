@@ -1,0 +1,213 @@
+"""What the live view knows: a row for each stream, in the order in which a supervisor should look at them.
+
+Without clock and terminal: events and ``now`` in, rows out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from serstream.feed.messages import (
+    Alert,
+    CallEnded,
+    CallStarted,
+    Event,
+    Gap,
+    Heartbeat,
+    ModelChanged,
+    Severity,
+    StreamEnded,
+    UtteranceEmotion,
+    WindowEmotion,
+    WindowUnscored,
+)
+from serstream.types import Role
+
+TREND_BUCKET_S = 5.0
+"""Stream seconds that one step of a trend stands for."""
+TREND_BUCKETS = 720
+"""One hour; older steps are forgotten."""
+NOTES = 200
+"""Utterances and alerts remembered per stream for its call's page."""
+ENDED_FOR_S = 20.0
+"""How long an ended stream stays on the board."""
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""Least first."""
+
+Order = Literal["attention", "call", "duration", "loss"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+
+
+@dataclass(slots=True)
+class Step:
+    """The mean of what was felt in one bucket of stream time."""
+
+    number: int
+    """Bucket, from the stream's start."""
+    windows: int
+    valence: float
+    """Mean over its windows, smoothed."""
+    emotion: str
+    """The last window's, smoothed."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One stream."""
+
+    call: str
+    stream: str
+    role: Role
+    source: str
+    began: str = ""
+    """UTC, RFC 3339."""
+    heard_at: float = 0.0
+    """Monotonic: when its last message came."""
+    end: float = 0.0
+    """Stream seconds heard so far."""
+    window: WindowEmotion | None = None
+    unscored: str = ""
+    """Why the last window was not scored; empty when it was."""
+    speech_s: float = 0.0
+    lost_s: float = 0.0
+    ended: bool = False
+    gaps: int = 0
+    """Messages of this stream that were lost for good."""
+    alerts: dict[str, Alert] = field(default_factory=dict)
+    """Raised now, by rule."""
+    trend: deque[Step] = field(default_factory=lambda: deque(maxlen=TREND_BUCKETS))
+    notes: deque[UtteranceEmotion | Alert] = field(default_factory=lambda: deque(maxlen=NOTES))
+
+    def age(self, now: float) -> float:
+        """Seconds since the stream began, as far as the feed tells."""
+        return self.end if self.ended else self.end + max(0.0, now - self.heard_at)
+
+    @property
+    def severity(self) -> int:
+        """Of its worst raised alert: 0 none, then 1 for the least."""
+        return max((SEVERITIES.index(alert.severity) + 1 for alert in self.alerts.values()), default=0)
+
+    @property
+    def mood(self) -> float:
+        """Smoothed valence of late, averaged over three steps of the trend."""
+        late = list(self.trend)[-3:]
+        return sum(step.valence for step in late) / len(late) if late else 0.0
+
+
+class Board:
+    """All streams that a supervisor watches."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        """Messages by type since the view was opened, and ``lost`` ones."""
+        self.model = ""
+        self.labels: tuple[str, ...] = ()
+        """Of the model that scored last."""
+        self._rows: dict[tuple[str, str], Row] = {}
+
+    def update(self, event: Event, now: float) -> None:
+        """Take one event of the feed."""
+        if isinstance(event, Gap):
+            self._miss(event)
+            return
+        self.counts[event.TYPE] += 1
+        self.model = event.model or self.model
+        match event:
+            case Heartbeat() | CallStarted() | ModelChanged():
+                return
+            case CallEnded():
+                for stream in self.call(event.call):
+                    stream.ended = True
+                return
+        row = self._rows.get((event.call, event.stream))
+        if row is None or row.ended:
+            row = Row(event.call, event.stream, event.role, event.source)
+            self._rows[event.call, event.stream] = row
+        row.heard_at = now
+        row.end = max(row.end, event.end)
+        row.began = row.began or event.time
+        match event:
+            case WindowEmotion():
+                self._window(row, event)
+            case WindowUnscored():
+                row.unscored = event.reason
+                row.speech_s, row.lost_s = event.speech_s, event.lost_s
+            case UtteranceEmotion():
+                row.notes.append(event)
+            case Alert():
+                row.notes.append(event)
+                row.alerts.pop(event.rule, None)
+                if event.state == "raised":
+                    row.alerts[event.rule] = event
+            case StreamEnded():
+                row.ended = True
+                row.alerts.clear()
+                row.speech_s, row.lost_s = event.speech_s, event.lost_s
+
+    def rows(
+        self, now: float, order: Order = "attention", text: str = "", role: Role | None = None
+    ) -> list[Row]:
+        """The rows to show, first first.
+
+        Args:
+            now: monotonic seconds; streams that ended a while ago are dropped.
+            order: what to sort by.
+            text: only calls, streams, roles, emotions or alerts that contain it.
+            role: only this one.
+        """
+        for key, row in list(self._rows.items()):
+            if row.ended and now - row.heard_at > ENDED_FOR_S:
+                del self._rows[key]
+        rows = [row for row in self._rows.values() if _matches(row, text, role)]
+        # Moods are compared coarsely, so that rows do not swap places all the time.
+        match order:
+            case "attention":
+                rows.sort(
+                    key=lambda r: (r.ended, -r.severity, round(r.mood * 5), r.call, r.role != "customer")
+                )
+            case "call":
+                rows.sort(key=lambda r: (r.call, r.role != "customer", r.stream))
+            case "duration":
+                rows.sort(key=lambda r: (-round(r.age(now)), r.call, r.stream))
+            case "loss":
+                rows.sort(key=lambda r: (-_share(r.lost_s, r.end), r.call, r.stream))
+        return rows
+
+    def call(self, name: str) -> list[Row]:
+        """The streams of one call, customer first."""
+        rows = [row for row in self._rows.values() if row.call == name]
+        return sorted(rows, key=lambda row: (row.role != "customer", row.stream))
+
+    def _window(self, row: Row, event: WindowEmotion) -> None:
+        row.window, row.unscored = event, ""
+        row.speech_s, row.lost_s = event.speech_s, event.lost_s
+        self.labels = tuple(event.probabilities)
+        number = int(event.end / TREND_BUCKET_S)
+        if row.trend and row.trend[-1].number == number:
+            step = row.trend[-1]
+            step.windows += 1
+            step.valence += (event.valence - step.valence) / step.windows
+            step.emotion = event.smoothed_emotion
+        else:
+            row.trend.append(Step(number, 1, event.valence, event.smoothed_emotion))
+
+    def _miss(self, gap: Gap) -> None:
+        lost = 0 if gap.last is None else gap.last - gap.first + 1
+        self.counts["lost"] += lost
+        if row := self._rows.get((gap.call, gap.stream)):
+            row.gaps += lost
+            row.ended |= gap.last is None
+
+
+def _matches(row: Row, text: str, role: Role | None) -> bool:
+    if role and row.role != role:
+        return False
+    emotion = row.window.smoothed_emotion if row.window else ""
+    fields = (row.call, row.stream, row.role, emotion, *row.alerts)
+    return not text or any(text.lower() in field.lower() for field in fields)
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

@@ -1,0 +1,35 @@
+"""How an emotion looks: an emoji, and a colour that colour-blind people can tell from the others."""
+
+from __future__ import annotations
+
+EMOJI = {
+    "angry": "😠",
+    "bored": "🥱",
+    "calm": "😌",
+    "disgust": "🤢",
+    "fear": "😨",
+    "happy": "😊",
+    "neutral": "😐",
+    "sad": "😢",
+    "surprise": "😮",
+}
+"""Each two terminal cells wide."""
+
+UNKNOWN = "❓"
+"""For labels that are not in `EMOJI`."""
+
+COLOURS = {
+    "angry": "#D55E00",
+    "bored": "#A6761D",
+    "calm": "#66C2A5",
+    "disgust": "#009E73",
+    "fear": "#CC79A7",
+    "happy": "#E69F00",
+    "neutral": "#999999",
+    "sad": "#0072B2",
+    "surprise": "#56B4E9",
+}
+"""Okabe & Ito 2008, "Color universal design"; bored and calm from ColorBrewer's safe sets."""
+
+NO_COLOUR = "#999999"
+"""For labels that are not in `COLOURS`."""

@@ -1,0 +1,176 @@
+"""Drawing: from rows to lines of styled text, exactly as wide and high as they may be.
+
+Lines are put together from segments directly. A rich table would measure every cell of every row ten times a
+second; this draws a full screen in a fraction of that time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
+from rich.style import Style
+
+from serstream.feed.messages import Alert, UtteranceEmotion
+from serstream.view.board import TREND_BUCKET_S, Row, Step
+from serstream.view.emoji import COLOURS, EMOJI, NO_COLOUR, UNKNOWN
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+SEVERITY_MARKS = ("  ", "· ", "! ", "‼ ")
+"""By `Row.severity`."""
+
+PLAIN = Style()
+DIM = Style(dim=True)
+BOLD = Style(bold=True)
+ALERT = Style(bold=True, reverse=True)
+SELECTED = Style(bold=True, underline=True)
+
+Cell = tuple[str, Style]
+
+
+class Lines:
+    """A renderable of ready-made lines; each is cut or filled to the width of the console."""
+
+    def __init__(self, lines: Sequence[Sequence[Cell]]):
+        self.lines = lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Rich's rendering protocol."""
+        for number, line in enumerate(self.lines):
+            if number:
+                yield Segment.line()
+            yield from fit(line, options.max_width)
+
+
+def fit(line: Sequence[Cell], width: int) -> list[Segment]:
+    """The cells of a line, cut at ``width`` or filled up to it."""
+    segments: list[Segment] = []
+    room = width
+    for text, style in line:
+        if not room:
+            break
+        length = cell_len(text)
+        if length > room:
+            text, length = set_cell_size(text, room), room
+        segments.append(Segment(text, style))
+        room -= length
+    if room:
+        segments.append(Segment(" " * room))
+    return segments
+
+
+def header(labels: Sequence[str], width: int) -> list[Cell]:
+    """Column titles; the bars' column is headed by the classes' initials."""
+    call, trend = _widths(labels, width)
+    initials = "".join(label[0] for label in labels)
+    titles = (
+        f"  {'CALL':<{call}} {'ROLE':<8} {'EMOTION':<11} {'CONF':>4} {initials} {'MOOD':<{trend}} "
+        f"{'TALK':>4} {'LOSS':>4} {'AGE':>6}"
+    )
+    return [(titles, DIM)]
+
+
+def row_line(row: Row, labels: Sequence[str], width: int, now: float, selected: bool) -> list[Cell]:
+    """One stream."""
+    call, trend = _widths(labels, width)
+    base = SELECTED if selected else (DIM if row.ended else PLAIN)
+    mark = "> " if selected and not row.severity else SEVERITY_MARKS[row.severity]
+    cells: list[Cell] = [
+        (mark, ALERT if row.severity else base),
+        (_pad(row.call, call) + " ", base),
+        (_pad(row.role, 8) + " ", base),
+    ]
+    window = row.window
+    if window is None or row.unscored:
+        reason = "not analysed" if row.unscored == "role" else f"({row.unscored})" if row.unscored else "…"
+        cells.append((_pad(reason, 17 + len(labels)) + " ", DIM))
+    else:
+        emotion = window.smoothed_emotion
+        cells.append((_pad(f"{EMOJI.get(emotion, UNKNOWN)} {emotion}", 11) + " ", base + colour(emotion)))
+        cells.append((f"{window.smoothed[emotion]:>4.0%} ", base))
+        cells += [(bar(window.smoothed.get(label, 0.0)), colour(label)) for label in labels]
+        cells.append((" ", PLAIN))
+    cells += sparkline(row.trend, int(row.end / TREND_BUCKET_S), trend)
+    talk, loss = _percent(row.speech_s, row.end), _percent(row.lost_s, row.end)
+    cells.append((f" {talk:>4} {loss:>4} {duration(row.age(now)):>6}", base))
+    return cells
+
+
+def sparkline(trend: Iterable[Step], last: int, width: int) -> list[Cell]:
+    """The mood of the last ``width`` buckets: height is valence, colour the emotion, a dot is silence."""
+    steps = {step.number: step for step in trend if step.number > last - width}
+    cells: list[Cell] = []
+    for number in range(last - width + 1, last + 1):
+        step = steps.get(number)
+        if step is None:
+            cells.append((" " if number < 0 else "·", DIM))
+        else:
+            cells.append((bar((step.valence + 1) / 2), colour(step.emotion)))
+    return cells
+
+
+def timeline(row: Row, width: int, seconds: float) -> tuple[list[Cell], list[Cell]]:
+    """A whole call in one line: its mood, and below it the initials of its emotions."""
+    moods: list[Cell] = []
+    initials: list[Cell] = []
+    buckets = max(seconds / TREND_BUCKET_S, 1.0) / width
+    steps = {step.number: step for step in row.trend}
+    for column in range(width):
+        first, behind = int(column * buckets), max(int((column + 1) * buckets), int(column * buckets) + 1)
+        here = [steps[number] for number in range(first, behind) if number in steps]
+        if not here:
+            moods.append(("·", DIM))
+            initials.append((" ", PLAIN))
+            continue
+        worst = min(here, key=lambda step: step.valence)
+        mean = sum(step.valence for step in here) / len(here)
+        moods.append((bar((mean + 1) / 2), colour(worst.emotion)))
+        initials.append((worst.emotion[0], colour(worst.emotion)))
+    return moods, initials
+
+
+def note_line(note: UtteranceEmotion | Alert) -> list[Cell]:
+    """An utterance or an alert of one call."""
+    when = f"  {duration(note.start):>6} {note.role:<8} "
+    if isinstance(note, Alert):
+        text = (
+            f"{SEVERITY_MARKS[2]}{note.rule} {note.state} ({'+'.join(note.emotions)} {note.probability:.0%})"
+        )
+        return [(when, PLAIN), (text, ALERT if note.state == "raised" else BOLD)]
+    text = f"{EMOJI.get(note.emotion, UNKNOWN)} {note.emotion} {note.confidence:.0%}"
+    return [(when, PLAIN), (f"{text}, {note.end - note.start:.1f} s", colour(note.emotion))]
+
+
+def bar(share: float) -> str:
+    """A share of 0 to 1 as a block."""
+    return BLOCKS[max(1, min(8, round(share * 8)))]
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, or hours and minutes from an hour on."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}h{minutes % 60:02}m" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+@lru_cache(maxsize=64)
+def colour(label: str) -> Style:
+    """The style of an emotion."""
+    return Style(color=COLOURS.get(label, NO_COLOUR))
+
+
+def _widths(labels: Sequence[str], width: int) -> tuple[int, int]:
+    """Of the columns call and mood, which share what the others leave."""
+    spare = max(width - (2 + 1 + 8 + 1 + 11 + 1 + 4 + 1 + len(labels) + 1 + 1 + 4 + 1 + 4 + 1 + 6), 12)
+    call = min(max(8, spare // 2), 32)
+    return call, spare - call
+
+
+def _pad(text: str, width: int) -> str:
+    return set_cell_size(text, width) if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole else "-"

@@ -23,7 +23,7 @@ class Resampler:
         self._source_rate = source_rate
         self._target_rate = target_rate
         # soxr's fixed-rate engine works in FFT blocks and holds back up to 118 ms of 8 kHz sound, more than
-        # the daemon may take for a whole window. The variable-rate engine is a plain polyphase filter with one
+        # the daemon may take for a whole window. The variable-rate engine is a polyphase filter with one
         # quality (alias below -115 dB) and a delay that never changes (benchmarks/resample.py).
         self._soxr = (
             None if source_rate == target_rate else soxr.ResampleStream(source_rate, target_rate, 1, vr=True)

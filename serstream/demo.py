@@ -1,0 +1,99 @@
+"""``serstream demo``: a sample call through a real daemon process, over real RTP, watched live.
+
+Nothing is staged: the daemon is the one that `serstream run` starts, the sound goes over UDP in real time,
+and what is shown arrives over the ZeroMQ feed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import soundfile
+from rich.console import Console
+from rich.table import Table
+
+from serstream.errors import SerstreamError
+from serstream.feed.messages import CallEnded
+from serstream.rehearsal import DaemonProcess, Leg, free_port_pair
+from serstream.rtp.sender import send_in_real_time
+from serstream.shipped import SAMPLE_CALL
+from serstream.types import Role
+from serstream.view.emoji import EMOJI, UNKNOWN
+from serstream.view.live import LiveView
+
+PARTIES: tuple[Role, ...] = ("customer", "agent")
+END_TIMEOUT_S = 10.0
+"""How long the end of the call may take after the last packet."""
+
+
+def run_demo(console: Console | None = None) -> int:
+    """Play the sample call through a daemon and show what it says.
+
+    Returns:
+        0 when every window came back, else 1.
+
+    Raises:
+        SerstreamError: the daemon did not start, or the call did not end.
+    """
+    console = console or Console()
+    samples, _ = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True)
+    legs = [Leg(samples[:, i], free_port_pair(), i + 1, role) for i, role in enumerate(PARTIES)]
+    configuration = "\n".join(
+        f'[[rtp]]\nport = {leg.outgoing.port}\nrole = "{leg.role}"\ncall = "demo"' for leg in legs
+    )
+    with DaemonProcess(configuration) as daemon:
+        stopped = threading.Event()
+        sender = threading.Thread(target=send_in_real_time, args=([leg.outgoing for leg in legs], stopped))
+        sender.start()
+        try:
+            _watch(console, daemon, legs, sender)
+        finally:
+            stopped.set()
+            sender.join()
+    _print_summary(console, legs)
+    return 1 if any(leg.lost for leg in legs) else 0
+
+
+def _watch(console: Console, daemon: DaemonProcess, legs: list[Leg], sender: threading.Thread) -> None:
+    """Show the call until it has ended."""
+    by_role: dict[str, Leg] = {leg.role: leg for leg in legs}
+    deadline = float("inf")
+    with LiveView(console) as view:
+        while True:
+            now = time.monotonic()
+            for event, arrived in daemon.take(0.1):
+                view.update(event, arrived)
+                if isinstance(event, CallEnded):
+                    return
+                if leg := by_role.get(getattr(event, "role", "")):
+                    leg.take(event, arrived)
+            view.refresh(now)
+            if not sender.is_alive():
+                deadline = min(deadline, now + END_TIMEOUT_S)
+            if now > deadline:
+                raise SerstreamError(
+                    f"the call did not end within {END_TIMEOUT_S:.0f} s of its last packet; "
+                    f"the daemon's log:\n{daemon.log()}"
+                )
+
+
+def _print_summary(console: Console, legs: list[Leg]) -> None:
+    table = Table(title="The call")
+    table.add_column("party")
+    table.add_column("emotions over time", ratio=1)
+    table.add_column("events", justify="right")
+    table.add_column("windows lost", justify="right")
+    table.add_column("latency ms\nmedian / p99", justify="right")
+    for leg in legs:
+        latencies = leg.latencies_ms or [float("nan")]
+        table.add_row(
+            leg.role,
+            ", ".join(f"{u.start:.0f} s {EMOJI.get(u.emotion, UNKNOWN)} {u.emotion}" for u in leg.utterances),
+            str(leg.events),
+            f"{leg.lost} of {len(leg.expected)}",
+            f"{np.median(latencies):.0f} / {np.percentile(latencies, 99):.0f}",
+        )
+    console.print(table)
+    console.print("Latency: from sending the packet that completes a window to its event at this subscriber.")

@@ -1,0 +1,149 @@
+"""Recordings as a source: any format libsndfile reads, one stream per channel."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from serstream.config import FileSettings
+from serstream.errors import SourceError
+from serstream.types import AudioChunk, Emit, EndReason, Samples, SourceEvent, StreamEnd, StreamStart
+
+log = logging.getLogger(__name__)
+
+REALTIME_BLOCK_S = 0.02
+BLOCK_S = 0.1
+"""Seconds read at once when nobody waits; what a damaged spot can take with it."""
+
+
+def file_events(settings: FileSettings, base: Path = Path()) -> Iterator[SourceEvent]:
+    """What a recording gives, without a clock: the same events each time.
+
+    Sample 0 is dated so that the recording ends when the file was last written.
+
+    Args:
+        settings: the recording; ``realtime`` is ignored.
+        base: folder that a relative path starts from.
+
+    Raises:
+        SourceError: as `FileSource`, at once and not at the first event.
+    """
+    return FileSource(settings, base).events()
+
+
+class FileSource:
+    """Plays one recording, once.
+
+    Raises:
+        SourceError: no such file, not a recording, empty, or not one role per channel.
+    """
+
+    def __init__(self, settings: FileSettings, base: Path = Path()):
+        self._path = base / settings.path
+        self._realtime = settings.realtime
+        self._file = _open(self._path)
+        roles = settings.roles or ("unknown",) * self._file.channels
+        if len(roles) != self._file.channels:
+            raise SourceError(
+                f"file {self._path}: has {self._file.channels} channel(s), roles has {len(roles)} "
+                f"({', '.join(roles)}); give one role per channel, or none"
+            )
+        self._roles = roles
+        # The sum keeps recordings of the same name apart, and the same one played in two calls.
+        key = zlib.crc32(f"{settings.path}\0{settings.call}".encode())
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", self._path.stem).strip("-")[:40] or "file"
+        self._call = settings.call or f"{name}-{key:08x}"
+        self._streams = [f"{name}-{key:08x}-{channel}" for channel in range(1, len(roles) + 1)]
+        self._stopped = threading.Event()
+
+    def events(self) -> Iterator[SourceEvent]:
+        """All events of the recording, without a clock."""
+        duration_s = self._file.frames / self._file.samplerate
+        yield from self._starts(self._path.stat().st_mtime - duration_s)
+        for start, block in self._blocks(BLOCK_S):
+            yield from self._chunks(start, block, arrived=0.0)
+        yield from self._ends("eof")
+
+    def run(self, emit: Emit) -> None:
+        """Play until the end or `stop`: at the speed of the recording, or as fast as possible."""
+        begun = time.monotonic()
+        emit(self._starts(time.time()))
+        for start, block in self._blocks(REALTIME_BLOCK_S if self._realtime else BLOCK_S):
+            if self._realtime:
+                due = begun + (start + len(block)) / self._file.samplerate
+                self._stopped.wait(max(0.0, due - time.monotonic()))
+            if self._stopped.is_set():
+                emit(self._ends("shutdown"))
+                return
+            emit(self._chunks(start, block, arrived=time.monotonic()))
+        emit(self._ends("eof"))
+
+    def stop(self) -> None:
+        """Ask `run` to return after the current block."""
+        self._stopped.set()
+
+    def _blocks(self, block_s: float) -> Iterator[tuple[int, Samples]]:
+        """Start and samples, shape (n, channels), of each block."""
+        frames = max(1, round(block_s * self._file.samplerate))
+        position = 0
+        fault = "its end is missing"
+        with self._file as file:
+            while position < file.frames:
+                try:
+                    block: Samples = file.read(frames, dtype="float32", always_2d=True)
+                except soundfile.LibsndfileError as error:
+                    fault = f"damaged, {error.error_string}"
+                    break
+                if not len(block):
+                    break
+                # Float formats may hold anything.
+                yield position, np.clip(np.nan_to_num(block), -1.0, 1.0)
+                position += len(block)
+            if position < file.frames:
+                log.warning(
+                    "file %s: %s; %.2f s of %.2f s lost",
+                    self._path,
+                    fault,
+                    (file.frames - position) / file.samplerate,
+                    file.frames / file.samplerate,
+                )
+
+    def _starts(self, started_at: float) -> list[SourceEvent]:
+        source = f"file:{self._path.name}"
+        return [
+            StreamStart(stream, self._call, role, source, started_at)
+            for stream, role in zip(self._streams, self._roles, strict=True)
+        ]
+
+    def _chunks(self, start: int, block: Samples, arrived: float) -> list[SourceEvent]:
+        return [
+            AudioChunk(stream, samples, self._file.samplerate, start, arrived=arrived)
+            for stream, samples in zip(self._streams, np.ascontiguousarray(block.T), strict=True)
+        ]
+
+    def _ends(self, reason: EndReason) -> list[SourceEvent]:
+        return [StreamEnd(stream, reason) for stream in self._streams]
+
+
+def _open(path: Path) -> soundfile.SoundFile:
+    if not path.is_file():
+        raise SourceError(f"file {path}: no such file; give the path of a recording")
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw, which has no header
+        formats = ", ".join(sorted(set(soundfile.available_formats()) - {"RAW"}))
+        raise SourceError(
+            f"file {path}: not a recording that libsndfile can read; wanted one of {formats}"
+        ) from error
+    if not file.frames:
+        file.close()
+        raise SourceError(f"file {path}: holds no samples; give a recording that is not empty")
+    return file

@@ -15,12 +15,10 @@ from pathlib import Path
 from types import FrameType
 
 from serstream.audio.file import FileSource
-from serstream.audio.microphone import MicrophoneSource
 from serstream.config import Settings
 from serstream.emotion.model import load_model
 from serstream.errors import ConfigError, SourceError
-from serstream.feed.clock import rfc3339
-from serstream.feed.messages import NONE, ModelChanged
+from serstream.feed.messages import NONE, ModelChanged, rfc3339
 from serstream.feed.publisher import Publisher
 from serstream.pipeline import Pipeline
 from serstream.rtp.receiver import RtpSource
@@ -51,11 +49,7 @@ class Daemon:
         self._pipeline = Pipeline(settings, load_model(settings.model, base))
         self._publisher = Publisher(settings.feed, directory=base)
         self._intake = Intake(INTAKE_CAPACITY_S)
-        self._sources: list[Source] = [
-            *(RtpSource(rtp) for rtp in settings.rtp),
-            *(MicrophoneSource(microphone) for microphone in settings.microphone),
-            *(FileSource(file, base) for file in settings.file),
-        ]
+        self._sources = _open_sources(settings, base)
         self._failed = False
         model = self._pipeline.model
         log.info(
@@ -125,3 +119,13 @@ class Daemon:
     def _stop_sources(self) -> None:
         for source in self._sources:
             source.stop()
+
+
+def _open_sources(settings: Settings, base: Path) -> list[Source]:
+    sources: list[Source] = [RtpSource(rtp) for rtp in settings.rtp]
+    sources += [FileSource(file, base) for file in settings.file]
+    if settings.microphone:  # an RTP-only server need not have PortAudio
+        from serstream.audio.microphone import MicrophoneSource
+
+        sources += [MicrophoneSource(microphone) for microphone in settings.microphone]
+    return sources

@@ -48,7 +48,7 @@ ATTEMPTS = 3
 """How often missed messages are asked for before the gap is given up."""
 HELD_LIMIT = 20_000
 """Messages held back while gaps are repaired; beyond it the oldest repair is given up."""
-ENDED_LIMIT = 10_000
+ENDED_LIMIT = 100_000
 """Streams whose end is remembered, so that late copies of their messages are known for what they are."""
 
 
@@ -57,7 +57,9 @@ class _Repair:
     last: int
     """Sequence number of the last message known to exist."""
     state: list[Message] = field(default_factory=list)
-    """A stream joined midway: what the snapshot says about it, for what the history has forgotten."""
+    """What the snapshot says about an unknown stream, in case the history has forgotten its beginning."""
+    joining: bool = False
+    """The stream began before this inbox did: what the history has forgotten is no loss."""
     asked_at: float = 0.0
     attempts: int = 0
 
@@ -102,6 +104,8 @@ class Inbox:
         self._ended: dict[Key, int] = {}
         """Position behind the last message of streams that are over, oldest first."""
         self._feed = ""
+        self._joined = False
+        """Whether there was a snapshot of this feed: from then on every message is owed to the reader."""
         self._heartbeat: int | None = None
         self._asked_at: float | None = None
         """When the snapshot that is awaited was asked for."""
@@ -186,7 +190,7 @@ class Inbox:
             self._ended.clear()
             self._awaiting.clear()
             self._n_held = 0
-            self._feed = feed
+            self._feed, self._joined = feed, False
             self._heartbeat = None
             self._ask(now)
         return format
@@ -197,7 +201,7 @@ class Inbox:
         self.requests.append(SnapshotRequest(tuple(self._wanted)))
 
     def _apply(self, snapshot: Snapshot, messages: list[Message], now: float) -> None:
-        """Have repaired what is behind the snapshot, take over what is new, forget what is gone."""
+        """Have repaired what is behind the snapshot, join what is new, forget what is gone."""
         positions = {(p.call, p.stream): p.sequence for p in snapshot.positions}
         for name, call in list(self._calls.items()):
             for stream in call.next.keys() - {stream for of, stream in positions if of == name}:
@@ -209,16 +213,17 @@ class Inbox:
                 new.setdefault((message.call, message.stream), []).append(message)
         # A call's own messages last: its end must not overtake what is repaired of its streams.
         for (name, stream), last in sorted(positions.items(), key=lambda item: item[0][1] == NONE):
-            state = new.get((name, stream))
-            if state and self._history:
-                self._start_repair(name, stream, _Repair(last, state), now)
+            state = new.get((name, stream), [])
+            if self._position(name, stream) is not None or (self._joined and not state):
+                self._expect(name, stream, last, now)
+            elif self._repair and (self._joined or (self._history and state)):
+                self._start_repair(name, stream, _Repair(last, state, joining=not self._joined), now)
             elif state:
                 self.events.extend(state)
                 self._call(name).next[stream] = last + 1
-            elif self._position(name, stream) is None:
-                self._remember_end(name, stream, last + 1)
             else:
-                self._expect(name, stream, last, now)
+                self._remember_end(name, stream, last + 1)
+        self._joined = True
         for name, call in list(self._calls.items()):
             self._settle(name, call, now)
         self._stop_waiting(now)
@@ -291,11 +296,10 @@ class Inbox:
             self._give_up(reply.call, reply.stream, now)
             return
         position = self._position(reply.call, reply.stream) or 0
-        if repair.state:
-            self.events.extend(message for message in repair.state if message.sequence < reply.first)
-            repair.state.clear()
-        elif reply.first > position:
+        if reply.first > position and not repair.joining:
             self._lose(reply.call, reply.stream, position, reply.first - 1)
+        self.events.extend(message for message in repair.state if message.sequence < reply.first)
+        repair.state.clear()
         for message in messages:
             if message.sequence >= position:
                 self._deliver(message)
@@ -309,10 +313,9 @@ class Inbox:
     def _give_up(self, name: str, stream: str, now: float) -> None:
         call = self._calls[name]
         repair = call.repairs.pop(stream)
-        if repair.state:
-            self.events.extend(repair.state)
-        else:
+        if not repair.joining:
             self._lose(name, stream, self._position(name, stream) or 0, repair.last)
+        self.events.extend(repair.state)
         call.next[stream] = repair.last + 1
         self._settle(name, call, now)
 

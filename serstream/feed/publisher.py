@@ -11,7 +11,6 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -19,21 +18,16 @@ import zmq
 
 from serstream.config import FeedSettings
 from serstream.errors import FeedError
-from serstream.feed.history import History
 from serstream.feed.keys import Gatekeeper, ServerKeys
-from serstream.feed.messages import NONE, Heartbeat, Message, Position, encode, rfc3339, topic
+from serstream.feed.memory import Memory
+from serstream.feed.messages import NONE, Heartbeat, Message, encode, rfc3339, topic
 from serstream.feed.protocol import (
-    REPLY_LIMIT,
-    Missed,
     MissedRequest,
-    Snapshot,
-    SnapshotRequest,
     header,
     is_private,
     request_decoder,
     snapshot_endpoint,
 )
-from serstream.feed.state import FeedState
 
 logger = logging.getLogger(__name__)
 
@@ -86,18 +80,15 @@ class Publisher:
                 "bind 127.0.0.1 or ipc://, or make keys with 'serstream keys new NAME' and set feed.keys"
             )
         self.counters = FeedCounters()
-        self.state = FeedState()
         self.feed = uuid.uuid4().hex[:12]
         self._settings = settings
         self._header = header(settings.format, self.feed)
-        self._history = History(settings.history)
+        self._memory = Memory(settings.history, settings.format)
         self._context = context or zmq.Context()
         self._owns_context = context is None
         self._gatekeeper = (
             Gatekeeper(self._context, ServerKeys.load(directory / settings.keys)) if settings.keys else None
         )
-        self._advanced: dict[tuple[str, str], int] = {}
-        """Streams with messages since the last heartbeat."""
         self._heartbeats = 0
         self._started: float | None = None
         self._next_heartbeat = 0.0
@@ -112,12 +103,7 @@ class Publisher:
     def publish(self, messages: Iterable[Message]) -> None:
         """Send messages to whoever subscribes, and remember them. Never waits for a slow subscriber."""
         for message in messages:
-            body = encode(message, self._settings.format)
-            key = (message.call, message.stream)
-            self.state.update(message)
-            self._history.add(key, message.sequence, body)
-            self._advanced[key] = message.sequence
-            self._send(topic(message), body)
+            self._send(topic(message), self._memory.add(message))
 
     def poll(self, now: float, utc: float) -> None:
         """Answer requests, admit subscribers, beat. Call it every 100 ms or oftener.
@@ -198,28 +184,18 @@ class Publisher:
         except (ValueError, msgspec.MsgspecError):
             self.counters.malformed += 1
             return
-        match request:
-            case SnapshotRequest():
-                self.counters.snapshots += 1
-                head = msgspec.json.encode(Snapshot(self._positions(request.calls)))
-                messages = self.state.messages(frozenset(request.calls))
-                bodies = [encode(message, self._settings.format) for message in messages]
-            case MissedRequest():
-                key = (request.call, request.stream)
-                first, bodies = self._history.between(key, request.first, request.last, REPLY_LIMIT)
-                head = msgspec.json.encode(Missed(*key, first))
-                self.counters.repeated[_name(payload)] += len(bodies)
+        answer = self._memory.answer(request)
+        if isinstance(request, MissedRequest):
+            self.counters.repeated[_name(payload)] += len(answer) - 1
+        else:
+            self.counters.snapshots += 1
         # A ROUTER drops what a client does not read: the client asks again.
-        self._router.send_multipart([identity.bytes, self._header, head, *bodies], zmq.NOBLOCK)
-
-    def _positions(self, calls: tuple[str, ...]) -> tuple[Position, ...]:
-        """Of streams in the history, and of live ones that have been silent for longer than it goes back."""
-        positions = {(p.call, p.stream): p for p in chain(self._history.positions(), self.state.positions())}
-        return tuple(p for p in positions.values() if not calls or p.call in (*calls, NONE))
+        self._router.send_multipart([identity.bytes, self._header, *answer], zmq.NOBLOCK)
 
     def _beat(self, now: float, utc: float) -> None:
         assert self._started is not None
         age = now - self._started
+        model = self._memory.state.model
         heartbeat = Heartbeat(
             source="serstream",
             call=NONE,
@@ -229,11 +205,10 @@ class Publisher:
             start=age,
             end=age,
             time=rfc3339(utc),
-            model=self.state.model.model if self.state.model else "",
+            model=model.model if model else "",
             interval_s=self._settings.heartbeat_s,
-            positions=tuple(Position(*key, sequence) for key, sequence in self._advanced.items()),
+            positions=self._memory.advanced(),
         )
-        self._advanced.clear()
         self._heartbeats += 1
         self._next_heartbeat = max(self._next_heartbeat + self._settings.heartbeat_s, now)
         self._send(topic(heartbeat), encode(heartbeat, self._settings.format))

@@ -1,0 +1,61 @@
+"""What the daemon remembers of its own feed, and how it answers subscribers who ask for it."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import msgspec
+
+from serstream.feed.history import History
+from serstream.feed.messages import NONE, Format, Message, Position, encode
+from serstream.feed.protocol import REPLY_LIMIT, Missed, MissedRequest, Request, Snapshot
+from serstream.feed.state import FeedState
+
+
+class Memory:
+    """The state of all live calls and a bounded history.
+
+    Args:
+        history: messages kept.
+        format: in which messages are encoded.
+    """
+
+    def __init__(self, history: int, format: Format):
+        self.state = FeedState()
+        self._format = format
+        self._history = History(history)
+        self._advanced: dict[tuple[str, str], int] = {}
+
+    def add(self, message: Message) -> bytes:
+        """Remember a message.
+
+        Returns:
+            Its encoding.
+        """
+        body = encode(message, self._format)
+        key = (message.call, message.stream)
+        self.state.update(message)
+        self._history.add(key, message.sequence, body)
+        self._advanced[key] = message.sequence
+        return body
+
+    def advanced(self) -> tuple[Position, ...]:
+        """Where the streams are that had a message since the last time this was asked."""
+        positions = tuple(Position(*key, sequence) for key, sequence in self._advanced.items())
+        self._advanced.clear()
+        return positions
+
+    def answer(self, request: Request) -> list[bytes]:
+        """The head of the reply, and its messages."""
+        if isinstance(request, MissedRequest):
+            key = (request.call, request.stream)
+            first, bodies = self._history.between(key, request.first, request.last, REPLY_LIMIT)
+            return [msgspec.json.encode(Missed(*key, first)), *bodies]
+        snapshot = Snapshot(self._positions(request.calls))
+        messages = self.state.messages(frozenset(request.calls))
+        return [msgspec.json.encode(snapshot), *(encode(message, self._format) for message in messages)]
+
+    def _positions(self, calls: tuple[str, ...]) -> tuple[Position, ...]:
+        """Of streams in the history, and of live ones that have been silent for longer than it goes back."""
+        positions = {(p.call, p.stream): p for p in chain(self._history.positions(), self.state.positions())}
+        return tuple(p for p in positions.values() if not calls or p.call in (*calls, NONE))

@@ -16,6 +16,8 @@ from serstream.types import Role
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
+CallName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$")]
+"""Letters, digits, '-' and '_': it becomes a part of ZeroMQ topics, which '.' separates."""
 
 
 class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename=None):
@@ -42,10 +44,10 @@ class MicrophoneSettings(_Settings, frozen=True):
     device: str | int | None = None
     """Name (or a part of it) or index as 'serstream devices' prints them; absent: the default device."""
     role: Role = "unknown"
-    call: str = ""
-    """Empty: named after the source."""
+    call: CallName = ""
+    """Empty: every connection of the device is a call of its own."""
     reconnect_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
-    """Without a sample for so long the device is taken for gone and opened again."""
+    """Without a sample for so long the stream ends and the device is opened again, as a new stream."""
 
 
 class FileSettings(_Settings, frozen=True):
@@ -54,8 +56,8 @@ class FileSettings(_Settings, frozen=True):
     path: str
     roles: tuple[Role, ...] = ()
     """One role per channel; empty: unknown."""
-    call: str = ""
-    """Empty: the file's name."""
+    call: CallName = ""
+    """Empty: the file's name and a check sum of its path."""
     realtime: bool = True
     """Play at the speed of the recording instead of as fast as possible."""
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from serstream.config import SegmenterSettings
 from serstream.errors import SerstreamError
 from serstream.feed import subscribe
-from serstream.feed.messages import TYPES, Event, Heartbeat, UtteranceEmotion, WindowEmotion, WindowUnscored
+from serstream.feed.messages import Event, UtteranceEmotion, WindowEmotion, WindowUnscored
 from serstream.rtp.sender import CLOCK_RATE, PACKET_SAMPLES, OutgoingStream, encode_mulaw
 from serstream.speech.stream import StreamSegmenter
 from serstream.types import SAMPLE_RATE, AudioChunk, Role, Samples, SpeechWindow
@@ -101,6 +101,7 @@ class DaemonProcess:
     def __init__(self, configuration: str):
         self.endpoint = f"tcp://{HOST}:{free_port_pair()}"
         self._events: queue.SimpleQueue[tuple[Event, float]] = queue.SimpleQueue()
+        self._heard = threading.Event()
         self._over = threading.Event()
         self._configuration = f'{configuration}\n[feed]\nendpoint = "{self.endpoint}"\nheartbeat_s = 0.25\n'
 
@@ -115,7 +116,7 @@ class DaemonProcess:
         self._reader = threading.Thread(target=self._read_feed, daemon=True)
         self._reader.start()
         try:
-            self._wait_for_heartbeat()
+            self._wait_until_heard()
         except SerstreamError as error:
             self.__exit__(type(error), error, None)
             raise
@@ -155,22 +156,24 @@ class DaemonProcess:
         return "".join(self._log.readlines()[-20:])
 
     def _read_feed(self) -> None:
-        with subscribe(self.endpoint, types=TYPES) as subscription:
+        with subscribe(self.endpoint) as subscription:
             while not self._over.is_set():
                 for event in subscription.receive(0.1):
                     self._events.put((event, time.monotonic()))
+                if subscription.inbox.heard_at is not None:
+                    self._heard.set()
 
-    def _wait_for_heartbeat(self) -> None:
-        """A heartbeat heard means that no later message can be missed."""
+    def _wait_until_heard(self) -> None:
+        """Once the subscriber has heard the daemon, it can miss no later message."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not any(isinstance(event, Heartbeat) for event, _ in self.take(0.05)):
+        while not self._heard.wait(0.05):
             if self.process.poll() is not None:
                 raise SerstreamError(
                     f"the daemon ended with exit code {self.process.returncode}; its log:\n{self.log()}"
                 )
             if time.monotonic() > deadline:
                 raise SerstreamError(
-                    f"no heartbeat of the daemon within {START_TIMEOUT_S:.0f} s; its log:\n{self.log()}"
+                    f"nothing heard of the daemon within {START_TIMEOUT_S:.0f} s; its log:\n{self.log()}"
                 )
 
 

@@ -82,10 +82,9 @@ def _live(arguments: argparse.Namespace) -> int:
 
 
 def _devices(_arguments: argparse.Namespace) -> int:
-    from serstream.audio.microphone import input_devices
+    from serstream.audio.portaudio import input_devices
 
-    for device in input_devices():
-        print(device)
+    print("\n".join(str(device) for device in input_devices()) or "no input device found")
     return 0
 
 

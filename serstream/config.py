@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 import tomllib
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from serstream.errors import ConfigError
-from serstream.types import Role
+from serstream.types import Role, Severity
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -30,12 +31,53 @@ class RtpSettings(_Settings, frozen=True):
     address: str = "127.0.0.1"
     """Local address to bind; 0.0.0.0 takes RTP from everywhere."""
     port: Port = 5004
+    rtcp_mux: bool = False
+    """RTCP comes on the RTP port only (RFC 5761); else the next port is bound too."""
     role: Role = "unknown"
-    """Role of every stream on this port."""
+    """Role of every stream on this port that ``roles`` and ``parties`` say nothing about."""
+    roles: dict[str, Role] = {}
+    """Roles by sender: an SSRC (``0x1A2B3C4D``) or a network (``10.1.0.0/16``)."""
+    parties: tuple[Role, ...] = ()
+    """The streams of this port that live at the same time are one call, in these roles as they appear."""
     call: str = ""
-    """Call that the streams belong to; empty: every stream is a call of its own."""
+    """Call that the streams belong to; empty: every stream is a call of its own (but see ``parties``)."""
     silence_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 5.0
     """A stream without packets for so long is over."""
+    ssrc_change_s: Annotated[float, Meta(ge=0, le=60)] = 1.0
+    """A sender's only stream goes on under another SSRC if that comes within so long of silence."""
+    max_streams: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    allow: tuple[str, ...] = ()
+    """Networks that may send, in CIDR notation; empty: all."""
+    latch: Literal["stream", "port", "off"] = "stream"
+    """An SSRC, or the whole port, belongs to its first sender until the stream is over."""
+    sdp: str = ""
+    """What the sender announced: a file, or the SDP itself."""
+    payload_types: dict[str, str] = {}
+    """Payload type to ``encoding/clock rate[/channels]``; wins over ``sdp``."""
+    srtp: tuple[str, ...] = ()
+    """Keys, as in ``a=crypto``: ``SUITE inline:KEY``. What they do not open is dropped."""
+    jitter_min_ms: Annotated[int, Meta(ge=0, le=1000)] = 40
+    """Least wait for a missing packet behind its mean time of arrival."""
+    jitter_max_ms: Annotated[int, Meta(ge=20, le=2000)] = 400
+    receive_buffer_kb: Annotated[int, Meta(ge=64, le=1_048_576)] = 4096
+    """SO_RCVBUF that is asked of the kernel."""
+
+    def __post_init__(self) -> None:
+        if self.jitter_min_ms > self.jitter_max_ms:
+            raise ValueError(
+                f"jitter_min_ms is {self.jitter_min_ms}, must be at most jitter_max_ms ({self.jitter_max_ms})"
+            )
+        if not self.rtcp_mux and self.port == 65535:
+            raise ValueError("port is 65535, there is no next one for RTCP: choose another or set rtcp_mux")
+        for key, networks in (("allow", self.allow), ("roles", tuple(self.roles))):
+            for network in networks:
+                if not (key == "roles" and re.fullmatch(r"0x[0-9A-Fa-f]{1,8}", network)):
+                    try:
+                        ipaddress.ip_network(network)
+                    except ValueError as error:
+                        raise ValueError(
+                            f"{key} has {network!r}: {error}; wanted e.g. '10.1.0.0/16'"
+                        ) from error
 
 
 class MicrophoneSettings(_Settings, frozen=True):
@@ -122,6 +164,37 @@ class TrackerSettings(_Settings, frozen=True):
     """Time constant of the exponential smoothing, seconds of speech."""
 
 
+class PrivacySettings(_Settings, frozen=True):
+    """``[privacy]``: who is analysed; see docs/privacy.md."""
+
+    analyse_agents: bool = False
+    """Infer the emotions of agents as well; prohibited at work in the EU (AI Act, Art. 5(1)(f))."""
+
+
+class AlertSettings(_Settings, frozen=True):
+    """``[[alert]]``: a rule that tells supervisors about a stream."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    emotions: Annotated[tuple[str, ...], Meta(min_length=1)]
+    """Labels of the model, or the groups negative and positive; their probabilities are added up."""
+    threshold: Share = 0.6
+    """Smoothed probability from which on the rule is met."""
+    for_s: Annotated[float, Meta(ge=0, le=600)] = 6.0
+    """Seconds of speech for which it must be met."""
+    clear_below: Share = 0.4
+    """The alert is cleared when the probability falls below; at most the threshold."""
+    cool_down_s: Annotated[float, Meta(ge=0, le=3600)] = 60.0
+    """Stream seconds after that in which the rule is not raised again."""
+    role: Role | Literal["any"] = "any"
+    severity: Severity = "warning"
+
+    def __post_init__(self) -> None:
+        if self.clear_below > self.threshold:
+            raise ValueError(
+                f"clear_below is {self.clear_below}, must be at most threshold ({self.threshold})"
+            )
+
+
 class FeedSettings(_Settings, frozen=True):
     """``[feed]``: what the daemon publishes, and to whom."""
 
@@ -137,6 +210,13 @@ class FeedSettings(_Settings, frozen=True):
     """Directory made by 'serstream keys', relative to the configuration file; empty: no encryption."""
 
 
+class ControlSettings(_Settings, frozen=True):
+    """``[control]``: where the commands talk to the running daemon."""
+
+    socket: str = ""
+    """Socket file, relative to the configuration file; empty: see `serstream.service.control.socket_path`."""
+
+
 class Settings(_Settings, frozen=True):
     """The whole of serstream.toml."""
 
@@ -147,7 +227,10 @@ class Settings(_Settings, frozen=True):
     quality: QualitySettings = QualitySettings()
     model: ModelSettings = ModelSettings()
     tracker: TrackerSettings = TrackerSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    alert: tuple[AlertSettings, ...] = ()
     feed: FeedSettings = FeedSettings()
+    control: ControlSettings = ControlSettings()
 
 
 def load(path: Path) -> Settings:
@@ -211,6 +294,9 @@ def _known_keys(steps: list[str]) -> list[str]:
         "quality": QualitySettings,
         "model": ModelSettings,
         "tracker": TrackerSettings,
+        "privacy": PrivacySettings,
+        "alert": AlertSettings,
         "feed": FeedSettings,
+        "control": ControlSettings,
     }
     return list((tables[steps[0]] if steps else Settings).__struct_fields__)

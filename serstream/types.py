@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the feed's client needs the words, not numpy
     from numpy.typing import NDArray
 
 Role: TypeAlias = Literal["customer", "agent", "unknown"]
+Severity: TypeAlias = Literal["information", "warning", "critical"]
 EndReason: TypeAlias = Literal["eof", "bye", "timeout", "lost", "shutdown"]
 Samples: TypeAlias = "NDArray[np.float32]"
 

@@ -23,6 +23,10 @@ SHIPPED = Path(__file__).parent.parent / "config" / "serstream.toml"
         ("[segmenter]\nhop_ms = 3000", "hop_ms is 3000, must be at most window_ms (2000)"),
         ("[rtp]\nport = 5004", "rtp is {'port': 5004}: Expected `array`, got `object`"),
         ("[[rtp]]\nrole = 'boss'", "rtp[0].role is 'boss': Invalid enum value 'boss'"),
+        (
+            "[[alert]]\nname='a'\nemotions=['sad']\nclear_below=0.7",
+            "clear_below is 0.7, must be at most threshold (0.6)",
+        ),
         ("[[file]]", "file[0] is {}: Object missing required field `path`"),
         ("feed = ", "not TOML"),
     ],
@@ -58,8 +62,8 @@ def commented_keys(text: str) -> dict[str, dict[str, Any]]:
     return tables
 
 
-EXAMPLES = {"path", "device"}
-"""Keys of sources without a default that can be written in TOML: the file shows an example."""
+EXAMPLES = {"path", "device", "name", "emotions"}
+"""Keys of sources and alerts without a default that can be written in TOML: the file shows an example."""
 
 
 def test_the_shipped_file_shows_every_key_with_its_default() -> None:
@@ -68,7 +72,7 @@ def test_the_shipped_file_shows_every_key_with_its_default() -> None:
         kind = table.type if isinstance(table.type, type) else table.type.__args__[0]
         assert set(shown[table.name]) == set(kind.__struct_fields__), table.name
         for field in msgspec.structs.fields(kind):
-            if table.name in ("microphone", "file") and field.name in EXAMPLES:
+            if table.name in ("microphone", "file", "alert") and field.name in EXAMPLES:
                 continue
             default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
             value = shown[table.name][field.name]

@@ -133,11 +133,6 @@ class Inbox:
             logger.debug("feed: message type of a newer minor version: %s", topic)
             return
         message = decode(body, format)
-        if isinstance(message, Heartbeat):
-            self._interval_s = message.interval_s
-            if self._heartbeat is not None and message.sequence != self._heartbeat + 1:
-                self._ask(now)
-            self._heartbeat = message.sequence
         if self._asked_at is None:
             self._take(message, now)
         else:
@@ -224,6 +219,7 @@ class Inbox:
             else:
                 self._remember_end(name, stream, last + 1)
         self._joined = True
+        self._heartbeat = snapshot.next_heartbeat - 1
         for name, call in list(self._calls.items()):
             self._settle(name, call, now)
         self._stop_waiting(now)
@@ -239,7 +235,11 @@ class Inbox:
         if not isinstance(message, Heartbeat):
             self._sort(message, now)
             return
+        self._interval_s = message.interval_s
         self.events.append(message)
+        if self._heartbeat is not None and message.sequence > self._heartbeat + 1:
+            self._ask(now)
+        self._heartbeat = max(message.sequence, self._heartbeat or 0)
         for position in message.positions:
             if not self._wanted or position.call in self._wanted or position.call == NONE:
                 self._expect(position.call, position.stream, position.sequence, now)

@@ -24,7 +24,9 @@ class Memory:
         self.state = FeedState()
         self._format = format
         self._history = History(history)
+        self._heartbeats = 0
         self._advanced: dict[tuple[str, str], int] = {}
+        """Streams with messages since the last heartbeat."""
 
     def add(self, message: Message) -> bytes:
         """Remember a message.
@@ -39,11 +41,12 @@ class Memory:
         self._advanced[key] = message.sequence
         return body
 
-    def advanced(self) -> tuple[Position, ...]:
-        """Where the streams are that had a message since the last time this was asked."""
+    def beat(self) -> tuple[int, tuple[Position, ...]]:
+        """What a heartbeat tells: its sequence number, and where the streams are that had a message since."""
         positions = tuple(Position(*key, sequence) for key, sequence in self._advanced.items())
         self._advanced.clear()
-        return positions
+        self._heartbeats += 1
+        return self._heartbeats - 1, positions
 
     def answer(self, request: Request) -> list[bytes]:
         """The head of the reply, and its messages."""
@@ -51,7 +54,7 @@ class Memory:
             key = (request.call, request.stream)
             first, bodies = self._history.between(key, request.first, request.last, REPLY_LIMIT)
             return [msgspec.json.encode(Missed(*key, first)), *bodies]
-        snapshot = Snapshot(self._positions(request.calls))
+        snapshot = Snapshot(self._positions(request.calls), self._heartbeats)
         messages = self.state.messages(frozenset(request.calls))
         return [msgspec.json.encode(snapshot), *(encode(message, self._format) for message in messages)]
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from serstream.errors import FeedError
-from serstream.types import EndReason, Role
+from serstream.types import EndReason, Role, Severity
 
 SCHEMA = "1.0"
 """major.minor; a new minor only adds fields and types, a new major may change them."""
@@ -23,7 +23,6 @@ NONE = "-"
 """``stream`` of a message about a whole call; ``call`` and ``stream`` of one about the daemon."""
 
 Format: TypeAlias = Literal["json", "msgpack"]
-Severity: TypeAlias = Literal["information", "warning", "critical"]
 UnscoredReason: TypeAlias = Literal["loss", "clipping", "level", "speech", "role", "overload"]
 
 Count = Annotated[int, Meta(ge=0)]

@@ -44,6 +44,8 @@ class Snapshot(msgspec.Struct, frozen=True, tag_field="reply", tag="snapshot"):
 
     positions: tuple[Position, ...]
     """Of every stream in the history, those of ended calls included."""
+    next_heartbeat: int
+    """Sequence number of the heartbeat that tells what happened since."""
 
 
 class Missed(msgspec.Struct, frozen=True, tag_field="reply", tag="missed"):

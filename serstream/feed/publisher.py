@@ -89,7 +89,6 @@ class Publisher:
         self._gatekeeper = (
             Gatekeeper(self._context, ServerKeys.load(directory / settings.keys)) if settings.keys else None
         )
-        self._heartbeats = 0
         self._started: float | None = None
         self._next_heartbeat = 0.0
         self._next_warning = 0.0
@@ -196,20 +195,20 @@ class Publisher:
         assert self._started is not None
         age = now - self._started
         model = self._memory.state.model
+        sequence, positions = self._memory.beat()
         heartbeat = Heartbeat(
             source="serstream",
             call=NONE,
             stream=NONE,
             role="unknown",
-            sequence=self._heartbeats,
+            sequence=sequence,
             start=age,
             end=age,
             time=rfc3339(utc),
             model=model.model if model else "",
             interval_s=self._settings.heartbeat_s,
-            positions=self._memory.advanced(),
+            positions=positions,
         )
-        self._heartbeats += 1
         self._next_heartbeat = max(self._next_heartbeat + self._settings.heartbeat_s, now)
         self._send(topic(heartbeat), encode(heartbeat, self._settings.format))
 

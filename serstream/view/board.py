@@ -17,13 +17,12 @@ from serstream.feed.messages import (
     Gap,
     Heartbeat,
     ModelChanged,
-    Severity,
     StreamEnded,
     UtteranceEmotion,
     WindowEmotion,
     WindowUnscored,
 )
-from serstream.types import Role
+from serstream.types import Role, Severity
 
 TREND_BUCKET_S = 5.0
 """Stream seconds that one step of a trend stands for."""

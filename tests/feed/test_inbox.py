@@ -26,7 +26,6 @@ class Feed:
         self.now = 0.0
         self.header = header("json", name)
         self.received: list[Event] = []
-        self._beats = 0
 
     def publish(self, message: Message, arrives: bool = True) -> None:
         body = self.memory.add(message)
@@ -35,20 +34,20 @@ class Feed:
         self.read()
 
     def beat(self, arrives: bool = True) -> None:
+        sequence, positions = self.memory.beat()
         heartbeat = Heartbeat(
             source="serstream",
             call=NONE,
             stream=NONE,
             role="unknown",
-            sequence=self._beats,
+            sequence=sequence,
             start=self.now,
             end=self.now,
             time="2026-01-01T00:00:00.000Z",
             model="m@1",
             interval_s=1.0,
-            positions=self.memory.advanced(),
+            positions=positions,
         )
-        self._beats += 1
         if arrives:
             self.inbox.arrived([topic(heartbeat), self.header, encode(heartbeat)], self.now)
         self.read()

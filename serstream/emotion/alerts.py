@@ -1,0 +1,166 @@
+"""Alerts: when a stream's smoothed emotion meets a rule of the configuration for long enough.
+
+Synchronous and clock-free, like the tracker that it serves: time is the stream's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from serstream.config import AlertSettings
+from serstream.emotion.affect import PLACES
+from serstream.feed.messages import Message, StreamEnded, WindowEmotion
+from serstream.types import Role
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "negative": tuple(label for label, (_, valence) in PLACES.items() if valence < 0),
+    "positive": tuple(label for label, (_, valence) in PLACES.items() if valence > 0),
+}
+"""Names that a rule may give instead of labels, by valence."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertChange:
+    """A rule is met, or no longer."""
+
+    rule: AlertSettings
+    raised: bool
+    since: float
+    """Stream seconds at which what led to it began."""
+    probability: float
+    emotions: tuple[str, ...]
+    """The rule's emotions that the model knows."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    """One rule on one stream."""
+
+    rule: AlertSettings
+    emotions: frozenset[str]
+    raised: bool = False
+    met_since: float | None = None
+    """Stream seconds of the window that met the threshold first; None: not met."""
+    speech_before: float = 0.0
+    """Seconds of speech in the stream before that window."""
+    cooling_until: float = 0.0
+
+
+class StreamAlerts:
+    """The alerts of one stream.
+
+    A rule is raised when the sum of its emotions' smoothed probabilities has been at or above ``threshold``
+    for ``for_s`` seconds of speech, and cleared when it falls below ``clear_below``; then it rests for
+    ``cool_down_s``. Speech counts, not time, or a caller who is on hold would alarm by waiting.
+
+    Args:
+        rules: those of the configuration.
+        role: the stream's.
+    """
+
+    def __init__(self, rules: Sequence[AlertSettings], role: Role):
+        self.raised = 0
+        """How many alerts were raised so far."""
+        self._watches = [
+            _Watch(rule, frozenset(_expand(rule.emotions))) for rule in rules if rule.role in ("any", role)
+        ]
+
+    def update(
+        self, start: float, end: float, speech_s: float, smoothed: Mapping[str, float]
+    ) -> list[AlertChange]:
+        """Take one scored window.
+
+        Args:
+            start: stream seconds at which it began.
+            end: at which it ended.
+            speech_s: seconds of speech in the stream up to ``end``.
+            smoothed: smoothed probability of each label.
+        """
+        changes = []
+        for watch in self._watches:
+            emotions = tuple(label for label in smoothed if label in watch.emotions)
+            probability = min(1.0, sum(smoothed[label] for label in emotions))
+            if _turns(watch, start, end, speech_s, probability):
+                self.raised += watch.raised
+                since = watch.met_since if watch.met_since is not None else start
+                changes.append(AlertChange(watch.rule, watch.raised, since, round(probability, 4), emotions))
+        return changes
+
+
+@dataclass(slots=True)
+class Trial:
+    """What a rule would have done to recorded messages."""
+
+    rule: AlertSettings
+    raised: int = 0
+    raised_s: float = 0.0
+    """Stream seconds during which it was raised."""
+    hours: float = 0.0
+    """Stream hours of the roles that it watches."""
+
+    @property
+    def per_hour(self) -> float:
+        """Alerts per hour of stream time."""
+        return self.raised / self.hours if self.hours else 0.0
+
+
+def try_rules(messages: Iterable[Message], rules: Sequence[AlertSettings]) -> list[Trial]:
+    """What rules would have raised, so that they can be tuned on recorded events.
+
+    Args:
+        messages: of any number of calls; those of a stream in their order.
+        rules: one result each.
+    """
+    trials = [Trial(rule) for rule in rules]
+    watched: dict[tuple[str, str], list[StreamAlerts]] = {}
+    since: dict[tuple[str, str, int], float] = {}
+    ends: dict[tuple[str, str], tuple[Role, float]] = {}
+    for message in messages:
+        if not isinstance(message, WindowEmotion | StreamEnded):
+            continue
+        key = (message.call, message.stream)
+        ends[key] = (message.role, message.end)
+        if isinstance(message, StreamEnded):
+            continue
+        # One by one, to know which rule a change belongs to even if two have the same name.
+        alerts = watched.setdefault(key, [StreamAlerts([rule], message.role) for rule in rules])
+        for number, (trial, alert) in enumerate(zip(trials, alerts, strict=True)):
+            for change in alert.update(message.start, message.end, message.speech_s, message.smoothed):
+                if change.raised:
+                    trial.raised += 1
+                    since[*key, number] = message.end
+                else:
+                    trial.raised_s += message.end - since.pop((*key, number))
+    for (call, stream, number), began in since.items():
+        trials[number].raised_s += ends[call, stream][1] - began
+    for role, end in ends.values():
+        for trial in trials:
+            trial.hours += end / 3600 if trial.rule.role in ("any", role) else 0.0
+    return trials
+
+
+def _turns(watch: _Watch, start: float, end: float, speech_s: float, probability: float) -> bool:
+    """Bring a watch up to date; whether it is raised or cleared by this window."""
+    rule = watch.rule
+    if watch.raised:
+        if probability >= rule.clear_below:
+            return False
+        watch.raised, watch.met_since = False, None
+        watch.cooling_until = end + rule.cool_down_s
+        return True
+    if probability < rule.threshold:
+        watch.met_since = None
+        return False
+    if watch.met_since is None:
+        watch.met_since = start
+        watch.speech_before = speech_s - (end - start)
+    if end < watch.cooling_until or speech_s - watch.speech_before < rule.for_s:
+        return False
+    watch.raised = True
+    return True
+
+
+def _expand(names: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        yield from GROUPS.get(name, (name,))

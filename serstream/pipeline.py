@@ -69,7 +69,7 @@ class Pipeline:
         return self._tell(steps)
 
     def _tell(self, steps: list[_Step]) -> list[Message]:
-        verdicts = self._judge([step for _, step in steps if isinstance(step, SpeechWindow)])
+        verdicts = self._judge(steps)
         messages: list[Message] = []
         for stream, step in steps:
             if isinstance(step, StreamStart):
@@ -80,12 +80,16 @@ class Pipeline:
                 messages += stream.tell(step, verdicts.get(id(step)))
         return messages
 
-    def _judge(self, windows: list[SpeechWindow]) -> dict[int, Scores | UnscoredReason]:
+    def _judge(self, steps: list[_Step]) -> dict[int, Scores | UnscoredReason]:
         """By identity of the window: its scores, or why it has none."""
         verdicts: dict[int, Scores | UnscoredReason] = {}
         scorable = []
-        for window in windows:
-            if fault := quality_fault(window, self._settings.quality):
+        for stream, window in steps:
+            if not isinstance(window, SpeechWindow):
+                continue
+            if not stream.analysed:
+                verdicts[id(window)] = "role"
+            elif fault := quality_fault(window, self._settings.quality):
                 verdicts[id(window)] = fault
             else:
                 scorable.append(window)
@@ -117,14 +121,17 @@ class _Stream:
 
     def __init__(self, info: StreamStart, settings: Settings, model: str):
         self.sound = StreamSegmenter(info.stream, settings.segmenter)
-        self.tracker = Tracker(info, settings.tracker, model)
+        self.tracker = Tracker(info, settings.tracker, model, settings.alert)
+        self.analysed = info.role != "agent" or settings.privacy.analyse_agents
+        """Inferring the emotions of employees at work is prohibited in the EU (AI Act, Art. 5(1)(f))."""
 
     def tell(self, segment: Segment, verdict: Scores | UnscoredReason | None) -> list[Message]:
         if isinstance(segment, UtteranceEnd):
             utterance = self.tracker.utterance_ended(segment)
             return [utterance] if utterance else []
         if isinstance(verdict, Scores):
-            return [self.tracker.scored(segment, verdict)]
+            window = self.tracker.scored(segment, verdict)
+            return [window, *self.tracker.alarmed(window)]
         assert verdict is not None, "every window is judged"
         return [self.tracker.unscored(segment, verdict)]
 
@@ -162,7 +169,7 @@ class _Call:
             **self._header(self._ended_at - self._first.started_at),
             streams={name: tracker.info.role for name, tracker in self._trackers.items()},
             emotions_s={name: dict(tracker.emotions_s) for name, tracker in self._trackers.items()},
-            alerts=0,
+            alerts=sum(tracker.alerts.raised for tracker in self._trackers.values()),
         )
 
     def _header(self, end_s: float) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.config import TrackerSettings
+from serstream.config import AlertSettings, TrackerSettings
 from serstream.emotion.affect import arousal_valence
+from serstream.emotion.alerts import StreamAlerts
 from serstream.feed.messages import (
+    Alert,
     QualityReport,
     StreamEnded,
     StreamStarted,
@@ -27,8 +30,11 @@ from serstream.types import SAMPLE_RATE, EndReason, Quality, Scores, SpeechWindo
 class Tracker:
     """One stream: numbers its messages, smooths its scores, sums up its utterances and itself."""
 
-    def __init__(self, info: StreamStart, settings: TrackerSettings, model: str):
+    def __init__(
+        self, info: StreamStart, settings: TrackerSettings, model: str, rules: Sequence[AlertSettings] = ()
+    ):
         self.info = info
+        self.alerts = StreamAlerts(rules, info.role)
         self.model = model
         self.emotions_s: dict[str, float] = {}
         """Seconds of speech per emotion, by utterance."""
@@ -70,6 +76,22 @@ class Tracker:
             speech_s=_seconds(window.speech_so_far),
             lost_s=_seconds(window.lost_so_far),
         )
+
+    def alarmed(self, window: WindowEmotion) -> list[Alert]:
+        """The alerts that a scored window raises and clears."""
+        changes = self.alerts.update(window.start, window.end, window.speech_s, window.smoothed)
+        return [
+            Alert(
+                **self._header(round(change.since * SAMPLE_RATE), round(window.end * SAMPLE_RATE)),
+                rule=change.rule.name,
+                state="raised" if change.raised else "cleared",
+                severity=change.rule.severity,
+                emotions=change.emotions,
+                probability=change.probability,
+                threshold=change.rule.threshold,
+            )
+            for change in changes
+        ]
 
     def unscored(self, window: SpeechWindow, reason: UnscoredReason) -> WindowUnscored:
         """A window must not be scored."""

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 QUEUE_S = 5.0
 """Seconds of sound that may wait between callback and source; beyond that the newest is lost."""
 
+FIRST_BLOCK_S = 5.0
+"""Seconds a device may take for its first sound; a sound server that has just started needs more than one."""
+
 RETRY_S = 0.5
 """Seconds between two attempts to open a device that is gone."""
 
@@ -71,7 +74,7 @@ class MicrophoneSource:
         position = 0
         with open_input(device, recorder.callback, recorder.wake):
             while not self._stopped.is_set():
-                block = recorder.take(self._settings.reconnect_s)
+                block = recorder.take(self._settings.reconnect_s if stream else FIRST_BLOCK_S)
                 if block is None:
                     break
                 if not stream:

@@ -12,6 +12,7 @@ from pathlib import Path
 import serstream
 from serstream import config
 from serstream.errors import SerstreamError
+from serstream.overrides import Override, from_arguments, from_environment
 
 DEFAULT_ENDPOINT = config.FeedSettings().endpoint
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from serstream.service.daemon import Daemon
 
-    settings = config.load(arguments.config)
+    settings = config.load(arguments.config, _overrides(arguments))
     return Daemon(settings, arguments.config.parent).run()
 
 
@@ -91,7 +92,7 @@ def _devices(_arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from serstream.emotion.model import load_model
 
-    settings = config.load(arguments.config)
+    settings = config.load(arguments.config, _overrides(arguments))
     model = load_model(settings.model, arguments.config.parent)
     n_sources = len(settings.rtp) + len(settings.microphone) + len(settings.file)
     print(
@@ -105,6 +106,10 @@ def _demo(arguments: argparse.Namespace) -> int:
     from serstream.demo import run_demo
 
     return run_demo()
+
+
+def _overrides(arguments: argparse.Namespace) -> list[Override]:
+    return [*from_environment(os.environ), *from_arguments(arguments.set)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,6 +148,16 @@ def _parser() -> argparse.ArgumentParser:
             help="ZeroMQ endpoint of the feed (default: %(default)s)",
         )
 
+    def overrides(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="one key of the configuration, e.g. feed.history=1000 or rtp[0].port=6000; may be repeated. "
+            "SERSTREAM_FEED__HISTORY=1000 and SERSTREAM_RTP__0__PORT=6000 in the environment do the same",
+        )
+
     run = add(
         "run",
         _run,
@@ -153,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         "  serstream run -c config/serstream.toml\n  serstream live         # in another terminal",
     )
     run.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="serstream.toml")
+    overrides(run)
 
     replay = add(
         "replay",
@@ -204,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
         "  serstream check config/serstream.toml",
     )
     check.add_argument("config", type=Path, metavar="CONFIG", help="serstream.toml")
+    overrides(check)
     add(
         "demo",
         _demo,

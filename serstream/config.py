@@ -6,6 +6,7 @@ import difflib
 import ipaddress
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from serstream.errors import ConfigError
+from serstream.overrides import Override, apply
 from serstream.types import Role, Severity
 
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -233,8 +235,8 @@ class Settings(_Settings, frozen=True):
     control: ControlSettings = ControlSettings()
 
 
-def load(path: Path) -> Settings:
-    """Read a configuration file.
+def load(path: Path, overrides: Sequence[Override] = ()) -> Settings:
+    """Read a configuration file and lay overrides over it.
 
     Raises:
         ConfigError: the file is missing, is not TOML, or a key or value is not allowed.
@@ -247,7 +249,8 @@ def load(path: Path) -> Settings:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"configuration {path}: not TOML: {error}") from error
-    return parse(tables, str(path))
+    apply(overrides, tables)
+    return parse(tables, " with ".join([str(path), *(override.origin for override in overrides)]))
 
 
 def parse(tables: dict[str, Any], where: str) -> Settings:

@@ -1,0 +1,95 @@
+"""Single keys set from outside the file: ``--set feed.history=9`` and ``SERSTREAM_FEED__HISTORY=9``.
+
+A value is read as TOML, and taken for a string when it is not TOML. ``rtp[0].port`` names a key of the first
+``[[rtp]]``; in the environment that is ``SERSTREAM_RTP__0__PORT``. An index one behind the last adds a table.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from serstream.errors import ConfigError
+
+PREFIX = "SERSTREAM_"
+NESTING = "__"
+"""Between the parts of a key in a variable's name; variables without it are none of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One key and the value it gets."""
+
+    origin: str
+    """Where it was given, for errors."""
+    key: tuple[str | int, ...]
+    value: Any
+
+
+def from_arguments(assignments: Iterable[str]) -> list[Override]:
+    """What ``--set key=value`` was given.
+
+    Raises:
+        ConfigError: an assignment has no ``=`` or its key is none.
+    """
+    return [_override(f"--set {text}", *text.partition("=")[::2], given="=" in text) for text in assignments]
+
+
+def from_environment(environment: Mapping[str, str]) -> list[Override]:
+    """What variables like ``SERSTREAM_FEED__ENDPOINT`` set, sorted by name.
+
+    Raises:
+        ConfigError: a variable's name is no key.
+    """
+    return [
+        _override(name, name.removeprefix(PREFIX).lower().replace(NESTING, "."), environment[name])
+        for name in sorted(environment)
+        if name.startswith(PREFIX) and NESTING in name.removeprefix(PREFIX)
+    ]
+
+
+def apply(overrides: Iterable[Override], tables: dict[str, Any]) -> None:
+    """Lay the overrides over TOML tables, in place and in order.
+
+    Raises:
+        ConfigError: a key leads through something that is not a table, or names an index too high.
+    """
+    for override in overrides:
+        *path, last = override.key
+        here: Any = tables
+        for step, following in zip(path, override.key[1:], strict=True):
+            here = _enter(here, step, [] if isinstance(following, int) else {}, override)
+        _enter(here, last, None, override)
+        here[last] = override.value
+
+
+def _override(origin: str, key: str, value: str, given: bool = True) -> Override:
+    steps = [int(step) if step.isdigit() else step for step in re.findall(r"[a-z_0-9]+", key)]
+    if not given or not re.fullmatch(r"[a-z_]+((\.[a-z_0-9]+)|(\[[0-9]+\]))+", key.strip()):
+        raise ConfigError(f"{origin}: wanted KEY=VALUE with a key like feed.endpoint or rtp[0].port")
+    return Override(origin, tuple(steps), _value(value))
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _enter(here: Any, step: str | int, missing: Any, override: Override) -> Any:
+    """What lies at ``here[step]``; ``missing`` is put there when there is nothing."""
+    if isinstance(step, int) and isinstance(here, list):
+        if step > len(here):
+            raise ConfigError(f"{override.origin}: there are {len(here)} of them, wanted an index up to that")
+        if step == len(here):
+            here.append(missing)
+    elif isinstance(step, str) and isinstance(here, dict):
+        here.setdefault(step, missing)
+    else:
+        wanted = "a key" if isinstance(here, dict) else "an index" if isinstance(here, list) else "no more"
+        raise ConfigError(f"{override.origin}: {step!r} stands where {wanted} is expected")
+    return here[step]

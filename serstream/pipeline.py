@@ -108,6 +108,7 @@ class Pipeline:
     def _end(self, stream: _Stream, end: StreamEnd) -> list[Message]:
         info = stream.tracker.info
         heard = stream.sound
+        self.model.forget(info.stream)
         messages: list[Message] = [stream.tracker.ended(end.reason, heard.position, heard.speech, heard.lost)]
         call = self._calls[info.call]
         if call.leave(info.stream, info.started_at + heard.position / SAMPLE_RATE):

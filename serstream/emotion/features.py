@@ -16,6 +16,7 @@ import scipy.signal
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from serstream.emotion.baseline import BaselineSpec
 from serstream.errors import ModelError
 
 FloatArray = NDArray[np.float32]
@@ -56,6 +57,8 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Orders of time derivatives stacked below the coefficients (regression over 9 frames)."""
     mean_normalise: bool = False
     """Subtract each coefficient's mean over the window (cepstral mean normalisation)."""
+    baseline: BaselineSpec | None = None
+    """The speaker baseline applied to the coefficients; None leaves them as they are."""
 
     def __post_init__(self) -> None:
         if self.win_length > self.n_fft:
@@ -67,6 +70,8 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             )
         if self.n_mfcc > self.n_mels:
             raise ValueError(f"n_mfcc is {self.n_mfcc}, must be at most n_mels ({self.n_mels})")
+        if self.baseline is not None and len(self.baseline.mean) != self.n_coeffs:
+            raise ValueError(f"baseline has {len(self.baseline.mean)} coefficients, wanted {self.n_coeffs}")
         if self.n_samples < self.n_fft:
             raise ValueError(
                 f"window_s of {self.window_s} s is shorter than one frame of {self.n_fft} samples"
@@ -138,6 +143,13 @@ def mfcc(windows: FloatArray, spec: FeatureSpec) -> FloatArray:
     if spec.mean_normalise:
         coefficients -= coefficients.mean(axis=2, keepdims=True)
     return _with_deltas(coefficients, spec.deltas)
+
+
+def levels_dbfs(windows: FloatArray) -> FloatArray:
+    """RMS level of every window (n_windows, n_samples) in dB relative to full scale, at least -100."""
+    power = np.mean(np.square(windows), axis=1)
+    levels: FloatArray = (10 * np.log10(np.maximum(power, 1e-10))).astype(np.float32)
+    return levels
 
 
 def pad(samples: FloatArray, spec: FeatureSpec) -> FloatArray:

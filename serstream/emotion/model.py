@@ -12,7 +12,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from serstream.config import ModelSettings
-from serstream.emotion.features import mfcc, pad
+from serstream.emotion.baseline import Baselines
+from serstream.emotion.features import levels_dbfs, mfcc, pad
 from serstream.emotion.metadata import ModelMetadata
 from serstream.errors import ModelError
 from serstream.shipped import default_model
@@ -75,6 +76,8 @@ class EmotionModel:
             raise ModelError(f"model {path}: ONNX Runtime cannot load it: {error}") from error
         self.metadata = ModelMetadata.from_props(self._session.get_modelmeta().custom_metadata_map, str(path))
         self._check_signature()
+        baseline = self.metadata.feature_spec.baseline
+        self._baselines = None if baseline is None else Baselines(baseline)
         self.score_samples(np.zeros((1, self.metadata.feature_spec.n_samples), np.float32))
 
     @property
@@ -83,19 +86,36 @@ class EmotionModel:
         return list(self._session.get_providers())
 
     def score(self, windows: Sequence[SpeechWindow]) -> list[Scores]:
-        """Scores of each window, in order. Windows longer than the model's are cut at their start."""
+        """Scores of each window, in order. Windows longer than the model's are cut at their start.
+
+        A model with a speaker baseline hears each window against what it scored of the same stream before.
+        """
         if not windows:
             return []
         spec = self.metadata.feature_spec
         samples = np.stack([pad(window.samples[-spec.n_samples :], spec) for window in windows])
+        features = mfcc(samples, spec)
+        if self._baselines is not None:
+            streams = [window.stream for window in windows]
+            features = self._baselines.normalise(streams, features, levels_dbfs(samples))
         return [
             Scores(labels=self.metadata.labels, probabilities=row, model=self.metadata.reference)
-            for row in self.score_samples(samples)
+            for row in self._probabilities(features)
         ]
 
+    def forget(self, stream: str) -> None:
+        """The stream is over: its speaker baseline is dropped."""
+        if self._baselines is not None:
+            self._baselines.forget(stream)
+
     def score_samples(self, samples: Samples) -> NDArray[np.float32]:
-        """Calibrated probabilities (n_windows, n_labels) of samples (n_windows, spec.n_samples)."""
-        features = mfcc(samples, self.metadata.feature_spec)
+        """Calibrated probabilities (n_windows, n_labels) of samples (n_windows, spec.n_samples).
+
+        Each window is scored as the first of its stream.
+        """
+        return self._probabilities(mfcc(samples, self.metadata.feature_spec))
+
+    def _probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         logits = np.concatenate(
             [
                 self._session.run(["logits"], {"features": features[i : i + MAX_BATCH]})[0]

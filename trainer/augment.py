@@ -1,0 +1,191 @@
+"""Waveform augmentation: one *line* is one call of one speaker, with its voice, room, noise and codec.
+
+All clips of a speaker in one variant go over the same line, as all windows of a call do; this is what lets a
+speaker baseline be learned from augmented sound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+import scipy.signal
+import soundfile
+import soxr
+from msgspec import Meta
+
+from serstream.types import SAMPLE_RATE, Samples
+from trainer.corpora.clip import audio_files
+from trainer.windows import load
+
+SPEECH_DBFS = -26.0
+"""Median clip level of a speaker in front of the line (ITU-T P.56 nominal level)."""
+TELEPHONE_RATE = 8000
+ROOM_S = 0.5
+"""Impulse responses are faded out by then: offices, not halls."""
+
+Law: TypeAlias = Literal["ULAW", "ALAW"]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[augmentation]`` of a recipe: how lines are drawn for the training part."""
+
+    variants: Annotated[int, Meta(ge=0, le=64)] = 6
+    """Lines per speaker, beside the clean one."""
+    speed: Annotated[float, Meta(ge=0, le=0.3)] = 0.1
+    """Tempo and pitch together change by at most this share."""
+    gain_db: Annotated[float, Meta(ge=0, le=30)] = 6.0
+    noise: Share = 0.5
+    """Share of lines with noise."""
+    noise_db: tuple[float, float] = (5.0, 30.0)
+    """Range of signal-to-noise ratios."""
+    room: Share = 0.3
+    telephone: Share = 0.5
+    """Share of lines over 8 kHz G.711, half of them with each law."""
+    low_pass: Share = 0.2
+    """Share of the other lines that lose the band above a random 3.4 to 7 kHz."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What happens to the sound of one call, in this order."""
+
+    speed: float = 1.0
+    room: Samples | None = None
+    """Impulse response, shape (n,)."""
+    gain_db: float = 0.0
+    noise: Samples | None = None
+    """A recording at ``SPEECH_DBFS``, shape (n,)."""
+    noise_db: float = 0.0
+    """Ratio of ``SPEECH_DBFS`` to the noise."""
+    low_pass_hz: float | None = None
+    law: Law | None = None
+    """G.711 at 8 kHz."""
+
+
+CLEAN = Line()
+
+
+@dataclass(frozen=True, slots=True)
+class Sounds:
+    """Recordings to augment with."""
+
+    noises: list[Samples]
+    """Whole recordings at ``SPEECH_DBFS``."""
+    test_noises: list[Samples]
+    """Never heard in training."""
+    rooms: list[Samples]
+
+    def digest(self) -> bytes:
+        """Changes when a recording does."""
+        digest = hashlib.sha256()
+        for sound in (*self.noises, *self.test_noises, *self.rooms):
+            digest.update(sound.tobytes())
+        return digest.digest()
+
+    @staticmethod
+    def load(noise_folder: Path, room_folder: Path) -> Sounds:
+        """Both folders may be missing. The last fifth of the noises (ESC-10's fold 5) is kept for tests."""
+        noises = [_at_level(load(path), SPEECH_DBFS) for path in audio_files(noise_folder)]
+        n_train = len(noises) * 4 // 5
+        return Sounds(
+            noises=noises[:n_train],
+            test_noises=noises[n_train:],
+            rooms=[_short_room(load(path)) for path in audio_files(room_folder)],
+        )
+
+
+def draw_line(settings: Augmentation, sounds: Sounds, rng: np.random.Generator) -> Line:
+    """A random line."""
+    line = Line(
+        speed=float(rng.uniform(1 - settings.speed, 1 + settings.speed)),
+        gain_db=float(rng.uniform(-settings.gain_db, settings.gain_db)),
+    )
+    if sounds.rooms and rng.random() < settings.room:
+        line = replace(line, room=sounds.rooms[rng.integers(len(sounds.rooms))])
+    if sounds.noises and rng.random() < settings.noise:
+        noise = sounds.noises[rng.integers(len(sounds.noises))]
+        line = replace(line, noise=noise, noise_db=float(rng.uniform(*settings.noise_db)))
+    if rng.random() < settings.telephone:
+        law: Law = "ULAW" if rng.random() < 0.5 else "ALAW"
+        return replace(line, law=law)
+    if rng.random() < settings.low_pass:
+        return replace(line, low_pass_hz=float(rng.uniform(3400, 7000)))
+    return line
+
+
+def test_line(condition: str, sounds: Sounds, rng: np.random.Generator) -> Line:
+    """The line of a robustness test: ``g711`` or ``noise10`` (10 dB)."""
+    if condition == "g711":
+        return Line(law="ULAW" if rng.random() < 0.5 else "ALAW")
+    if condition == "noise10":
+        return Line(noise=sounds.test_noises[rng.integers(len(sounds.test_noises))], noise_db=10.0)
+    raise ValueError(f"no test condition {condition!r}; there are g711 and noise10")
+
+
+def transmit(samples: Samples, line: Line, rng: np.random.Generator) -> Samples:
+    """Send a clip over a line.
+
+    Args:
+        samples: float32 at ``SAMPLE_RATE``, shape (n,).
+        line: what happens to it.
+        rng: chooses the part of the noise recording.
+
+    Returns:
+        shape (about n / line.speed,), clipped to [-1, 1].
+    """
+    if line.speed != 1.0:
+        samples = soxr.resample(samples, SAMPLE_RATE * line.speed, SAMPLE_RATE)
+    if line.room is not None:
+        samples = scipy.signal.fftconvolve(samples, line.room)[: len(samples)].astype(np.float32)
+    if line.noise is not None:
+        gain = np.float32(10 ** (-line.noise_db / 20))
+        samples = samples + gain * _excerpt(line.noise, len(samples), rng)
+    samples = np.clip(samples * np.float32(10 ** (line.gain_db / 20)), -1, 1)
+    if line.low_pass_hz is not None:
+        sections = scipy.signal.butter(6, line.low_pass_hz, output="sos", fs=SAMPLE_RATE)
+        samples = scipy.signal.sosfilt(sections, samples).astype(np.float32)
+    if line.law is not None:
+        samples = g711(samples, line.law)
+    return samples
+
+
+def g711(samples: Samples, law: Law) -> Samples:
+    """Through an 8 kHz G.711 line and back, same shape (libsndfile's coder)."""
+    narrow = soxr.resample(samples, SAMPLE_RATE, TELEPHONE_RATE)
+    octets = io.BytesIO()
+    soundfile.write(octets, narrow, TELEPHONE_RATE, format="RAW", subtype=law)
+    octets.seek(0)
+    decoded, _ = soundfile.read(
+        octets, dtype="float32", format="RAW", subtype=law, samplerate=TELEPHONE_RATE, channels=1
+    )
+    wide: Samples = soxr.resample(decoded, TELEPHONE_RATE, SAMPLE_RATE)
+    return wide
+
+
+def level_dbfs(samples: Samples) -> float:
+    """RMS level in dB relative to full scale."""
+    return float(10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-10))
+
+
+def _at_level(samples: Samples, dbfs: float) -> Samples:
+    return samples * np.float32(10 ** ((dbfs - level_dbfs(samples)) / 20))
+
+
+def _excerpt(recording: Samples, n_samples: int, rng: np.random.Generator) -> Samples:
+    start = int(rng.integers(len(recording)))
+    return np.resize(np.roll(recording, -start), n_samples)
+
+
+def _short_room(response: Samples) -> Samples:
+    """From the direct sound on, faded out over ``ROOM_S``, of unit energy."""
+    response = response[int(np.argmax(np.abs(response))) :][: round(ROOM_S * SAMPLE_RATE)]
+    response = response * np.hanning(2 * len(response))[len(response) :].astype(np.float32)
+    unit: Samples = response / np.sqrt(np.sum(np.square(response)))
+    return unit

@@ -1,0 +1,57 @@
+"""Readers: from the files of a corpus, as published, to clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer.corpora import cremad, emodb, manifest, ravdess, savee, tess
+from trainer.corpora.clip import Clip, Corpus, CorpusError
+
+__all__ = ["KNOWN", "Clip", "Corpus", "CorpusError", "found", "read", "read_all"]
+
+KNOWN = {module.CORPUS.name: module.CORPUS for module in (emodb, ravdess, cremad, tess, savee)}
+"""Corpora that are read from their official file names."""
+
+
+def found(data: Path) -> list[str]:
+    """Names of the corpora below a data folder: known ones, and folders with a manifest of emotions."""
+    if not data.is_dir():
+        raise CorpusError(f"data folder {data}: no such folder; give one with --data")
+    names = sorted(folder.name for folder in data.iterdir() if folder.is_dir())
+    return [name for name in names if name in KNOWN or _has_emotions(data / name / manifest.MANIFEST)]
+
+
+def read(name: str, data: Path) -> list[Clip]:
+    """Clips of one corpus, sorted by name.
+
+    Raises:
+        CorpusError: the corpus is not there, or not laid out as published.
+    """
+    folder, corpus = data / name, KNOWN.get(name)
+    if corpus is not None:
+        clips = corpus.read(folder) if folder.is_dir() else []
+        if not clips:
+            raise CorpusError(
+                f"corpus {name}: no clips below {folder}; it is published at {corpus.published} "
+                f"(licence: {corpus.licence}); wanted layout: {folder}/{corpus.layout}"
+            )
+        return clips
+    if not (folder / manifest.MANIFEST).is_file():
+        raise CorpusError(
+            f"corpus {name}: no {folder / manifest.MANIFEST}; give a folder with one (columns "
+            f"{', '.join(manifest.REQUIRED)}) or one of the known corpora: {', '.join(KNOWN)}"
+        )
+    return manifest.read(folder)
+
+
+def read_all(names: Sequence[str], data: Path) -> list[Clip]:
+    """Clips of several corpora."""
+    return [clip for name in names for clip in read(name, data)]
+
+
+def _has_emotions(table: Path) -> bool:
+    if not table.is_file():
+        return False
+    with table.open(encoding="utf-8") as text:
+        return "emotion" in text.readline().strip().split(",")

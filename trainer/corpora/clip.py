@@ -1,0 +1,77 @@
+"""The words of a corpus: a clip, and what is known about the corpus it comes from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from serstream.errors import SerstreamError
+
+Sex: TypeAlias = Literal["female", "male", "unknown"]
+
+AUDIO_SUFFIXES = (".wav", ".flac")
+
+
+class CorpusError(SerstreamError):
+    """A corpus is missing, or its files are not laid out as published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One recording of one acted emotion."""
+
+    path: Path
+    corpus: str
+    speaker: str
+    """Unique over all corpora: ``emodb_03``, ``ravdess_07``."""
+    sex: Sex
+    emotion: str
+    """One of: angry, boredom, calm, disgust, fear, happy, neutral, sad, surprise."""
+    language: str
+    """ISO 639-1."""
+
+    @property
+    def name(self) -> str:
+        """File name without its suffix, the name that fold files use."""
+        return self.path.stem
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Where a corpus is published, under which terms, and how to read it."""
+
+    name: str
+    """Name of its folder."""
+    published: str
+    """Where to get it, and what to cite."""
+    licence: str
+    """SPDX expression where there is one."""
+    sellable: bool
+    """Whether weights trained on it may be used commercially."""
+    layout: str
+    """Files that are expected below the folder."""
+    read: Callable[[Path], list[Clip]]
+    """Takes the corpus folder, returns its clips sorted by name.
+
+    Raises:
+        CorpusError: no clip is found or one cannot be understood.
+    """
+
+
+def audio_files(folder: Path) -> Iterator[Path]:
+    """Every .wav and .flac below a folder, sorted by name."""
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    yield from sorted(paths, key=lambda path: path.name)
+
+
+def match_names(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, dict[str, str]]]:
+    """Audio files whose whole stem (or parent folder / stem) matches, with the pattern's named groups."""
+    found = []
+    for path in audio_files(folder):
+        named = pattern.fullmatch(path.stem) or pattern.fullmatch(f"{path.parent.name}/{path.stem}")
+        if named:
+            found.append((path, named.groupdict()))
+    return found

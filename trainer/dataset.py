@@ -1,0 +1,174 @@
+"""Features of a corpus under one condition, computed once and kept on disk by content and recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from serstream.config import SegmenterSettings
+from serstream.emotion.features import FeatureSpec, FloatArray, mfcc
+from trainer.augment import (
+    CLEAN,
+    SPEECH_DBFS,
+    Augmentation,
+    Line,
+    Sounds,
+    draw_line,
+    level_dbfs,
+    test_line,
+    transmit,
+)
+from trainer.corpora import Clip
+from trainer.windows import cut, load_clip
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Raise it when the code here or in augment.py gives other features for the same recipe."""
+
+_SEGMENTER = SegmenterSettings()
+"""The daemon's defaults: training windows are the daemon's windows."""
+
+CLEAN_CONDITION = "clean"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowSet:
+    """Windows of many clips."""
+
+    features: NDArray[np.float16]
+    """(n_windows, n_coeffs, n_frames); half precision halves the memory, and rounds far below the noise."""
+    levels: FloatArray
+    """RMS level of every window before it was normalised, dBFS, shape (n_windows,)."""
+    clip: NDArray[np.int32]
+    """Index of the clip each window is cut from."""
+    line: NDArray[np.int32]
+    """Number of the condition; windows of one speaker and line share voice, room, noise and codec."""
+    clips: list[Clip]
+    silent: int
+    """Clips (times conditions) in which no speech was detected."""
+
+    def of_clips(self, chosen: Iterable[int]) -> WindowSet:
+        """Only the windows of some clips; ``clips`` and their indices stay."""
+        return self._where(np.isin(self.clip, list(chosen)))
+
+    def of_line(self, line: int) -> WindowSet:
+        """Only the windows of one condition."""
+        return self._where(self.line == line)
+
+    def with_emotions(self, labels: Sequence[str]) -> WindowSet:
+        """Without the clips of other emotions; the rest is numbered anew."""
+        kept = [i for i, clip in enumerate(self.clips) if clip.emotion in labels]
+        chosen = self.of_clips(kept)
+        return replace(
+            chosen,
+            clip=np.searchsorted(kept, chosen.clip).astype(np.int32),
+            clips=[self.clips[i] for i in kept],
+        )
+
+    def _where(self, chosen: NDArray[np.bool_]) -> WindowSet:
+        return replace(
+            self,
+            features=self.features[chosen],
+            levels=self.levels[chosen],
+            clip=self.clip[chosen],
+            line=self.line[chosen],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """Everything that decides what the cached features of a corpus are."""
+
+    spec: FeatureSpec
+    augmentation: Augmentation
+    sounds: Sounds
+    cache: Path
+    segmenter: SegmenterSettings = _SEGMENTER
+
+    def conditions(self) -> list[str]:
+        """Names of the conditions that training uses: clean, and one per augmented line."""
+        return [CLEAN_CONDITION, *(f"train-{i}" for i in range(self.augmentation.variants))]
+
+    def shard(self, clips: list[Clip], condition: str) -> Path:
+        """File that holds, or will hold, the features of a corpus under a condition."""
+        digest = hashlib.sha256(condition.encode())
+        digest.update(str(FORMAT).encode())
+        digest.update(self.spec.to_json().encode())
+        digest.update(msgspec.json.encode(self.segmenter))
+        if condition != CLEAN_CONDITION:
+            digest.update(self.sounds.digest())
+        if condition.startswith("train-"):
+            digest.update(msgspec.json.encode(msgspec.structs.replace(self.augmentation, variants=0)))
+        for clip in clips:
+            digest.update(f"{clip.name} {clip.speaker} ".encode() + _content(clip.path))
+        return self.cache / f"{clips[0].corpus}-{condition}-{digest.hexdigest()[:16]}.npz"
+
+    def prepare(self, clips: list[Clip], condition: str) -> Path:
+        """Compute the features of one corpus under one condition, unless they are in the cache."""
+        path = self.shard(clips, condition)
+        if path.is_file():
+            return path
+        features, levels, clip_index, silent = [], [], [], 0
+        for speaker in sorted({clip.speaker for clip in clips}):
+            own = [i for i, clip in enumerate(clips) if clip.speaker == speaker]
+            rng = np.random.default_rng(list(f"{condition} {speaker}".encode()))
+            line = self._line(condition, rng)
+            loudness = [level_dbfs(load_clip(clips[i])) for i in own]
+            gain = np.float32(10 ** ((SPEECH_DBFS - np.median(loudness)) / 20))
+            for i in own:
+                sound = transmit(load_clip(clips[i]) * gain, line, rng)
+                windows, spoken = cut(sound, self.spec, self.segmenter)
+                silent += not spoken
+                features.append(mfcc(windows, self.spec).astype(np.float16))
+                levels.append([level_dbfs(window) for window in windows])
+                clip_index.extend([i] * len(windows))
+        self.cache.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".tmp.npz")
+        np.savez(
+            unfinished,
+            features=np.concatenate(features),
+            levels=np.concatenate(levels).astype(np.float32),
+            clip=np.array(clip_index, np.int32),
+            silent=np.array(silent),
+        )
+        os.replace(unfinished, path)
+        logger.info("%s: %s windows, %s clips without detected speech", path.name, len(clip_index), silent)
+        return path
+
+    def _line(self, condition: str, rng: np.random.Generator) -> Line:
+        if condition == CLEAN_CONDITION:
+            return CLEAN
+        if condition.startswith("train-"):
+            return draw_line(self.augmentation, self.sounds, rng)
+        return test_line(condition, self.sounds, rng)
+
+
+def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -> WindowSet:
+    """Windows of clips of any corpora under some conditions, from the cache where they are there."""
+    parts: dict[str, list[NDArray[Any]]] = {"features": [], "levels": [], "clip": [], "line": []}
+    silent = 0
+    for corpus in sorted({clip.corpus for clip in clips}):
+        own = [i for i, clip in enumerate(clips) if clip.corpus == corpus]
+        for line, condition in enumerate(conditions):
+            with np.load(preparation.prepare([clips[i] for i in own], condition)) as shard:
+                parts["features"].append(shard["features"])
+                parts["levels"].append(shard["levels"])
+                parts["clip"].append(np.array(own, np.int32)[shard["clip"]])
+                parts["line"].append(np.full(len(shard["clip"]), line, np.int32))
+                silent += int(shard["silent"])
+    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    return WindowSet(**joined, clips=clips, silent=silent)
+
+
+def _content(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()

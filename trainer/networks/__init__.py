@@ -1,0 +1,18 @@
+"""Networks by the name a recipe gives them."""
+
+from __future__ import annotations
+
+from serstream.emotion.features import FeatureSpec
+from trainer.networks.cnn_2d import Cnn2d
+from trainer.networks.cnn_lstm import CnnLstm
+
+__all__ = ["NETWORKS", "Network", "build"]
+
+Network = CnnLstm | Cnn2d
+
+NETWORKS: dict[str, type[CnnLstm] | type[Cnn2d]] = {"cnn_lstm": CnnLstm, "cnn_2d": Cnn2d}
+
+
+def build(name: str, spec: FeatureSpec, n_labels: int) -> Network:
+    """A network with fresh weights."""
+    return NETWORKS[name](spec, n_labels)

@@ -1,0 +1,43 @@
+"""CNN-LSTM: convolutions see local shapes, an LSTM their order, attention picks what counts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from serstream.emotion.features import FeatureSpec
+from trainer.networks.layers import AttentiveStatistics, LogMel, Residual, SpecAugment, convolution
+
+
+class CnnLstm(nn.Module):
+    """``features`` (batch, n_mfcc, n_frames) to ``logits`` (batch, n_labels).
+
+    The LSTM runs in both directions over the fixed window; nothing outside the window is seen.
+    """
+
+    def __init__(self, spec: FeatureSpec, n_labels: int, *, width: int = 16, hidden: int = 64):
+        super().__init__()
+        self.front = LogMel(spec)
+        self.mask = SpecAugment()
+        self.convolutions = nn.Sequential(
+            convolution(1, width, kernel=5, stride=2),
+            Residual(width, 2 * width),
+            nn.MaxPool2d((2, 1)),
+            Residual(2 * width, 3 * width),
+            nn.MaxPool2d((2, 2)),
+            Residual(3 * width, 4 * width),
+            nn.MaxPool2d((2, 1)),
+        )
+        bands = (spec.n_mels + 1) // 2 // 8
+        self.project = nn.Linear(4 * width * bands, 2 * hidden)
+        self.lstm = nn.LSTM(2 * hidden, hidden, batch_first=True, bidirectional=True)
+        self.pool = AttentiveStatistics(2 * hidden)
+        self.dropout = nn.Dropout(0.3)
+        self.classify = nn.Linear(4 * hidden, n_labels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        maps = self.convolutions(self.mask(self.front(features)))
+        frames = self.dropout(torch.relu(self.project(maps.permute(0, 3, 1, 2).flatten(2))))
+        ordered, _ = self.lstm(frames)
+        logits: Tensor = self.classify(self.dropout(self.pool(frames + ordered)))
+        return logits

@@ -1,0 +1,107 @@
+"""Layers that the networks share. They work on (batch, channels, bands, frames) unless they say else."""
+
+from __future__ import annotations
+
+import scipy.fft
+import torch
+from torch import Tensor, nn
+
+from serstream.emotion.features import FeatureSpec
+
+
+class LogMel(nn.Module):
+    """MFCC back to standardised log-mel bands, where neighbouring rows belong together.
+
+    The DCT of the front end is orthonormal: with ``n_mfcc == n_mels`` its transpose loses nothing, with less
+    it smooths the spectrum. Constant, so the exported model carries it as one matrix product.
+    """
+
+    cosines: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, spec: FeatureSpec):
+        super().__init__()
+        cosines = scipy.fft.idct(torch.eye(spec.n_mfcc).numpy(), n=spec.n_mels, norm="ortho", axis=1)
+        self.register_buffer("cosines", torch.tensor(cosines.T.copy()))
+        self.register_buffer("mean", torch.zeros(spec.n_mels, 1))
+        self.register_buffer("deviation", torch.ones(spec.n_mels, 1))
+
+    def standardise(self, features: Tensor) -> None:
+        """Take mean and deviation of every band from training features (n_windows, n_mfcc, n_frames)."""
+        bands = self.cosines @ features
+        self.mean.copy_(bands.mean(dim=(0, 2))[:, None])
+        self.deviation.copy_(bands.std(dim=(0, 2))[:, None])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, n_mfcc, n_frames) to (batch, 1, n_mels, n_frames)."""
+        with torch.autocast(features.device.type, enabled=False):
+            bands = (self.cosines @ features - self.mean) / self.deviation
+        return bands.unsqueeze(1)
+
+
+class SpecAugment(nn.Module):
+    """Mask random bands and frames while training (Park et al. 2019), one mask per window."""
+
+    def __init__(self, masks: int = 2, bands: int = 10, frames: int = 20):
+        super().__init__()
+        self.masks, self.bands, self.frames = masks, bands, frames
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep = torch.ones_like(x)
+        for axis, width in ((2, self.bands), (3, self.frames)):
+            for _ in range(self.masks):
+                keep *= _mask(x, axis, width)
+        return x * keep
+
+
+def _mask(x: Tensor, axis: int, width: int) -> Tensor:
+    size, batch = x.shape[axis], x.shape[0]
+    extent = torch.randint(0, width + 1, (batch, 1))
+    start = (torch.rand(batch, 1) * (size - extent)).long()
+    position = torch.arange(size)
+    hidden = (position >= start) & (position < start + extent)
+    shape = [batch, 1, 1, 1]
+    shape[axis] = size
+    return (~hidden).view(shape).to(x.dtype)
+
+
+def convolution(n_in: int, n_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution that keeps the shape (or halves it), batch normalisation, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(n_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions and a short cut (He et al. 2016)."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__()
+        self.first = convolution(n_in, n_out)
+        self.second = nn.Sequential(nn.Conv2d(n_out, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out))
+        self.short_cut = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.second(self.first(x)) + self.short_cut(x))
+
+
+class AttentiveStatistics(nn.Module):
+    """Mean and deviation over time, weighted per channel by attention (Okabe et al. 2018).
+
+    (batch, frames, channels) to (batch, 2 * channels).
+    """
+
+    def __init__(self, channels: int, hidden: int = 64):
+        super().__init__()
+        self.attention = nn.Sequential(nn.Linear(channels, hidden), nn.Tanh(), nn.Linear(hidden, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = torch.softmax(self.attention(x), dim=1)
+        mean = (weight * x).sum(dim=1)
+        variance = (weight * (x - mean.unsqueeze(1)) ** 2).sum(dim=1)
+        return torch.cat([mean, torch.sqrt(variance + 1e-5)], dim=1)

@@ -1,0 +1,71 @@
+"""A training run as one TOML file."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from serstream.emotion.features import FeatureSpec
+from serstream.errors import ConfigError
+from trainer.augment import Augmentation
+
+Positive = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[training]``: the loop."""
+
+    epochs: Positive = 40
+    batch: Positive = 64
+    learning_rate: Annotated[float, Meta(gt=0)] = 2e-3
+    """Peak of the one-cycle schedule (Smith and Topin 2018)."""
+    weight_decay: Annotated[float, Meta(ge=0)] = 1e-2
+    label_smoothing: Share = 0.1
+    mixup: Annotated[float, Meta(ge=0, le=10)] = 0.3
+    """Parameter of the beta distribution (Zhang et al. 2018); 0 is off."""
+    ema: Share = 0.99
+    """Decay of the averaged weights, per step; the averaged ones are what is kept."""
+    seed: int = 0
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a run depends on, beside the recordings."""
+
+    name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,63}$")]
+    """Name of the model."""
+    network: Literal["cnn_lstm", "cnn_2d"]
+    corpora: tuple[str, ...]
+    labels: tuple[str, ...]
+    """Clips with another emotion are left out; labels a corpus lacks are masked in its loss."""
+    licence: str = "Apache-2.0"
+    """Of the weights, as an SPDX expression."""
+    features: FeatureSpec = FeatureSpec()
+    augmentation: Augmentation = Augmentation()
+    training: Training = Training()
+
+    @property
+    def sha256(self) -> str:
+        """Changes when anything in the recipe does."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
+
+
+def load(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        ConfigError: the file is missing, is not TOML, or a key or value is not allowed.
+    """
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Recipe)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path}: cannot read it: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"recipe {path}: not TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"recipe {path}: {error}") from error

@@ -1,0 +1,75 @@
+"""From a clip to the windows that the daemon would have cut out of a call with it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from serstream.config import SegmenterSettings
+from serstream.emotion.features import FeatureSpec, pad
+from serstream.speech.segmenter import Segmenter
+from serstream.types import SAMPLE_RATE, Samples, SpeechWindow
+from trainer.corpora import Clip, CorpusError
+
+SILENCE_S = 0.5
+"""Around every clip, so that its first and last window look as in a call, hangover included."""
+
+
+@lru_cache(maxsize=256)
+def load(path: Path) -> Samples:
+    """Samples of a recording, float32 mono at ``SAMPLE_RATE``, shape (n,).
+
+    Raises:
+        CorpusError: the file is not a readable recording, or empty.
+    """
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise CorpusError(f"{path}: cannot read it: {error}; convert it to WAV or FLAC") from error
+    if not len(samples):
+        raise CorpusError(f"{path}: holds no samples; remove it from the corpus")
+    mono = samples.mean(axis=1)
+    resampled: Samples = mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE)
+    return resampled
+
+
+def load_clip(clip: Clip) -> Samples:
+    """Samples of a clip, see `load`."""
+    return load(clip.path)
+
+
+def cut(samples: Samples, spec: FeatureSpec, settings: SegmenterSettings) -> tuple[Samples, bool]:
+    """Cut a clip as the daemon's `Segmenter` does.
+
+    Args:
+        samples: the clip at ``SAMPLE_RATE``, shape (n,).
+        spec: says how long a window is and how a short one is padded.
+        settings: of the segmenter.
+
+    Returns:
+        Windows (n_windows, spec.n_samples), and whether speech was detected. A clip without detected speech
+        gives its loudest part as one window, so that an evaluation has a prediction for every clip.
+    """
+    silence = np.zeros(round(SILENCE_S * SAMPLE_RATE), np.float32)
+    segmenter = Segmenter("clip", settings)
+    segments = segmenter.push(np.concatenate([silence, samples, silence])) + segmenter.flush()
+    windows = [
+        pad(segment.samples[-spec.n_samples :], spec)
+        for segment in segments
+        if isinstance(segment, SpeechWindow)
+    ]
+    if windows:
+        return np.stack(windows), True
+    return pad(_loudest(samples, spec.n_samples), spec)[None], False
+
+
+def _loudest(samples: Samples, n_samples: int) -> Samples:
+    if len(samples) <= n_samples:
+        return samples
+    energy = np.cumsum(np.square(samples, dtype=np.float64))
+    start = int(np.argmax(energy[n_samples:] - energy[:-n_samples]))
+    return samples[start : start + n_samples]

@@ -19,6 +19,7 @@ lint: .venv/installed-dev
 
 bench: .venv/installed-bench
 	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/resample.py
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/rtp_ingest.py

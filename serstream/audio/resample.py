@@ -22,7 +22,7 @@ class Resampler:
         """Rates in Hz; equal rates pass samples through."""
         self._source_rate = source_rate
         self._target_rate = target_rate
-        # soxr's fixed-rate engine works in FFT blocks and holds back up to 118 ms of 8 kHz sound, more than
+        # soxr's fixed-rate engine works in FFT blocks and holds back up to 115 ms of 8 kHz sound, more than
         # the daemon may take for a whole window. The variable-rate engine is a polyphase filter with one
         # quality (alias below -115 dB) and a delay that never changes (benchmarks/resample.py).
         self._soxr = (

@@ -1,0 +1,120 @@
+"""MFCC of 1,000 windows of 2 s: serstream, librosa and torchaudio, in one run on one thread.
+
+All three compute the same coefficients (the default recipe without its level step, which the others do not
+have), in batches of eight windows; each is timed three times in turn and the least processor time counts.
+A peer that is not installed is null, with the reason; ``_difference`` is a peer's largest deviation from
+serstream's coefficients relative to the largest of them. Prints one JSON object as its last line.
+"""
+
+import json
+import time
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from serstream.emotion.features import FeatureSpec, FloatArray, mfcc
+
+WINDOWS = 1000
+BATCH = 8
+REPEATS = 3
+
+Mfcc = Callable[[FloatArray], FloatArray]
+
+
+def serstream_mfcc(spec: FeatureSpec) -> Mfcc:
+    return lambda windows: mfcc(windows, spec)
+
+
+def librosa_mfcc(spec: FeatureSpec) -> Mfcc:
+    import librosa
+    import scipy.fft
+
+    def compute(windows: FloatArray) -> FloatArray:
+        mel = librosa.feature.melspectrogram(
+            y=windows,
+            sr=spec.sample_rate,
+            n_fft=spec.n_fft,
+            win_length=spec.win_length,
+            hop_length=spec.hop_length,
+            n_mels=spec.n_mels,
+            fmin=spec.f_min,
+            fmax=spec.f_max,
+            htk=True,
+            norm=None,
+            center=False,
+        )
+        # librosa.feature.mfcc would take decibels; the logarithm costs the same.
+        log_mel = np.log(mel + np.float32(spec.log_offset))
+        coefficients: FloatArray = scipy.fft.dct(log_mel, axis=-2, type=2, norm="ortho")[:, : spec.n_mfcc]
+        return coefficients
+
+    return compute
+
+
+def torchaudio_mfcc(spec: FeatureSpec) -> Mfcc:
+    import torch
+    import torchaudio
+
+    torch.set_num_threads(1)
+    transform = torchaudio.transforms.MFCC(
+        sample_rate=spec.sample_rate,
+        n_mfcc=spec.n_mfcc,
+        log_mels=True,
+        melkwargs={
+            "n_fft": spec.n_fft,
+            "win_length": spec.win_length,
+            "hop_length": spec.hop_length,
+            "n_mels": spec.n_mels,
+            "f_min": spec.f_min,
+            "f_max": spec.f_max,
+            "center": False,
+        },
+    )
+
+    def compute(windows: FloatArray) -> FloatArray:
+        with torch.inference_mode():
+            coefficients: FloatArray = transform(torch.from_numpy(windows)).numpy()
+        return coefficients
+
+    return compute
+
+
+def main() -> None:
+    spec = msgspec.structs.replace(FeatureSpec(), level_dbfs=None)
+    noise = np.random.default_rng(0).normal(0, 0.1, (WINDOWS, spec.n_samples)).astype(np.float32)
+    batches = [noise[begin : begin + BATCH] for begin in range(0, WINDOWS, BATCH)]
+    makers = {"serstream": serstream_mfcc, "librosa": librosa_mfcc, "torchaudio": torchaudio_mfcc}
+    contenders: dict[str, Mfcc] = {}
+    report: dict[str, object] = {"benchmark": "features", "windows": WINDOWS, "window_s": spec.window_s}
+    for name, make in makers.items():
+        try:
+            contenders[name] = make(spec)
+        except ImportError as error:
+            report[name] = None
+            report[f"{name}_missing"] = str(error)
+    seconds = dict.fromkeys(contenders, float("inf"))
+    ours = contenders["serstream"](batches[0])
+    with threadpool_limits(1):
+        for name, compute in contenders.items():
+            difference = np.max(np.abs(compute(batches[0]) - ours)) / np.max(np.abs(ours))
+            if name != "serstream":
+                report[f"{name}_difference"] = float(difference)
+        for _ in range(REPEATS):
+            for name, compute in contenders.items():
+                began = time.process_time()
+                for batch in batches:
+                    compute(batch)
+                seconds[name] = min(seconds[name], time.process_time() - began)
+    for name, taken in seconds.items():
+        report[name] = {
+            "s": round(taken, 3),
+            "ms_per_window": round(1000 * taken / WINDOWS, 3),
+            "times_serstream": round(taken / seconds["serstream"], 2),
+        }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

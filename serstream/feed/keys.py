@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 REREAD_INTERVAL_S = 1.0
 """How long a new or revoked key takes at most to have an effect."""
+STRANGER_INTERVAL_S = 60.0
+"""At most one line a minute about clients that do not even speak CURVE: ZeroMQ does not tell who they are."""
 REMEMBERED_REFUSALS = 1000
 """Refused clients that are logged only once; beyond that many the memory starts anew."""
 
@@ -133,6 +135,10 @@ class Gatekeeper:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: ServerKeys):
         self.refused = 0
         """Handshakes that were turned away."""
+        self._strangers = 0
+        """Those of clients without keys, or with another daemon's, since the last line about them."""
+        self._next_line = 0.0
+        self._monitors: list[zmq.Socket[bytes]] = []
         self._keys = keys
         self._handler = context.socket(zmq.REP)
         self._handler.linger = 0
@@ -149,6 +155,13 @@ class Gatekeeper:
         socket.curve_server = True
         socket.curve_publickey = self._keys.public.encode()
         socket.curve_secretkey = self._keys.secret.encode()
+        self._monitors.append(socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL))
+
+    def release(self) -> None:
+        """Forget the guarded sockets; before they are closed."""
+        for monitor in self._monitors:
+            monitor.close(linger=0)
+        self._monitors.clear()
 
     def poll(self, now: float) -> bool:
         """Answer handshakes and notice changes of the allow-list.
@@ -159,10 +172,21 @@ class Gatekeeper:
         revoked = now >= self._read_at + REREAD_INTERVAL_S and self._reread(now)
         while self._handler.poll(0):
             self._handler.send_multipart(self._judge(self._handler.recv_multipart()))
+        for monitor in self._monitors:
+            while monitor.poll(0):
+                monitor.recv_multipart()
+                self.refused += 1
+                self._strangers += 1
+        if self._strangers and now >= self._next_line:
+            logger.warning(
+                "feed: refused %s connections without keys or with keys of another daemon", self._strangers
+            )
+            self._strangers, self._next_line = 0, now + STRANGER_INTERVAL_S
         return revoked
 
     def close(self) -> None:
         """Let go of the handler's endpoint."""
+        self.release()
         self._handler.close()
 
     def _modified(self) -> int:

@@ -127,10 +127,10 @@ class Publisher:
 
     def close(self) -> None:
         """Send what is queued for at most half a second, then let go of the endpoints."""
-        for socket in (self._publisher, self._router):
-            socket.close(linger=500)
         if self._gatekeeper:
             self._gatekeeper.close()
+        for socket in (self._publisher, self._router):
+            socket.close(linger=500)
         if self._owns_context:
             self._context.term()
 
@@ -160,6 +160,8 @@ class Publisher:
 
         ZeroMQ cannot cut a single one. The others come back by themselves and repair what they missed.
         """
+        assert self._gatekeeper
+        self._gatekeeper.release()
         for socket in (self._publisher, self._router):
             socket.close(linger=0)
         self._bind()

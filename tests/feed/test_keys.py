@@ -1,0 +1,175 @@
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from scripted_feed import call
+
+from serstream.config import FeedSettings
+from serstream.errors import FeedError
+from serstream.feed import Subscription, subscribe
+from serstream.feed.keys import REREAD_INTERVAL_S, ClientKeys, ServerKeys, new_client
+from serstream.feed.publisher import Publisher
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    directory = tmp_path / "keys"
+    for name in ("anna", "ben"):
+        new_client(directory, name, tmp_path / f"{name}.toml")
+    return directory
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> str:
+    return f"ipc://{tmp_path}/feed"
+
+
+@pytest.fixture
+def publisher(keys: Path, endpoint: str) -> Iterator[Publisher]:
+    publisher = Publisher(FeedSettings(endpoint=endpoint, keys=str(keys), heartbeat_s=0.05))
+    publisher.publish(call("a")[:5])
+    yield publisher
+    publisher.close()
+
+
+def turn_until(publisher: Publisher, done: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+    """Keep a daemon's loop going until something happens."""
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        publisher.poll(time.monotonic(), 0.0)
+        time.sleep(0.002)
+    return True
+
+
+def hears(publisher: Publisher, subscription: Subscription, timeout_s: float = 5.0) -> bool:
+    return turn_until(publisher, lambda: bool(subscription.receive(0)), timeout_s)
+
+
+def test_an_allowed_client_hears_the_feed(publisher: Publisher, endpoint: str, tmp_path: Path) -> None:
+    with subscribe(endpoint, keys=tmp_path / "anna.toml") as subscription:
+        assert hears(publisher, subscription)
+    assert publisher.counters.refused == 0
+
+
+def test_a_client_without_keys_gets_nothing_and_an_error(publisher: Publisher, endpoint: str) -> None:
+    with subscribe(endpoint) as subscription, pytest.raises(FeedError, match="the daemon wants keys"):
+        hears(publisher, subscription)
+    assert turn_until(publisher, lambda: publisher.counters.refused > 0)
+
+
+def test_a_bare_socket_without_keys_gets_not_one_frame(publisher: Publisher, endpoint: str) -> None:
+    with zmq.Context() as context, context.socket(zmq.SUB) as bare:
+        bare.linger = 0
+        bare.subscribe(b"")
+        bare.connect(endpoint)
+        assert not turn_until(publisher, lambda: bool(bare.poll(0)), timeout_s=0.5)
+
+
+def test_a_client_with_wrong_keys_is_refused_and_logged_once(
+    publisher: Publisher, endpoint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    new_client(tmp_path / "other", "eve", tmp_path / "eve.toml")
+    right = ClientKeys.load(tmp_path / "anna.toml")
+    wrong = ClientKeys.load(tmp_path / "eve.toml")
+    forged = tmp_path / "forged.toml"
+    forged.write_text(f'server = "{right.server}"\npublic = "{wrong.public}"\nsecret = "{wrong.secret}"\n')
+    for _ in range(2):
+        with (
+            subscribe(endpoint, keys=forged) as subscription,
+            pytest.raises(FeedError, match="refuses this key"),
+        ):
+            hears(publisher, subscription)
+    lines = [record.getMessage() for record in caplog.records if "refused a client" in record.getMessage()]
+    assert len(lines) == 1
+    assert wrong.public in lines[0]
+
+
+def test_a_client_that_expects_another_daemon_hears_nothing(
+    publisher: Publisher, endpoint: str, tmp_path: Path
+) -> None:
+    new_client(tmp_path / "other", "eve", tmp_path / "eve.toml")
+    with subscribe(endpoint, keys=tmp_path / "eve.toml") as subscription:
+        assert not hears(publisher, subscription, timeout_s=0.5)
+    assert turn_until(publisher, lambda: publisher.counters.refused > 0)
+
+
+def test_a_revoked_client_is_cut_off_and_the_others_miss_nothing(
+    publisher: Publisher, endpoint: str, tmp_path: Path, keys: Path
+) -> None:
+    messages = call("b")
+    with (
+        subscribe(endpoint, keys=tmp_path / "anna.toml") as anna,
+        subscribe(endpoint, keys=tmp_path / "ben.toml") as ben,
+    ):
+        assert hears(publisher, anna)
+        assert hears(publisher, ben)
+        (keys / "clients" / "ben.public").unlink()
+        publisher.poll(time.monotonic() + REREAD_INTERVAL_S, 0.0)
+        publisher.publish(messages)
+        received = []
+
+        def all_there() -> bool:
+            received.extend(event for event in anna.receive(0) if event.call == "b")
+            return len(received) >= len(messages)
+
+        assert turn_until(publisher, all_there)
+        with pytest.raises(FeedError, match="refuses this key"):
+            hears(publisher, ben)
+
+
+def test_a_new_client_is_allowed_without_a_restart(
+    publisher: Publisher, endpoint: str, tmp_path: Path, keys: Path
+) -> None:
+    new_client(keys, "carl", tmp_path / "carl.toml")
+    publisher.poll(time.monotonic() + REREAD_INTERVAL_S, 0.0)
+    with subscribe(endpoint, keys=tmp_path / "carl.toml") as subscription:
+        assert hears(publisher, subscription)
+
+
+def test_secrets_are_readable_by_their_owner_only(keys: Path, tmp_path: Path) -> None:
+    for path in (keys / "server.toml", tmp_path / "anna.toml"):
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert (
+        ClientKeys.load(tmp_path / "anna.toml").secret not in (keys / "clients" / "anna.public").read_text()
+    )
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", ".hidden", "x" * 65])
+def test_a_client_name_must_be_a_plain_one(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FeedError, match="client name"):
+        new_client(tmp_path, name, tmp_path / "key.toml")
+
+
+def test_a_name_is_given_once(keys: Path, tmp_path: Path) -> None:
+    with pytest.raises(FeedError, match="'anna' has a key already"):
+        new_client(keys, "anna", tmp_path / "again.toml")
+
+
+def test_a_client_file_is_never_overwritten(keys: Path, tmp_path: Path) -> None:
+    with pytest.raises(FeedError, match="File exists"):
+        new_client(keys, "carl", tmp_path / "anna.toml")
+    assert not (keys / "clients" / "carl.public").exists()
+
+
+def test_broken_key_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FeedError, match=r"server\.toml: cannot read"):
+        ServerKeys.load(tmp_path)
+    (tmp_path / "k.toml").write_text('server = "short"')
+    with pytest.raises(FeedError, match=r"k\.toml: server is not a key of 40 characters"):
+        ClientKeys.load(tmp_path / "k.toml")
+
+
+def test_an_unreadable_entry_of_the_allow_list_is_logged_and_left_out(
+    keys: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (keys / "clients" / "junk.public").write_text("not a key")
+    with caplog.at_level(logging.WARNING):
+        assert sorted(ServerKeys.load(keys).clients().values()) == ["anna", "ben"]
+    assert "junk.public" in caplog.text

@@ -1,0 +1,142 @@
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from scripted_feed import call, calls
+
+from serstream.config import FeedSettings
+from serstream.errors import FeedError
+from serstream.feed.messages import Format, Heartbeat, decode
+from serstream.feed.protocol import read_header, snapshot_endpoint
+from serstream.feed.publisher import Publisher
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    context: Context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+def listener(context: Context, endpoint: str, topic: bytes = b"", queue: int = 1000) -> zmq.Socket[bytes]:
+    """A bare SUB socket; over inproc it is connected at once."""
+    socket = context.socket(zmq.SUB)
+    socket.rcvhwm = queue
+    socket.subscribe(topic)
+    socket.connect(endpoint)
+    return socket
+
+
+def received(socket: zmq.Socket[bytes]) -> list[list[bytes]]:
+    frames = []
+    while socket.poll(20):
+        frames.append(socket.recv_multipart())
+    return frames
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_a_message_has_topic_header_and_body(context: Context, format: Format) -> None:
+    publisher = Publisher(FeedSettings(endpoint="inproc://feed", format=format), context=context)
+    socket = listener(context, "inproc://feed")
+    messages = call("a")
+    publisher.publish(messages)
+    for (topic, header, body), message in zip(received(socket), messages, strict=True):
+        assert topic.decode() == f"emotion.a.{message.stream}.{message.TYPE}"
+        assert read_header(header) == (format, publisher.feed)
+        assert decode(body, format) == message
+    publisher.close()
+
+
+def test_a_topic_prefix_selects_a_call_or_a_stream(context: Context) -> None:
+    publisher = Publisher(FeedSettings(endpoint="inproc://feed"), context=context)
+    of_call = listener(context, "inproc://feed", b"emotion.b.")
+    of_stream = listener(context, "inproc://feed", b"emotion.b.b-c.")
+    publisher.publish([*call("a"), *call("b"), *call("bb")])
+    assert len(received(of_call)) == len(call("b"))
+    assert {frames[0].split(b".")[2] for frames in received(of_stream)} == {b"b-c"}
+    publisher.close()
+
+
+def test_heartbeats_tell_how_far_the_streams_are(context: Context) -> None:
+    publisher = Publisher(FeedSettings(endpoint="inproc://feed", heartbeat_s=1.0), context=context)
+    socket = listener(context, "inproc://feed", b"emotion.-.-.heartbeat")
+    publisher.poll(100.0, 1_767_225_600.0)
+    publisher.publish(call("a"))
+    for now in (100.5, 100.9, 101.0, 101.5, 102.0):
+        publisher.poll(now, 1_767_225_600.0)
+    beats = [decode(frames[2]) for frames in received(socket)]
+    assert all(isinstance(beat, Heartbeat) for beat in beats)
+    assert [beat.sequence for beat in beats] == [0, 1, 2]
+    assert [beat.end for beat in beats] == [0.0, 1.0, 2.0]
+    positions = [
+        {(p.call, p.stream): p.sequence for p in beat.positions}
+        for beat in beats
+        if isinstance(beat, Heartbeat)
+    ]
+    last = {(m.call, m.stream): m.sequence for m in call("a")}
+    assert positions == [{}, last, {}]
+    publisher.close()
+
+
+def test_a_subscriber_that_does_not_read_is_noticed_and_delays_nobody(
+    context: Context, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = Publisher(FeedSettings(endpoint="inproc://feed", high_water_mark=10), context=context)
+    lazy = listener(context, "inproc://feed", queue=10)
+    eager = listener(context, "inproc://feed")
+    heard = 0
+    began = time.monotonic()
+    for message in calls(20, windows=10):
+        publisher.publish([message])
+        while eager.poll(1):
+            eager.recv_multipart()
+            heard += 1
+    publisher.poll(time.monotonic(), 0.0)
+    assert time.monotonic() - began < 30
+    assert heard == publisher.counters.published - 1, "all but the heartbeat"
+    assert publisher.counters.overflowed == 1, "once: ZeroMQ tells when a queue fills, not what it then drops"
+    assert "a subscriber reads too slowly, its queue of 10 messages is full" in caplog.text
+    assert len(received(lazy)) == 20
+    publisher.close()
+
+
+def test_rubbish_at_the_snapshot_endpoint_is_counted(context: Context) -> None:
+    publisher = Publisher(FeedSettings(endpoint="inproc://feed"), context=context)
+    dealer = context.socket(zmq.DEALER)
+    dealer.connect(snapshot_endpoint("inproc://feed"))
+    for rubbish in ([b""], [b"\xff" * 100], [b"{}", b"{}"], [b'{"request":"erase"}']):
+        dealer.send_multipart(rubbish)
+    publisher.poll(0.0, 0.0)
+    publisher.publish(call("a")[:3])
+    assert publisher.counters.malformed == 4
+    assert not dealer.poll(0)
+    publisher.close()
+
+
+def test_an_endpoint_in_use_is_named(tmp_path: Path) -> None:
+    with zmq.Context() as other, other.socket(zmq.PUB) as socket:
+        port = socket.bind_to_random_port("tcp://127.0.0.1", min_port=30_000, max_port=60_000)
+        with pytest.raises(
+            FeedError, match=rf"tcp://127.0.0.1:{port} cannot be bound: Address already in use"
+        ):
+            Publisher(FeedSettings(endpoint=f"tcp://127.0.0.1:{port}"))
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://0.0.0.0:5556", "tcp://*:5556", "tcp://192.0.2.1:5556", "tcp://eth0:5556"]
+)
+def test_an_endpoint_that_others_can_reach_demands_keys(endpoint: str) -> None:
+    with pytest.raises(FeedError, match=r"can be reached from outside and feed\.keys is empty"):
+        Publisher(FeedSettings(endpoint=endpoint))
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["", "5556", "udp://127.0.0.1:5556", "tcp://127.0.0.1", "tcp://127.0.0.1:65535", "ipc://"]
+)
+def test_what_is_no_endpoint_is_refused(endpoint: str) -> None:
+    with pytest.raises(FeedError, match="wanted tcp://HOST:PORT"):
+        Publisher(FeedSettings(endpoint=endpoint))

@@ -1,0 +1,113 @@
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scripted_feed import call
+
+from serstream.config import FeedSettings
+from serstream.errors import FeedError
+from serstream.feed import subscribe
+from serstream.feed.messages import Alert, Event, FeedMessage, Gap, Heartbeat
+from serstream.feed.publisher import Publisher
+from serstream.feed.state import FeedState
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[str]:
+    """A daemon's main loop in a thread: one live call, one that is over, and heartbeats."""
+    endpoint = f"ipc://{tmp_path}/feed"
+    stop = threading.Event()
+    ready = threading.Event()
+
+    def turn() -> None:
+        publisher = Publisher(FeedSettings(endpoint=endpoint, heartbeat_s=0.05))
+        publisher.publish([*call("over"), *call("live")[:-3]])
+        ready.set()
+        while not stop.wait(0.005):
+            publisher.poll(time.monotonic(), time.time())
+        publisher.close()
+
+    thread = threading.Thread(target=turn)
+    thread.start()
+    ready.wait()
+    yield endpoint
+    stop.set()
+    thread.join()
+
+
+def take(subscription: Iterator[Event], n: int) -> list[Event]:
+    return [next(subscription) for _ in range(n)]
+
+
+def test_a_late_joiner_gets_the_state(endpoint: str) -> None:
+    expected = FeedState()
+    for message in call("live")[:-3]:
+        expected.update(message)
+    with subscribe(endpoint) as subscription:
+        state = FeedState()
+        for event in take(iter(subscription), len(expected.messages())):
+            assert not isinstance(event, Gap)
+            state.update(event)
+    assert state == expected
+
+
+def test_async_iteration_gives_the_same(endpoint: str) -> None:
+    async def first(n: int) -> list[Event]:
+        events: list[Event] = []
+        with subscribe(endpoint) as subscription:
+            async for event in subscription:
+                events.append(event)
+                if len(events) == n:
+                    break
+        return events
+
+    with subscribe(endpoint) as subscription:
+        expected = take(iter(subscription), 5)
+    assert asyncio.run(asyncio.wait_for(first(5), 10)) == expected
+
+
+def test_history_begins_at_the_beginning(endpoint: str) -> None:
+    with subscribe(endpoint, history=True) as subscription:
+        events = take(iter(subscription), len(call("live")) - 3)
+    assert {(e.stream, e.sequence) for e in events if isinstance(e, FeedMessage)} == {
+        (m.stream, m.sequence) for m in call("live")[:-3]
+    }
+
+
+def test_filters(endpoint: str) -> None:
+    with subscribe(endpoint, roles=["agent"]) as subscription:
+        assert all(isinstance(e, FeedMessage) and e.role == "agent" for e in take(iter(subscription), 2))
+    with subscribe(endpoint, types=["alert"]) as subscription:
+        assert isinstance(take(iter(subscription), 1)[0], Alert)
+    with subscribe(endpoint, calls=["nobody"], heartbeats=True) as subscription:
+        assert all(isinstance(event, Heartbeat) for event in take(iter(subscription), 3))
+
+
+def test_an_unknown_type_is_refused() -> None:
+    with pytest.raises(FeedError, match="message type 'windw': there are alert, call_end"):
+        subscribe("ipc://feed", types=["windw"])
+
+
+def test_a_silent_feed_is_stale(tmp_path: Path) -> None:
+    with subscribe(f"ipc://{tmp_path}/nobody") as subscription:
+        assert subscription.receive(0.01) == []
+        assert subscription.is_stale()
+
+
+def test_a_living_feed_is_not(endpoint: str) -> None:
+    with subscribe(endpoint, heartbeats=True) as subscription:
+        take(iter(subscription), 5)
+        assert not subscription.is_stale()
+
+
+def test_the_client_loads_nothing_heavy() -> None:
+    code = "import sys, serstream.feed; print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for heavy in ("numpy", "scipy", "onnxruntime", "soundfile", "soxr", "sounddevice", "rich", "torch"):
+        assert f"'{heavy}'" not in loaded
+    assert "'msgspec'" in loaded

@@ -22,3 +22,11 @@ class ModelError(SerstreamError):
 
 class FeedError(SerstreamError):
     """The ZeroMQ feed cannot be bound, reached or understood."""
+
+
+class ControlError(SerstreamError):
+    """The daemon's control endpoint cannot be bound or reached, or refuses a request."""
+
+
+class NotRunningError(ControlError):
+    """No daemon listens at the control endpoint."""

@@ -108,7 +108,8 @@ class DaemonProcess:
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="serstream-")
         path = Path(self._folder.name) / "serstream.toml"
-        path.write_text(self._configuration)
+        self.control = path.with_name("control")
+        path.write_text(f'{self._configuration}[control]\nsocket = "control"\n')
         self._log = (Path(self._folder.name) / "log").open("w+")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "serstream", "run", "-c", str(path)], stdout=self._log, stderr=self._log

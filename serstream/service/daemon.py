@@ -8,6 +8,7 @@ says goodbye, then the feed closes.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -22,6 +23,15 @@ from serstream.feed.messages import NONE, ModelChanged, rfc3339
 from serstream.feed.publisher import Publisher
 from serstream.pipeline import Pipeline
 from serstream.rtp.receiver import RtpSource
+from serstream.service.control import (
+    ControlServer,
+    ModelStatus,
+    Reply,
+    Request,
+    Status,
+    StatusRequest,
+    socket_path,
+)
 from serstream.service.intake import Intake
 from serstream.types import Source
 
@@ -46,8 +56,11 @@ class Daemon:
             raise ConfigError(
                 "no source: the configuration needs at least one [[rtp]], [[microphone]] or [[file]]"
             )
+        self._settings = settings
+        self._started = time.time()
         self._pipeline = Pipeline(settings, load_model(settings.model, base))
         self._publisher = Publisher(settings.feed, directory=base)
+        self._control = ControlServer(socket_path(settings.control.socket, base))
         self._intake = Intake(INTAKE_CAPACITY_S)
         self._sources = _open_sources(settings, base)
         self._failed = False
@@ -59,6 +72,13 @@ class Daemon:
             model.providers[0],
             settings.feed.endpoint,
         )
+        if settings.privacy.analyse_agents:
+            log.warning(
+                "privacy.analyse_agents is set: the emotions of agents are inferred, "
+                "which the EU prohibits at work"
+            )
+        else:
+            log.info("streams with role agent are not scored (privacy.analyse_agents is false)")
 
     def run(self) -> int:
         """Work until SIGINT, SIGTERM or the end of all sources.
@@ -80,6 +100,7 @@ class Daemon:
                 self._turn(TAKE_TIMEOUT_S)
             self._turn(0)
         finally:
+            self._control.close()
             self._publisher.close()
         return 1 if self._failed else 0
 
@@ -87,6 +108,28 @@ class Daemon:
         events = self._intake.take(timeout_s)
         self._publisher.publish(self._pipeline.feed(events))
         self._publisher.poll(time.monotonic(), time.time())
+        self._control.poll(self._answer)
+
+    def _answer(self, request: Request) -> Reply:
+        match request:
+            case StatusRequest():
+                return self._status()
+
+    def _status(self) -> Status:
+        model = self._pipeline.model
+        return Status(
+            pid=os.getpid(),
+            started=rfc3339(self._started),
+            uptime_s=round(time.time() - self._started, 3),
+            feed=self._settings.feed.endpoint,
+            streams=self._pipeline.n_streams,
+            model=ModelStatus(
+                name=model.metadata.reference,
+                path=str(model.path),
+                labels=model.metadata.labels,
+                providers=tuple(model.providers),
+            ),
+        )
 
     def _model_in_use(self) -> ModelChanged:
         return ModelChanged(

@@ -1,0 +1,215 @@
+"""The running daemon's control endpoint: one typed request, one typed reply, over a ZeroMQ socket file.
+
+The daemon binds a REP socket to a file that only its own user can open, and looks after it between two
+batches, so a request is answered by the thread that owns what is asked about. Requests and replies are JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+import zmq
+
+import serstream
+from serstream.errors import ControlError, NotRunningError, SerstreamError
+
+REQUESTS_PER_POLL = 16
+"""Requests answered before the daemon goes on with sound; the rest wait for the next poll."""
+
+TIMEOUT_S = 5.0
+"""How long a client waits for a reply: the daemon looks between two batches."""
+
+MAX_PATH_BYTES = 107
+"""Room for a path in ``sockaddr_un``, its final zero left out."""
+
+
+class StatusRequest(msgspec.Struct, frozen=True, tag_field="request", tag="status"):
+    """Asks how the daemon is."""
+
+
+Request: TypeAlias = StatusRequest
+
+
+class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The model in use."""
+
+    name: str
+    """``name@version``."""
+    path: str
+    labels: tuple[str, ...]
+    providers: tuple[str, ...]
+    """Execution providers that its session really uses, best first."""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="reply", tag="status"):
+    """Answers a `StatusRequest`."""
+
+    version: str = serstream.__version__
+    """Of serstream."""
+    pid: int
+    started: str
+    """UTC, RFC 3339."""
+    uptime_s: float
+    feed: str
+    """Endpoint of the feed."""
+    streams: int
+    """Alive now."""
+    model: ModelStatus
+
+
+class Refused(msgspec.Struct, frozen=True, tag_field="reply", tag="refused"):
+    """Answers a request that cannot be granted."""
+
+    reason: str
+
+
+Reply: TypeAlias = Status | Refused
+
+_request_decoder = msgspec.json.Decoder(Request)
+_reply_decoder = msgspec.json.Decoder(Reply)
+
+
+def socket_path(configured: str, base: Path = Path()) -> Path:
+    """Where the endpoint is.
+
+    Args:
+        configured: ``control.socket``, relative to ``base``. Empty: ``control`` in systemd's runtime
+            directory; without systemd in /run/serstream for root, else in ``$XDG_RUNTIME_DIR/serstream``,
+            else in a directory of the user's own among the temporary files.
+        base: folder of the configuration file.
+    """
+    if configured:
+        return (base / configured).absolute()
+    if directory := os.environ.get("RUNTIME_DIRECTORY"):
+        return Path(directory.partition(":")[0], "control")
+    if os.getuid() == 0:
+        return Path("/run/serstream/control")
+    if directory := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(directory, "serstream", "control")
+    return Path(tempfile.gettempdir(), f"serstream-{os.getuid()}", "control")
+
+
+class ControlServer:
+    """The daemon's half. Never waits; belongs to the thread that made it.
+
+    Raises:
+        ControlError: the socket cannot be bound, or another daemon listens there.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.malformed = 0
+        """Requests that were none."""
+        if len(os.fsencode(path)) > MAX_PATH_BYTES:
+            raise ControlError(
+                f"control socket {path}: longer than {MAX_PATH_BYTES} bytes; set control.socket"
+            )
+        _make_private_directory(path.parent)
+        if _connect(path) is None:
+            raise ControlError(
+                f"control socket {path}: another serstream listens there; stop it, or set control.socket"
+            )
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.REP)
+        self._socket.linger = 0
+        # The mode counts from the first moment on: no thread runs yet that the umask could surprise.
+        mask = os.umask(0o177)
+        try:
+            self._socket.bind(f"ipc://{path}")
+        except zmq.ZMQError as error:
+            self.close()
+            raise ControlError(
+                f"control socket {path}: cannot bind it: {error.strerror}; set control.socket"
+            ) from error
+        finally:
+            os.umask(mask)
+
+    def poll(self, answer: Callable[[Request], Reply]) -> None:
+        """Answer what has arrived; a SerstreamError of ``answer`` becomes a refusal."""
+        for _ in range(REQUESTS_PER_POLL):
+            if not self._socket.poll(0):
+                return
+            request = b"".join(self._socket.recv_multipart())
+            self._socket.send(msgspec.json.encode(self._reply(request, answer)))
+
+    def close(self) -> None:
+        """Let go of the socket file."""
+        self._socket.close()
+        self._context.term()
+
+    def _reply(self, frame: bytes, answer: Callable[[Request], Reply]) -> Reply:
+        try:
+            request = _request_decoder.decode(frame)
+        except msgspec.MsgspecError as error:
+            self.malformed += 1
+            return Refused(f"serstream {serstream.__version__} does not know this request: {error}")
+        try:
+            return answer(request)
+        except SerstreamError as error:
+            return Refused(str(error))
+
+
+def ask(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Reply:
+    """Put a request to the daemon that listens at ``path``.
+
+    Raises:
+        NotRunningError: nobody listens there.
+        ControlError: the request is refused, not allowed, or not answered in time.
+    """
+    if error := _connect(path):
+        if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+            raise NotRunningError(
+                f"no daemon listens at {path}; start it with 'serstream run', or name its control.socket"
+            ) from error
+        raise ControlError(
+            f"control socket {path}: {error.strerror}; ask as root, or as the user that the daemon runs as"
+        ) from error
+    with zmq.Context() as context, context.socket(zmq.REQ) as client:
+        client.linger = 0
+        client.connect(f"ipc://{path}")
+        client.send(msgspec.json.encode(request))
+        if not client.poll(round(1000 * timeout_s)):
+            raise ControlError(
+                f"the daemon at {path} has not answered within {timeout_s:g} s; its log may say why"
+            )
+        frame = client.recv()
+    try:
+        reply: Reply = _reply_decoder.decode(frame)
+    except msgspec.MsgspecError as error:
+        raise ControlError(
+            f"the daemon at {path} answered {frame[:80]!r}: {error}; use a serstream of its version"
+        ) from error
+    if isinstance(reply, Refused):
+        raise ControlError(reply.reason)
+    return reply
+
+
+def _connect(path: Path) -> OSError | None:
+    """Why nobody can be reached there, or None; ZeroMQ itself would wait in silence."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except OSError as error:
+            return error
+    return None
+
+
+def _make_private_directory(directory: Path) -> None:
+    """The socket's directory, ours alone if it must be made; a stranger's is refused."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.stat()
+    except OSError as error:
+        raise ControlError(
+            f"control socket: cannot make {directory}: {error.strerror}; set control.socket"
+        ) from error
+    if status.st_uid not in (0, os.getuid()):
+        raise ControlError(
+            f"control socket: {directory} belongs to user {status.st_uid}, not to us; set control.socket"
+        )

@@ -1,0 +1,145 @@
+import contextlib
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from serstream.errors import ControlError, ModelError, NotRunningError
+from serstream.service.control import (
+    ControlServer,
+    ModelStatus,
+    Reply,
+    Request,
+    Status,
+    StatusRequest,
+    ask,
+    socket_path,
+)
+
+STATUS = Status(
+    pid=1,
+    started="2026-01-01T00:00:00.000Z",
+    uptime_s=1.0,
+    feed="tcp://127.0.0.1:5556",
+    streams=2,
+    model=ModelStatus(name="tiny@1", path="model.onnx", labels=("sad",), providers=("CPU",)),
+)
+
+
+def status(_request: Request) -> Reply:
+    return STATUS
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ControlServer]:
+    server = ControlServer(tmp_path / "run" / "control")
+    yield server
+    server.close()
+
+
+def exchange(server: ControlServer, frames: list[bytes]) -> object:
+    """What a client of any kind gets back for its frames."""
+    with zmq.Context() as context, context.socket(zmq.REQ) as client:
+        client.linger = 0
+        client.connect(f"ipc://{server.path}")
+        client.send_multipart(frames)
+        while not client.poll(1):
+            server.poll(status)
+        return msgspec.json.decode(client.recv())
+
+
+def test_a_request_of_another_process_is_answered(server: ControlServer) -> None:
+    code = (
+        "import sys; from pathlib import Path; from serstream.service.control import StatusRequest, ask;"
+        "print(ask(Path(sys.argv[1]), StatusRequest(), 30).model.name)"
+    )
+    client = subprocess.Popen([sys.executable, "-c", code, str(server.path)], stdout=subprocess.PIPE)
+    while client.poll() is None:
+        server.poll(status)
+    output, _ = client.communicate()
+    assert output == b"tiny@1\n"
+
+
+@pytest.mark.parametrize("frames", [[b""], [b"\xff\x00"], [b"[]"], [b'{"request":"format"}'], [b"a", b"b"]])
+def test_what_is_no_request_is_refused_and_counted(server: ControlServer, frames: list[bytes]) -> None:
+    reply = exchange(server, frames)
+    assert isinstance(reply, dict)
+    assert reply["reply"] == "refused"
+    assert "does not know this request" in reply["reason"]
+    assert server.malformed == 1
+    assert exchange(server, [b'{"request":"status"}']) == msgspec.json.decode(msgspec.json.encode(STATUS))
+
+
+def test_an_error_of_the_daemon_becomes_the_clients(server: ControlServer) -> None:
+    def refuse(_request: Request) -> Reply:
+        raise ModelError("model x@1: no such version")
+
+    over = threading.Event()
+
+    def serve() -> None:
+        while not over.is_set():
+            server.poll(refuse)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with pytest.raises(ControlError, match="model x@1: no such version"):
+            ask(server.path, StatusRequest())
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_daemon_that_hangs_does_not_hang_its_client(server: ControlServer) -> None:
+    with pytest.raises(ControlError, match=r"has not answered within 0\.01 s"):
+        ask(server.path, StatusRequest(), 0.01)
+
+
+def test_only_the_user_of_the_daemon_may_ask(server: ControlServer) -> None:
+    assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(server.path.parent.stat().st_mode) == 0o700
+
+
+def test_a_second_daemon_does_not_steal_the_socket(server: ControlServer) -> None:
+    with pytest.raises(ControlError, match="another serstream listens there"):
+        ControlServer(server.path)
+
+
+def test_the_socket_of_a_killed_daemon_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "control"
+    code = (
+        "import os, sys; from pathlib import Path; from serstream.service.control import ControlServer;"
+        "ControlServer(Path(sys.argv[1])); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert path.exists()
+    with pytest.raises(NotRunningError, match="no daemon listens"):
+        ask(path, StatusRequest())
+    with contextlib.closing(ControlServer(path)) as server:
+        assert exchange(server, [b'{"request":"status"}']) == msgspec.json.decode(msgspec.json.encode(STATUS))
+
+
+def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match="longer than 107 bytes"):
+        ControlServer(tmp_path / ("x" * 120))
+
+
+def test_the_socket_is_where_the_user_may_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    assert socket_path("") == Path("/run/user/1000/serstream/control")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert socket_path("").parts[-2:] == ("serstream-1000", "control")
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    assert socket_path("") == Path("/run/serstream/control")
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/serstream-2:/run/other")
+    assert socket_path("") == Path("/run/serstream-2/control")
+    assert socket_path("c.sock", Path("/etc/serstream")) == Path("/etc/serstream/c.sock")

@@ -40,9 +40,9 @@ def run_demo(console: Console | None = None) -> int:
     console = console or Console()
     samples, _ = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True)
     legs = [Leg(samples[:, i], free_port_pair(), i + 1, role) for i, role in enumerate(PARTIES)]
-    configuration = "\n".join(
-        f'[[rtp]]\nport = {leg.outgoing.port}\nrole = "{leg.role}"\ncall = "demo"' for leg in legs
-    )
+    sources = [f'[[rtp]]\nport = {leg.outgoing.port}\nrole = "{leg.role}"\ncall = "demo"' for leg in legs]
+    # The agent of the sample call is an actor: nobody's emotions at work are inferred.
+    configuration = "\n".join([*sources, "[privacy]", "analyse_agents = true"])
     with DaemonProcess(configuration) as daemon:
         stopped = threading.Event()
         sender = threading.Thread(target=send_in_real_time, args=([leg.outgoing for leg in legs], stopped))
@@ -90,10 +90,13 @@ def _print_summary(console: Console, legs: list[Leg]) -> None:
         latencies = leg.latencies_ms or [float("nan")]
         table.add_row(
             leg.role,
-            ", ".join(f"{u.start:.0f} s {EMOJI.get(u.emotion, UNKNOWN)} {u.emotion}" for u in leg.utterances),
+            "\n".join(
+                f"{u.start:4.1f} to {u.end:4.1f} s  {EMOJI.get(u.emotion, UNKNOWN)} {u.emotion} {u.confidence:.0%}"
+                for u in leg.utterances
+            ),
             str(leg.events),
             f"{leg.lost} of {len(leg.expected)}",
             f"{np.median(latencies):.0f} / {np.percentile(latencies, 99):.0f}",
         )
     console.print(table)
-    console.print("Latency: from sending the packet that completes a window to its event at this subscriber.")
+    console.print("Latency: from sending the packet that completes a window to its event here.")

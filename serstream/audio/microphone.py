@@ -49,17 +49,19 @@ class MicrophoneSource:
 
     def run(self, emit: Emit) -> None:
         """Record until `stop`."""
-        gone = False
+        gone = reopening = False
         while not self._stopped.is_set():
             try:
+                if reopening:
+                    refresh_devices()
                 self._record(find_input(self._settings.device), emit)
                 gone = False
             except SourceError as error:
                 if not gone:
                     log.warning("%s; trying again every %.1f s", error, RETRY_S)
                 gone = True
+            reopening = True
             self._stopped.wait(RETRY_S)
-            refresh_devices()
 
     def stop(self) -> None:
         """Ask `run` to return after the current block."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ from serstream.errors import SourceError
 
 BLOCK_S = 0.02
 """Seconds of sound per callback."""
+
+CLOSE_TIMEOUT_S = 1.0
+"""Seconds that closing a stream may take before it is left to itself."""
 
 _lock = threading.RLock()
 _open_streams: set[object] = set()
@@ -42,8 +45,7 @@ def input_devices() -> list[InputDevice]:
     Raises:
         SourceError: the PortAudio library is missing.
     """
-    sounddevice = _sounddevice()
-    with _lock:
+    with _portaudio() as sounddevice:
         host_apis = sounddevice.query_hostapis()
         default = sounddevice.default.device[0]
         return [
@@ -98,9 +100,8 @@ def open_input(
     Raises:
         SourceError: PortAudio cannot open it.
     """
-    sounddevice = _sounddevice()
-    with _lock:
-        try:
+    with ExitStack() as opened:
+        with _portaudio(f"microphone {device.name} at {device.sample_rate} Hz") as sounddevice:
             stream = sounddevice.InputStream(
                 device=device.index,
                 channels=1,
@@ -110,40 +111,55 @@ def open_input(
                 callback=callback,
                 finished_callback=finished,
             )
+            _open_streams.add(stream)
+            opened.callback(_close, stream)
             stream.start()
-        except sounddevice.PortAudioError as error:
-            raise SourceError(
-                f"microphone {device.name}: PortAudio cannot open it at {device.sample_rate} Hz: {error}; "
-                "see that it is plugged in and that no other program holds it"
-            ) from error
-        _open_streams.add(stream)
-    try:
         yield
-    finally:
-        with _lock:
-            _open_streams.discard(stream)
-            stream.close()
 
 
 def refresh_devices() -> None:
     """Look for devices anew.
 
     PortAudio's list is frozen when it starts, and starting it anew ends every open stream (python-sounddevice
-    issues 125 and 601). So while another microphone is being recorded, the old list stays.
+    issues 125 and 601). So while another microphone records, or one still closes, the old list stays.
+
+    Raises:
+        SourceError: PortAudio does not start any more; the next call tries again.
     """
-    sounddevice = _sounddevice()
-    with _lock:
-        if not _open_streams:
+    with _portaudio() as sounddevice:
+        if _open_streams:
+            return
+        if sounddevice._initialized:
             sounddevice._terminate()
-            sounddevice._initialize()
+        sounddevice._initialize()
 
 
-def _sounddevice() -> Any:
+def _close(stream: Any) -> None:
+    # Closing a stream whose sound server has died may never return (ALSA's pulse plugin), so a thread of its
+    # own does it. Until it is done the stream counts as open.
+    def close() -> None:
+        stream.close(ignore_errors=True)
+        _open_streams.discard(stream)
+
+    closing = threading.Thread(target=close, name="portaudio-close", daemon=True)
+    with _lock:
+        closing.start()
+        closing.join(CLOSE_TIMEOUT_S)
+
+
+@contextmanager
+def _portaudio(what: str = "microphone") -> Iterator[Any]:
+    """The library, for one thread at a time, its errors as SourceError."""
     try:
         # Not at the top: a server that takes only RTP needs no PortAudio.
         import sounddevice
     except OSError as error:
-        raise SourceError(
-            f"microphone: {error}; install it, on Debian: apt-get install libportaudio2"
-        ) from error
-    return sounddevice
+        raise SourceError(f"{what}: {error}; install it, on Debian: apt-get install libportaudio2") from error
+    with _lock:
+        try:
+            yield sounddevice
+        except sounddevice.PortAudioError as error:
+            raise SourceError(
+                f"{what}: PortAudio: {error}; see that it is plugged in, that the sound server runs and that "
+                "no other program holds it"
+            ) from error

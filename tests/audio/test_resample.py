@@ -1,4 +1,4 @@
-import itertools
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_pieces_equal_whole(rate: int, sizes: list[int]) -> None:
     samples = noise(sum(sizes))
     resampler = Resampler(rate, 16000)
     bounds = np.cumsum([0, *sizes])
-    pieces = [resampler.push(samples[a:b]) for a, b in itertools.pairwise(bounds)]
+    pieces = [resampler.push(samples[a:b]) for a, b in pairwise(bounds)]
     assert np.array_equal(np.concatenate([*pieces, resampler.flush()]), resample_whole(samples, rate))
 
 

@@ -1,4 +1,4 @@
-"""Run by test_microphone: a MicrophoneSource in a process of its own, its events as JSON lines on stdout.
+"""Run by test_pulseaudio: a MicrophoneSource in a process of its own, its events as JSON lines on stdout.
 
 Arguments: the [[microphone]] table as JSON, and the .npz that gets each stream's samples. Ends with stdin.
 """

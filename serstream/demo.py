@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from serstream.errors import SerstreamError
-from serstream.feed.messages import CallEnded
+from serstream.feed.messages import CallEnded, UtteranceEmotion
 from serstream.rehearsal import DaemonProcess, Leg, free_port_pair
 from serstream.rtp.sender import send_in_real_time
 from serstream.shipped import SAMPLE_CALL
@@ -90,13 +90,16 @@ def _print_summary(console: Console, legs: list[Leg]) -> None:
         latencies = leg.latencies_ms or [float("nan")]
         table.add_row(
             leg.role,
-            "\n".join(
-                f"{u.start:4.1f} to {u.end:4.1f} s  {EMOJI.get(u.emotion, UNKNOWN)} {u.emotion} {u.confidence:.0%}"
-                for u in leg.utterances
-            ),
+            "\n".join(map(_line, leg.utterances)),
             str(leg.events),
             f"{leg.lost} of {len(leg.expected)}",
             f"{np.median(latencies):.0f} / {np.percentile(latencies, 99):.0f}",
         )
     console.print(table)
     console.print("Latency: from sending the packet that completes a window to its event here.")
+
+
+def _line(utterance: UtteranceEmotion) -> str:
+    emoji = EMOJI.get(utterance.emotion, UNKNOWN)
+    span = f"{utterance.start:4.1f} to {utterance.end:4.1f} s"
+    return f"{span}  {emoji} {utterance.emotion} {utterance.confidence:.0%}"

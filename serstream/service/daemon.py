@@ -146,8 +146,9 @@ class Daemon:
         )
 
     def _listen(self, source: Source) -> None:
+        emit = self._intake.put_patiently if isinstance(source, FileSource) else self._intake.put
         try:
-            source.run(self._intake.put)
+            source.run(emit)
         except SourceError as error:
             log.error("%s", error)
         except Exception:  # a defect of ours: end in order, with a trace, instead of running on deaf

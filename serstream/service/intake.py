@@ -7,6 +7,9 @@ from collections import deque
 
 from serstream.types import AudioChunk, SourceEvent
 
+PATIENCE_S = 2.0
+"""Seconds of sound at which a file waits too: enough for full batches, too little to delay live streams."""
+
 
 class Intake:
     """Bounded by seconds of sound; when it is full, the oldest sound goes first.
@@ -19,7 +22,9 @@ class Intake:
         self._capacity_s = capacity_s
         self._events: deque[SourceEvent] = deque()
         self._held_s = 0.0
-        self._arrival = threading.Condition()
+        lock = threading.RLock()
+        self._arrival = threading.Condition(lock)
+        self._room = threading.Condition(lock)
         self.dropped_s = 0.0
         """Seconds of sound dropped so far because the pipeline was too slow."""
 
@@ -34,6 +39,12 @@ class Intake:
                 self._drop_oldest()
             self._arrival.notify()
 
+    def put_patiently(self, events: list[SourceEvent]) -> None:
+        """As `put`, but wait while much is waiting: for a file, which can wait and so loses nothing."""
+        with self._room:
+            self._room.wait_for(lambda: self._held_s < PATIENCE_S)
+        self.put(events)
+
     def take(self, timeout_s: float) -> list[SourceEvent]:
         """Everything that has arrived, in order; waits up to ``timeout_s`` for something."""
         with self._arrival:
@@ -42,6 +53,7 @@ class Intake:
             events = list(self._events)
             self._events.clear()
             self._held_s = 0.0
+            self._room.notify_all()
             return events
 
     def _drop_oldest(self) -> None:

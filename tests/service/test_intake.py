@@ -37,3 +37,21 @@ def test_a_waiting_take_returns_what_another_thread_puts() -> None:
     putter.start()
     assert intake.take(60) == [START]
     putter.join()
+
+
+def test_a_patient_source_waits_for_room_and_loses_nothing() -> None:
+    intake = Intake(capacity_s=3)
+    events = [*(chunk(second) for second in range(100)), StreamEnd("s", "eof")]
+
+    def put() -> None:
+        for event in events:
+            intake.put_patiently([event])
+
+    putter = threading.Thread(target=put)
+    putter.start()
+    taken: list[object] = []
+    while events[-1] not in taken:
+        taken += intake.take(60)
+    putter.join()
+    assert taken == events
+    assert intake.dropped_s == 0

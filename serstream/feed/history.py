@@ -36,8 +36,8 @@ class History:
         if len(self._order) > self.limit:
             self._drop_oldest()
 
-    def between(self, key: Key, first: int, last: int, limit: int) -> tuple[int, list[bytes]]:
-        """Messages ``first`` to ``last`` of a stream, as far as they are kept, at most ``limit`` of them.
+    def since(self, key: Key, first: int, limit: int) -> tuple[int, list[bytes]]:
+        """Messages of a stream from ``first`` on, as far as they are kept, at most ``limit`` of them.
 
         Returns:
             The sequence number of the first one found, and the messages.
@@ -47,7 +47,7 @@ class History:
             return first, []
         oldest = self._next[key] - len(kept)
         begin = max(first, oldest)
-        end = min(last + 1, self._next[key], begin + limit)
+        end = min(self._next[key], begin + limit)
         return begin, [kept[i - oldest] for i in range(begin, end)]
 
     def positions(self) -> Iterator[Position]:

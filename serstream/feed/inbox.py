@@ -28,6 +28,7 @@ from serstream.feed.messages import (
     is_known,
 )
 from serstream.feed.protocol import (
+    REPLY_LIMIT,
     Missed,
     MissedRequest,
     Reply,
@@ -56,8 +57,6 @@ ENDED_LIMIT = 100_000
 class _Repair:
     last: int
     """Sequence number of the last message known to exist."""
-    state: list[Message] = field(default_factory=list)
-    """What the snapshot says about an unknown stream, in case the history has forgotten its beginning."""
     joining: bool = False
     """The stream began before this inbox did: what the history has forgotten is no loss."""
     asked_at: float = 0.0
@@ -74,6 +73,16 @@ class _Call:
     held: list[Message] = field(default_factory=list)
     seen: dict[str, int] = field(default_factory=dict)
     """Per stream: the last sequence number in ``held``."""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """A stream is over."""
+
+    position: int
+    """Behind its last message."""
+    copies_until: float
+    """A first message until then is a copy that was on its way; later the name is used again."""
 
 
 class Inbox:
@@ -101,8 +110,8 @@ class Inbox:
         self._repair = repair
         self._interval_s = 1.0
         self._calls: dict[str, _Call] = {}
-        self._ended: dict[Key, int] = {}
-        """Position behind the last message of streams that are over, oldest first."""
+        self._ended: dict[Key, _End] = {}
+        """Streams that are over, oldest first."""
         self._feed = ""
         self._joined = False
         """Whether there was a snapshot of this feed: from then on every message is owed to the reader."""
@@ -110,7 +119,7 @@ class Inbox:
         self._asked_at: float | None = None
         """When the snapshot that is awaited was asked for."""
         self._asked = 0
-        """How often in vain."""
+        """How often in vain; after `ATTEMPTS` messages do not wait for it any more."""
         self._awaiting: list[Message] = []
         """What came before the snapshot."""
         self._n_held = 0
@@ -133,7 +142,7 @@ class Inbox:
             logger.debug("feed: message type of a newer minor version: %s", topic)
             return
         message = decode(body, format)
-        if self._asked_at is None:
+        if self._asked_at is None or self._asked > ATTEMPTS:
             self._take(message, now)
         else:
             self._awaiting.append(message)
@@ -153,21 +162,22 @@ class Inbox:
         except msgspec.MsgspecError as error:
             raise FeedError(f"reply {frames[1][:60]!r}: {error}") from error
         messages = [decode(body, format) for body in frames[2:]]
-        if isinstance(reply, Snapshot):
-            self._apply(reply, messages, now)
-        else:
+        if isinstance(reply, Missed):
             self._mend(reply, messages, now)
+        elif self._asked_at is not None:  # else it was asked for twice
+            self._apply(reply, messages, now)
 
     def poll(self, now: float) -> None:
         """Ask again for what was not answered in time, and in the end do without it."""
-        if self._asked_at is not None and now - self._asked_at > REPLY_TIMEOUT_S:
-            if self._asked >= ATTEMPTS and not self.is_stale(now):
-                logger.warning("feed: the snapshot endpoint does not answer; going on without what it knows")
-                self._stop_waiting(now)
-            else:
+        if self._asked_at is None:
+            if self.is_stale(now):
                 self._ask(now)
-        elif self._asked_at is None and self.is_stale(now):
+        elif now - self._asked_at > REPLY_TIMEOUT_S:
+            if self._asked == ATTEMPTS and not self.is_stale(now):
+                logger.warning("feed: the snapshot endpoint does not answer; going on without what it knows")
             self._ask(now)
+            if self._asked > ATTEMPTS:
+                self._release(now)
         for name, call in list(self._calls.items()):
             for stream, repair in list(call.repairs.items()):
                 if now - repair.asked_at > REPLY_TIMEOUT_S:
@@ -187,6 +197,7 @@ class Inbox:
             self._n_held = 0
             self._feed, self._joined = feed, False
             self._heartbeat = None
+            self._asked = 0
             self._ask(now)
         return format
 
@@ -206,26 +217,28 @@ class Inbox:
         for message in messages:
             if self._position(message.call, message.stream) is None:
                 new.setdefault((message.call, message.stream), []).append(message)
-        # A call's own messages last: its end must not overtake what is repaired of its streams.
-        for (name, stream), last in sorted(positions.items(), key=lambda item: item[0][1] == NONE):
+        known = set(self._calls)
+        for (name, stream), last in positions.items():
             state = new.get((name, stream), [])
-            if self._position(name, stream) is not None or (self._joined and not state):
+            if self._joined or name in known or (name, stream) in self._ended:
                 self._expect(name, stream, last, now)
-            elif self._repair and (self._joined or (self._history and state)):
-                self._start_repair(name, stream, _Repair(last, state, joining=not self._joined), now)
+            elif state and self._history and self._repair:
+                self._start_repair(name, stream, _Repair(last, joining=True), now)
             elif state:
                 self.events.extend(state)
                 self._call(name).next[stream] = last + 1
+                self._call(name).repairs.pop(stream, None)
             else:
-                self._remember_end(name, stream, last + 1)
+                self._remember_end(name, stream, _End(last + 1, now + REPLY_TIMEOUT_S))
         self._joined = True
         self._heartbeat = snapshot.next_heartbeat - 1
         for name, call in list(self._calls.items()):
             self._settle(name, call, now)
-        self._stop_waiting(now)
-
-    def _stop_waiting(self, now: float) -> None:
         self._asked_at, self._asked = None, 0
+        self._release(now)
+
+    def _release(self, now: float) -> None:
+        """Take what waited for the snapshot."""
         awaiting, self._awaiting = self._awaiting, []
         self._n_held -= len(awaiting)
         for message in awaiting:
@@ -233,6 +246,8 @@ class Inbox:
 
     def _take(self, message: Message, now: float) -> None:
         if not isinstance(message, Heartbeat):
+            if isinstance(message, CallEnded):
+                self._expect_ends(message, now)
             self._sort(message, now)
             return
         self._interval_s = message.interval_s
@@ -246,8 +261,9 @@ class Inbox:
 
     def _sort(self, message: Message, now: float) -> None:
         """Deliver a message whose turn it is; drop a copy; hold back one that comes too early."""
-        if message.sequence == 0:
-            self._ended.pop((message.call, message.stream), None)  # the name is used again
+        end = self._ended.get((message.call, message.stream))
+        if end and message.sequence == 0 and now >= end.copies_until:
+            del self._ended[message.call, message.stream]
         position = self._position(message.call, message.stream) or 0
         if message.sequence < position:
             return
@@ -257,6 +273,9 @@ class Inbox:
         if not call.repairs:
             self._deliver(message)
             return
+        self._hold(call, message, now)
+
+    def _hold(self, call: _Call, message: Message, now: float) -> None:
         call.held.append(message)
         call.seen[message.stream] = message.sequence
         self._count_held(1, now)
@@ -275,6 +294,15 @@ class Inbox:
         else:
             self._start_repair(name, stream, _Repair(last), now)
 
+    def _expect_ends(self, message: CallEnded, now: float) -> None:
+        """A call ends after its streams: one whose end is not here has lost it."""
+        call = self._call(message.call)
+        here = {held.stream for held in call.held if isinstance(held, StreamEnded)}
+        for stream in message.streams.keys() - here:
+            if (message.call, stream) not in self._ended:
+                position = max(self._position(message.call, stream) or 0, call.seen.get(stream, -1) + 1)
+                self._expect(message.call, stream, position, now)
+
     def _start_repair(self, name: str, stream: str, repair: _Repair, now: float) -> None:
         self._call(name).repairs[stream] = repair
         self._request(name, stream, repair, now)
@@ -285,38 +313,44 @@ class Inbox:
             return
         repair.attempts += 1
         repair.asked_at = now
-        self.requests.append(MissedRequest(name, stream, self._position(name, stream) or 0, repair.last))
+        self.requests.append(MissedRequest(name, stream, self._position(name, stream) or 0))
 
     def _mend(self, reply: Missed, messages: list[Message], now: float) -> None:
         call = self._calls.get(reply.call)
         repair = call.repairs.get(reply.stream) if call else None
         if call is None or repair is None:
             return  # given up meanwhile
-        if not messages:
-            self._give_up(reply.call, reply.stream, now)
-            return
         position = self._position(reply.call, reply.stream) or 0
         if reply.first > position and not repair.joining:
             self._lose(reply.call, reply.stream, position, reply.first - 1)
-        self.events.extend(message for message in repair.state if message.sequence < reply.first)
-        repair.state.clear()
         for message in messages:
-            if message.sequence >= position:
+            if message.sequence < position:
+                continue
+            self.repaired += 1
+            if isinstance(message, CallEnded) and len(call.repairs) > 1:
+                self._hold(call, message, now)  # a call ends after its streams
+            else:
                 self._deliver(message)
-        if messages[-1].sequence < repair.last:
+        behind = max([reply.first, *(message.sequence + 1 for message in messages)])
+        if behind <= position:
+            self._give_up(reply.call, reply.stream, now)
+        elif behind <= repair.last or len(messages) >= REPLY_LIMIT:
             repair.attempts = 0
             self._request(reply.call, reply.stream, repair, now)
-            return
-        call.repairs.pop(reply.stream, None)
-        self._settle(reply.call, call, now)
+        else:
+            del call.repairs[reply.stream]
+            if (reply.call, reply.stream) not in self._ended:
+                call.next[reply.stream] = max(call.next.get(reply.stream, 0), reply.first)
+            self._settle(reply.call, call, now)
 
     def _give_up(self, name: str, stream: str, now: float) -> None:
         call = self._calls[name]
         repair = call.repairs.pop(stream)
-        if not repair.joining:
-            self._lose(name, stream, self._position(name, stream) or 0, repair.last)
-        self.events.extend(repair.state)
-        call.next[stream] = repair.last + 1
+        position = self._position(name, stream) or 0
+        if position <= repair.last:
+            if not repair.joining:
+                self._lose(name, stream, position, repair.last)
+            call.next[stream] = repair.last + 1
         self._settle(name, call, now)
 
     def _settle(self, name: str, call: _Call, now: float) -> None:
@@ -340,17 +374,17 @@ class Inbox:
         for name, call in list(self._calls.items()):
             for stream in list(call.repairs):
                 self._give_up(name, stream, now)
-        self._stop_waiting(now)
+        self._release(now)
 
     def _deliver(self, message: Message) -> None:
         self.events.append(message)
         call = self._call(message.call)
         call.next[message.stream] = message.sequence + 1
         if isinstance(message, StreamEnded):
-            self._remember_end(message.call, message.stream, message.sequence + 1)
+            self._remember_end(message.call, message.stream, _End(message.sequence + 1, 0.0))
         elif isinstance(message, CallEnded):
             for stream, position in list(call.next.items()):
-                self._remember_end(message.call, stream, position)
+                self._remember_end(message.call, stream, _End(position, 0.0))
             if not call.repairs:
                 self._calls.pop(message.call, None)
 
@@ -366,11 +400,12 @@ class Inbox:
         known = self._calls.get(call)
         if known and stream in known.next:
             return known.next[stream]
-        return self._ended.get((call, stream))
+        end = self._ended.get((call, stream))
+        return end.position if end else None
 
-    def _remember_end(self, call: str, stream: str, position: int) -> None:
+    def _remember_end(self, call: str, stream: str, end: _End) -> None:
         if known := self._calls.get(call):
             known.next.pop(stream, None)
-        self._ended[call, stream] = position
+        self._ended[call, stream] = end
         if len(self._ended) > ENDED_LIMIT:
             del self._ended[next(iter(self._ended))]

@@ -34,7 +34,7 @@ class Memory:
         Returns:
             Its encoding.
         """
-        body = encode(message, self._format)
+        body = self._encode(message)
         key = (message.call, message.stream)
         self.state.update(message)
         self._history.add(key, message.sequence, body)
@@ -52,11 +52,18 @@ class Memory:
         """The head of the reply, and its messages."""
         if isinstance(request, MissedRequest):
             key = (request.call, request.stream)
-            first, bodies = self._history.between(key, request.first, request.last, REPLY_LIMIT)
-            return [msgspec.json.encode(Missed(*key, first)), *bodies]
+            first, bodies = self._history.since(key, request.first, REPLY_LIMIT)
+            known = self.state.about(*key) if first > request.first or not bodies else []
+            if known and not bodies:
+                first = known[-1].sequence + 1
+            state = (self._encode(message) for message in known if message.sequence < first)
+            return [msgspec.json.encode(Missed(*key, first)), *state, *bodies]
         snapshot = Snapshot(self._positions(request.calls), self._heartbeats)
         messages = self.state.messages(frozenset(request.calls))
-        return [msgspec.json.encode(snapshot), *(encode(message, self._format) for message in messages)]
+        return [msgspec.json.encode(snapshot), *map(self._encode, messages)]
+
+    def _encode(self, message: Message) -> bytes:
+        return encode(message, self._format)
 
     def _positions(self, calls: tuple[str, ...]) -> tuple[Position, ...]:
         """Of streams in the history, and of live ones that have been silent for longer than it goes back."""

@@ -18,7 +18,7 @@ from serstream.errors import FeedError
 from serstream.feed.messages import Format, Position
 
 REPLY_LIMIT = 1000
-"""Messages in one `Missed`; who wants more asks again."""
+"""Messages in one `Missed`; if there are so many, ask again for those behind them."""
 
 _CONTENT_TYPES: dict[Format, str] = {"json": "application/json", "msgpack": "application/msgpack"}
 
@@ -31,12 +31,11 @@ class SnapshotRequest(msgspec.Struct, frozen=True, tag_field="request", tag="sna
 
 
 class MissedRequest(msgspec.Struct, frozen=True, tag_field="request", tag="missed"):
-    """Asks for messages again."""
+    """Asks for a stream's messages again, from ``first`` on."""
 
     call: str
     stream: str
     first: int
-    last: int
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag_field="reply", tag="snapshot"):
@@ -49,12 +48,15 @@ class Snapshot(msgspec.Struct, frozen=True, tag_field="reply", tag="snapshot"):
 
 
 class Missed(msgspec.Struct, frozen=True, tag_field="reply", tag="missed"):
-    """Answers a `MissedRequest`; its messages follow, from ``first`` on, without holes."""
+    """Answers a `MissedRequest`. From ``first`` on its messages have no holes.
+
+    If the history has forgotten some of those asked for, ``first`` is behind them, and the messages begin
+    with earlier ones: the last word of each kind about the stream.
+    """
 
     call: str
     stream: str
     first: int
-    """Sequence number of the first message that follows; what is before it is forgotten."""
 
 
 Request: TypeAlias = SnapshotRequest | MissedRequest

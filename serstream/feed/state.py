@@ -91,11 +91,20 @@ class FeedState:
         for name, call in self.calls.items():
             if calls and name not in calls:
                 continue
-            if call.started:
-                found.append(call.started)
-            for stream in call.streams.values():
-                found.extend(sorted(stream.messages(), key=_sequence))
+            for stream in (NONE, *call.streams):
+                found.extend(self.about(name, stream))
         return found
+
+    def about(self, call: str, stream: str) -> list[Message]:
+        """Those that rebuild the state of one stream, in order."""
+        if call == NONE:
+            return [self.model] if self.model else []
+        known = self.calls.get(call)
+        if known is None:
+            return []
+        if stream == NONE:
+            return [known.started] if known.started else []
+        return sorted(known.streams[stream].messages(), key=_sequence) if stream in known.streams else []
 
     def positions(self) -> Iterator[Position]:
         """How far every stream has come, the calls' own messages included."""

@@ -2,7 +2,7 @@
 
 A real daemon process takes 20 G.711 RTP streams (the sample call's two parties, ten times, each shifted by
 some seconds) for a minute; the clock starts when the packet that completes a window leaves the sender and
-stops when its event is in a subscriber's hands. Also: seconds from the start of the process until a subscriber
+stops when its event is in a subscriber's hands. Also: seconds from the process's start until a subscriber
 hears it, and the daemon's peak resident memory. Prints one JSON object as its last line.
 """
 

@@ -1,0 +1,173 @@
+"""The service manager's side of the daemon: sd_notify(3), sd_listen_fds(3) and the file descriptor store.
+
+Without systemd (no ``NOTIFY_SOCKET``, no ``LISTEN_FDS``) everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import struct
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import TypeAlias
+
+log = logging.getLogger(__name__)
+
+LISTEN_FDS_START = 3
+"""First file descriptor that systemd passes (sd_listen_fds(3))."""
+
+Address: TypeAlias = tuple[str, int]
+"""Local IP address and port."""
+Bind: TypeAlias = Callable[[str, int], socket.socket]
+"""Opens a UDP socket at an address and port."""
+
+
+class Notifier:
+    """Tells systemd how the daemon is.
+
+    Args:
+        environment: ``NOTIFY_SOCKET`` and ``WATCHDOG_USEC`` are taken out of it, so that no child process
+            inherits them.
+    """
+
+    def __init__(self, environment: MutableMapping[str, str]):
+        self._address = re.sub("^@", "\0", environment.pop("NOTIFY_SOCKET", ""))
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if self._address else None
+        watchdog_s = int(environment.pop("WATCHDOG_USEC", "0")) / 1e6
+        self._ping_s = watchdog_s / 4
+        self._next_ping = 0.0
+        self._status = ""
+
+    def ready(self) -> None:
+        """Start-up or a reload is over."""
+        self._send("READY=1")
+
+    def reloading(self, now: float) -> None:
+        """A reload begins; `ready` ends it.
+
+        Args:
+            now: monotonic seconds.
+        """
+        self._send("RELOADING=1", f"MONOTONIC_USEC={round(now * 1e6)}")
+
+    def stopping(self) -> None:
+        """The shutdown begins."""
+        self._send("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """One line for ``systemctl status``; sent when it changes."""
+        if text != self._status:
+            self._status = text
+            self._send(f"STATUS={text}")
+
+    def progress(self, now: float) -> None:
+        """Feed the watchdog, if there is one; call it only when something has really advanced.
+
+        Args:
+            now: monotonic seconds.
+        """
+        if self._ping_s and now >= self._next_ping:
+            self._next_ping = now + self._ping_s
+            self._send("WATCHDOG=1")
+
+    def store(self, name: str, kept: socket.socket) -> None:
+        """Let systemd hold a socket, so that the next start of the service gets it with all it has queued."""
+        self._send("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", kept=kept)
+
+    def forget(self, name: str) -> None:
+        """Take a socket out of the store."""
+        self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
+
+    def _send(self, *assignments: str, kept: socket.socket | None = None) -> None:
+        if self._socket is None:
+            return
+        message = "\n".join(assignments).encode()
+        descriptors = (
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", kept.fileno()))] if kept else []
+        )
+        try:
+            # Not connected: systemd may start anew behind the same address (send_fds ignores its address).
+            self._socket.sendmsg([message], descriptors, 0, self._address)
+        except OSError as error:
+            log.warning("systemd: cannot notify it of %s: %s", assignments[0], error)
+
+
+class SocketShelf:
+    """The UDP sockets that outlive the process: systemd holds them and passes them to the next start.
+
+    They come from a socket unit, or from the store where `open` has put them.
+
+    Args:
+        notifier: through which new sockets are stored.
+        inherited: as `inherited_sockets` gives them.
+    """
+
+    def __init__(self, notifier: Notifier, inherited: Mapping[Address, tuple[str, socket.socket]]):
+        self._notifier = notifier
+        self._inherited = dict(inherited)
+        self._stored: dict[Address, str] = {}
+
+    def open(self, address: str, port: int, bind: Bind) -> socket.socket:
+        """The inherited socket of an address, or else a new one, which is stored.
+
+        Raises:
+            SourceError: as ``bind`` raises it.
+        """
+        if found := self._inherited.pop((address, port), None):
+            self._stored[address, port] = found[0]
+            log.info("systemd: took over the UDP socket %s:%d with what waits in it", address, port)
+            return found[1]
+        opened = bind(address, port)
+        name = f"udp-{re.sub('[^0-9a-f]', '-', address)}-{port}"
+        self._stored[address, port] = name
+        self._notifier.store(name, opened)
+        return opened
+
+    def release(self, address: str, port: int) -> None:
+        """The socket is no longer used: a later start shall not get it."""
+        if name := self._stored.pop((address, port), ""):
+            self._notifier.forget(name)
+
+    def close_unused(self) -> None:
+        """Let go of inherited sockets that nobody opened: their queues would fill for ever."""
+        for (address, port), (name, unused) in self._inherited.items():
+            log.warning(
+                "systemd: passed the UDP socket %s:%d, but no [[rtp]] uses it; make serstream.socket and "
+                "the configuration agree",
+                address,
+                port,
+            )
+            unused.close()
+            self._notifier.forget(name)
+        self._inherited.clear()
+
+
+def inherited_sockets(
+    environment: MutableMapping[str, str], pid: int
+) -> dict[Address, tuple[str, socket.socket]]:
+    """Name and socket of each UDP socket that systemd has passed, by address; the variables are taken out.
+
+    Args:
+        environment: with ``LISTEN_FDS``, ``LISTEN_FDNAMES`` and ``LISTEN_PID``.
+        pid: our own; sockets for another process are left alone.
+    """
+    n = int(environment.pop("LISTEN_FDS", "0"))
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    found: dict[Address, tuple[str, socket.socket]] = {}
+    if environment.pop("LISTEN_PID", "") != str(pid):
+        return found
+    for i in range(n):
+        descriptor = LISTEN_FDS_START + i
+        os.set_inheritable(descriptor, False)
+        passed = socket.socket(fileno=descriptor)
+        address: Address = passed.getsockname()[:2] if passed.type == socket.SOCK_DGRAM else ("", 0)
+        name = names[i] if i < len(names) else "unknown"
+        if passed.family not in (socket.AF_INET, socket.AF_INET6) or not address[1] or address in found:
+            log.warning("systemd: passed %s (%s), wanted one UDP socket per address", name, passed)
+            passed.close()
+            continue
+        passed.setblocking(False)
+        found[address] = (name, passed)
+    return found

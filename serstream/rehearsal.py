@@ -58,7 +58,7 @@ class Leg:
     ):
         self.role = role
         self.outgoing = OutgoingStream(HOST, port, ssrc, encode_mulaw(samples))
-        self.expected = _windows(samples / np.float32(32768), segmenter or SegmenterSettings())
+        self.expected = _windows((samples / 32768).astype(np.float32), segmenter or SegmenterSettings())
         self.received: set[Span] = set()
         self.events = 0
         self.latencies_ms: list[float] = []

@@ -28,8 +28,9 @@ def encode_mulaw(samples: NDArray[np.int16]) -> bytes:
     magnitude = np.minimum(np.abs(samples.astype(np.int32)), 32_635) + 132
     exponent = np.floor(np.log2(magnitude)).astype(np.int32) - 7
     mantissa = (magnitude >> (exponent + 3)) & 0x0F
-    code = ~(np.where(samples < 0, 0x80, 0) | (exponent << 4) | mantissa) & 0xFF
-    return code.astype(np.uint8).tobytes()
+    sign = np.where(samples < 0, 0x80, 0)
+    code: NDArray[np.uint8] = (~(sign | (exponent << 4) | mantissa) & 0xFF).astype(np.uint8)
+    return code.tobytes()
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ what each missed in the end, whether all end in the same state, and the daemon's
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -37,7 +38,7 @@ from serstream.feed.state import FeedState
 
 CALLS = 100
 """Going on at the same time."""
-SETTLE_S = 12.0
+SETTLE_S = 8.0
 """After the last message: time for repairs."""
 
 
@@ -71,6 +72,10 @@ def publish(endpoint: str, rate: float, seconds: float, high_water_mark: int, re
     worst = 0.0
     process = psutil.Process()
     rss = [process.memory_info().rss]
+    while publisher.counters.snapshots < 4:  # until all subscribers have joined
+        publisher.poll(time.monotonic(), time.time())
+        time.sleep(0.002)
+    result.send("began")
     began = time.monotonic()
     while (now := time.monotonic()) < began + seconds + SETTLE_S:
         due = int(min(now - began, seconds) * rate)
@@ -101,14 +106,14 @@ def publish(endpoint: str, rate: float, seconds: float, high_water_mark: int, re
     publisher.close()
 
 
-def listen(endpoint: str, until: float, result: Connection) -> None:
-    """Subscribe until a moment of the system's monotonic clock, and tell what came."""
+def listen(endpoint: str, result: Connection) -> None:
+    """Subscribe until told to stop, and tell what came."""
     state = FeedState()
     seen: dict[tuple[str, str], set[int]] = {}
     gaps = 0
     received = 0
     with subscribe(endpoint) as subscription:
-        while time.monotonic() < until:
+        while not result.poll():
             for event in subscription.receive(0.1):
                 if isinstance(event, Gap):
                     gaps += 1
@@ -123,18 +128,17 @@ def listen(endpoint: str, until: float, result: Connection) -> None:
     )
 
 
-def join_often(endpoint: str, until: float, result: Connection) -> None:
-    """Join every second; the last time stay to the end."""
+def join_often(endpoint: str, seconds: float, result: Connection) -> None:
+    """Join every second; the last time stay until told to stop."""
     joins = 0
-    while time.monotonic() < until - SETTLE_S:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
         joins += 1
         with subscribe(endpoint) as subscription:
             stay_until = time.monotonic() + 1.0
             while time.monotonic() < stay_until:
                 subscription.receive(0.1)
-    pipe, own = multiprocessing.Pipe()
-    listen(endpoint, until, own)
-    result.send(pipe.recv() | {"joins": joins})
+    listen(endpoint, result)
 
 
 class Proxy:
@@ -151,8 +155,9 @@ class Proxy:
         """Close all connections and refuse new ones, or allow them again."""
         self._cut = cut
         while cut and self._sockets:
-            with_peer = self._sockets.pop()
-            with_peer.close()
+            # Not close: another thread is reading from it.
+            with contextlib.suppress(OSError):
+                self._sockets.pop().shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         while True:
@@ -160,24 +165,23 @@ class Proxy:
             if self._cut:
                 client.close()
                 continue
-            server = socket.create_connection(("127.0.0.1", self._to))
+            try:
+                server = socket.create_connection(("127.0.0.1", self._to))
+            except ConnectionRefusedError:
+                client.close()
+                continue
             self._sockets += [client, server]
             for source, sink in ((client, server), (server, client)):
                 threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
 
     @staticmethod
     def _forward(source: socket.socket, sink: socket.socket) -> None:
-        try:
+        with contextlib.suppress(OSError):
             while block := source.recv(65536):
                 sink.sendall(block)
-        except OSError:
-            pass  # cut
-        finally:
             for end in (source, sink):
-                try:
+                with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass  # closed already
 
 
 def free_ports() -> int:
@@ -204,7 +208,6 @@ def main() -> None:
     port, behind = free_ports(), free_ports()
     endpoint = f"tcp://127.0.0.1:{port}"
     proxies = [Proxy(behind + i, port + i) for i in (0, 1)]
-    until = time.monotonic() + arguments.seconds + SETTLE_S
     pipes: dict[str, Connection] = {}
     processes: dict[str, multiprocessing.process.BaseProcess] = {}
 
@@ -214,10 +217,11 @@ def main() -> None:
         processes[name].start()
 
     for name in ("healthy", "stopped", "cut"):
-        start(name, listen, f"tcp://127.0.0.1:{behind}" if name == "cut" else endpoint, until)
-    start("joining", join_often, endpoint, until)
+        start(name, listen, f"tcp://127.0.0.1:{behind}" if name == "cut" else endpoint)
+    start("joining", join_often, endpoint, arguments.seconds)
     start("daemon", publish, endpoint, arguments.rate, arguments.seconds, arguments.high_water_mark)
-    time.sleep(1.5)
+    pipes["daemon"].recv()
+    began = time.monotonic()
     stopped = processes["stopped"].pid
     assert stopped is not None
     os.kill(stopped, signal.SIGSTOP)
@@ -227,8 +231,11 @@ def main() -> None:
     time.sleep(arguments.seconds / 3)
     for proxy in proxies:
         proxy.cut(False)
-    time.sleep(max(0.0, until - SETTLE_S - time.monotonic()))
+    time.sleep(max(0.0, began + arguments.seconds - time.monotonic()))
     os.kill(stopped, signal.SIGCONT)
+    time.sleep(SETTLE_S - 1)
+    for name in ("healthy", "stopped", "cut", "joining"):
+        pipes[name].send("stop")
     results = {name: pipe.recv() for name, pipe in pipes.items()}
     for process in processes.values():
         process.join()

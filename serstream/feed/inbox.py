@@ -226,8 +226,10 @@ class Inbox:
                 self._start_repair(name, stream, _Repair(last, joining=True), now)
             elif state:
                 self.events.extend(state)
-                self._call(name).next[stream] = last + 1
-                self._call(name).repairs.pop(stream, None)
+                if isinstance(state[-1], StreamEnded):
+                    self._remember_end(name, stream, _End(last + 1, now + REPLY_TIMEOUT_S))
+                else:
+                    self._call(name).next[stream] = last + 1
             else:
                 self._remember_end(name, stream, _End(last + 1, now + REPLY_TIMEOUT_S))
         self._joined = True

@@ -384,3 +384,5 @@ def test_whatever_is_lost_a_subscriber_ends_in_the_daemons_state(
             continue
         assert event.sequence > last.get(key, -1), "in order, no copies"
         last[key] = event.sequence
+    if history == 10_000:
+        assert not any(isinstance(event, Gap) for event in feed.received), "nothing is lost for good"

@@ -7,9 +7,11 @@ or in a test, however its events are grouped.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
+from serstream.admission import admit
 from serstream.config import Settings
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.tracker import Tracker
@@ -36,8 +38,11 @@ class Pipeline:
     def __init__(self, settings: Settings, model: EmotionModel):
         self.model = model
         """May be exchanged between two calls of `feed`; each window names the model that scored it."""
-        self._settings = settings
+        self.settings = settings
+        """May be exchanged likewise: ``[quality]`` holds at once, the rest for streams that begin later."""
         self._streams: dict[str, _Stream] = {}
+        self._shed: Counter[str] = Counter()
+        """Windows that each live stream has lost to overload."""
         self._calls: dict[str, _Call] = {}
 
     @property
@@ -51,10 +56,14 @@ class Pipeline:
         All windows that the events complete are scored in one batch. Events of a stream that was never
         announced are ignored.
         """
-        steps: list[_Step] = []
+        return self.tell(self.segment(events))
+
+    def segment(self, events: Iterable[SourceEvent]) -> list[Step]:
+        """The first half of `feed`: cut sound into windows."""
+        steps: list[Step] = []
         for event in events:
             if isinstance(event, StreamStart):
-                self._streams[event.stream] = _Stream(event, self._settings, self.model.metadata.reference)
+                self._streams[event.stream] = _Stream(event, self.settings, self.model.metadata.reference)
                 steps.append((self._streams[event.stream], event))
                 continue
             stream = self._streams.get(event.stream)
@@ -66,10 +75,16 @@ class Pipeline:
                 steps += [(stream, segment) for segment in stream.sound.flush()]
                 steps.append((stream, event))
                 del self._streams[event.stream]
-        return self._tell(steps)
+        return steps
 
-    def _tell(self, steps: list[_Step]) -> list[Message]:
-        verdicts = self._judge(steps)
+    def tell(self, steps: list[Step], limit: int | None = None) -> list[Message]:
+        """The second half of `feed`: score the windows and return what there is to tell.
+
+        Args:
+            steps: what `segment` has returned.
+            limit: windows that there is time to score; what exceeds it is published as unscored. None: all.
+        """
+        verdicts = self._judge(steps, limit)
         messages: list[Message] = []
         for stream, step in steps:
             if isinstance(step, StreamStart):
@@ -80,7 +95,7 @@ class Pipeline:
                 messages += stream.tell(step, verdicts.get(id(step)))
         return messages
 
-    def _judge(self, steps: list[_Step]) -> dict[int, Scores | UnscoredReason]:
+    def _judge(self, steps: list[Step], limit: int | None) -> dict[int, Scores | UnscoredReason]:
         """By identity of the window: its scores, or why it has none."""
         verdicts: dict[int, Scores | UnscoredReason] = {}
         scorable = []
@@ -89,10 +104,15 @@ class Pipeline:
                 continue
             if not stream.analysed:
                 verdicts[id(window)] = "role"
-            elif fault := quality_fault(window, self._settings.quality):
+            elif fault := quality_fault(window, self.settings.quality):
                 verdicts[id(window)] = fault
             else:
                 scorable.append(window)
+        if limit is not None and len(scorable) > limit:
+            scorable, shed = admit(scorable, limit, self._shed)
+            for window in shed:
+                verdicts[id(window)] = "overload"
+            self._shed.update(window.stream for window in shed)
         return verdicts | dict(zip(map(id, scorable), self.model.score(scorable), strict=True))
 
     def _start(self, stream: _Stream) -> list[Message]:
@@ -108,6 +128,7 @@ class Pipeline:
     def _end(self, stream: _Stream, end: StreamEnd) -> list[Message]:
         info = stream.tracker.info
         heard = stream.sound
+        self._shed.pop(info.stream, None)
         self.model.forget(info.stream)
         messages: list[Message] = [stream.tracker.ended(end.reason, heard.position, heard.speech, heard.lost)]
         call = self._calls[info.call]
@@ -137,7 +158,7 @@ class _Stream:
         return [self.tracker.unscored(segment, verdict)]
 
 
-_Step: TypeAlias = tuple[_Stream, StreamStart | Segment | StreamEnd]
+Step: TypeAlias = tuple[_Stream, StreamStart | Segment | StreamEnd]
 
 
 class _Call:

@@ -13,7 +13,7 @@ import soundfile
 
 from serstream.config import ModelSettings, Settings
 from serstream.emotion.features import mfcc
-from serstream.emotion.model import load_model
+from serstream.emotion.loading import load_model
 from serstream.feed.messages import WindowEmotion, encode
 from serstream.replay import replay
 from serstream.shipped import SAMPLE_CALL

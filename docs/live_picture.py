@@ -7,7 +7,7 @@ import soundfile
 from rich.console import Console
 
 from serstream.config import AlertSettings, PrivacySettings, Settings
-from serstream.emotion.model import load_model
+from serstream.emotion.loading import load_model
 from serstream.replay import replay
 from serstream.shipped import SAMPLE_CALL
 from serstream.types import AudioChunk, Role, SourceEvent, StreamStart

@@ -48,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _replay(arguments: argparse.Namespace) -> int:
     from serstream.audio.file import file_events
-    from serstream.emotion.model import load_model
+    from serstream.emotion.loading import load_model
     from serstream.feed.messages import encode
     from serstream.replay import replay
 
@@ -90,7 +90,7 @@ def _devices(_arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from serstream.emotion.model import load_model
+    from serstream.emotion.loading import load_model
 
     settings = config.load(arguments.config, _overrides(arguments))
     model = load_model(settings.model, arguments.config.parent)

@@ -150,8 +150,12 @@ class QualitySettings(_Settings, frozen=True):
 class ModelSettings(_Settings, frozen=True):
     """``[model]``: what scores the windows."""
 
+    repository: str = ""
+    """Folder of published models, relative to the configuration file; empty: those that ship."""
     path: str = ""
-    """A model.onnx, relative to the configuration file; empty: the model that ships with serstream."""
+    """One model.onnx instead of a repository, relative to the configuration file."""
+    auto_activate: bool = False
+    """Activate a newer version of the active model as soon as it is published."""
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes CUDA when a session can really use it, else the CPU."""

@@ -129,6 +129,10 @@ class Baselines:
         )
         return normalise(features, levels, heard, self._spec)
 
+    def copy(self, other: Baselines) -> None:
+        """Begin with what another model with the same features has heard."""
+        self._sums = {stream: sums.copy() for stream, sums in other._sums.items()}
+
     def forget(self, stream: str) -> None:
         """The stream is over."""
         self._sums.pop(stream, None)

@@ -11,14 +11,16 @@ from msgspec import Meta
 from serstream.emotion.features import FeatureSpec
 from serstream.errors import ModelError
 
+Label = Annotated[str, Meta(pattern="^[a-z][a-z-]{0,31}$")]
+
 
 class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """One ``metadata_props`` entry per field, each value JSON; unknown entries are ignored."""
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,63}$")]
     version: Annotated[int, Meta(ge=1)]
-    labels: tuple[str, ...]
-    """Order of the model's outputs."""
+    labels: Annotated[tuple[Label, ...], Meta(min_length=2, max_length=32)]
+    """Order of the model's outputs; no label twice."""
     feature_spec: FeatureSpec
     temperature: Annotated[float, Meta(gt=0)]
     """Logits are divided by it before the softmax (Guo et al. 2017)."""
@@ -33,6 +35,10 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
     """Measured on held-out speakers."""
     recipe_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels are {', '.join(self.labels)}, wanted each only once")
 
     @property
     def reference(self) -> str:

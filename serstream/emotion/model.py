@@ -2,88 +2,56 @@
 
 from __future__ import annotations
 
-import ctypes
-import logging
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from serstream.config import ModelSettings
 from serstream.emotion.baseline import Baselines
 from serstream.emotion.features import levels_dbfs, mfcc, pad
 from serstream.emotion.metadata import ModelMetadata
+from serstream.emotion.session import Session
 from serstream.errors import ModelError
-from serstream.shipped import default_model
 from serstream.types import SAMPLE_RATE, Samples, Scores, SpeechWindow
 
-log = logging.getLogger(__name__)
+ON_CPU = ModelSettings(device="cpu")
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
-MAX_BATCH = 32
-"""Windows per ONNX Runtime call; more gains nothing on a CPU and delays the first."""
-
-
-def load_model(settings: ModelSettings, base: Path = Path()) -> EmotionModel:
-    """The model that the configuration asks for, on the device it asks for.
-
-    Args:
-        settings: ``[model]``.
-        base: folder that a relative ``path`` starts from.
-
-    Raises:
-        ModelError: it cannot be loaded, or not on a GPU although ``require_gpu`` is set.
-    """
-    path = base / settings.path if settings.path else default_model()
-    use_cuda = settings.device == "cuda" or (settings.device == "auto" and _has_cuda_driver())
-    if use_cuda:
-        ort.preload_dlls()
-    model = EmotionModel(path, providers=[CUDA, CPU] if use_cuda else [CPU], threads=settings.threads)
-    # A session falls back to the CPU in silence: only what it says it uses counts.
-    if CUDA not in model.providers:
-        if settings.require_gpu:
-            raise ModelError(
-                f"model {path}: runs on {model.providers[0]}, but require_gpu wants {CUDA}; "
-                "install a CUDA driver and 'serstream[cuda]', or set require_gpu = false"
-            )
-        if use_cuda:
-            log.warning("CUDA was asked for, but the model runs on %s", model.providers[0])
-    return model
+MAX_BYTES = 64 * 2**20
+"""No small speech model is larger; what claims to be is refused before it is read."""
 
 
 class EmotionModel:
     """Scores speech windows: ``features`` (batch, n_coeffs, n_frames) to ``logits`` (batch, n_labels).
 
+    Args:
+        path: a model.onnx; it is read once.
+        settings: ``[model]``: device, threads and ``require_gpu``.
+
     Raises:
-        ModelError: the file is missing, is not ONNX, lacks metadata, or contradicts its metadata.
+        ModelError: the file is missing, is not ONNX, lacks metadata, contradicts its metadata, or cannot run
+            on the device.
     """
 
-    def __init__(self, path: Path, *, providers: Sequence[str] = (CPU,), threads: int = 1):
+    def __init__(self, path: Path, settings: ModelSettings = ON_CPU):
         self.path = path
-        if not path.is_file():
-            raise ModelError(f"model {path}: no such file; give the path of a model.onnx")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=list(providers))
-        except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
-            raise ModelError(f"model {path}: ONNX Runtime cannot load it: {error}") from error
-        self.metadata = ModelMetadata.from_props(self._session.get_modelmeta().custom_metadata_map, str(path))
+        content = read_model_file(path)
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        self._session = Session(content, str(path), settings)
+        self.metadata = ModelMetadata.from_props(self._session.properties, str(path))
         self._check_signature()
-        baseline = self.metadata.feature_spec.baseline
-        self._baselines = None if baseline is None else Baselines(baseline)
-        self.score_samples(np.zeros((1, self.metadata.feature_spec.n_samples), np.float32))
+        spec = self.metadata.feature_spec
+        self._baselines = None if spec.baseline is None else Baselines(spec.baseline)
+        self._session.warm_up(spec.n_coeffs, spec.n_frames)
+        self._check_finite()
 
     @property
     def providers(self) -> list[str]:
         """Execution providers the session really uses, best first."""
-        return list(self._session.get_providers())
+        return self._session.providers
 
     def score(self, windows: Sequence[SpeechWindow]) -> list[Scores]:
         """Scores of each window, in order. Windows longer than the model's are cut at their start.
@@ -115,14 +83,16 @@ class EmotionModel:
         """
         return self._probabilities(mfcc(samples, self.metadata.feature_spec))
 
-    def _probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits = np.concatenate(
-            [
-                self._session.run(["logits"], {"features": features[i : i + MAX_BATCH]})[0]
-                for i in range(0, len(features), MAX_BATCH)
-            ]
+    def continue_from(self, previous: EmotionModel) -> None:
+        """Take over what ``previous`` has heard of the living streams, if its features are the same."""
+        own, other = (
+            msgspec.structs.replace(model.metadata.feature_spec, baseline=None) for model in (self, previous)
         )
-        scaled = logits / self.metadata.temperature
+        if self._baselines is not None and previous._baselines is not None and own == other:
+            self._baselines.copy(previous._baselines)
+
+    def _probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        scaled = self._session.run(features) / np.float32(self.metadata.temperature)
         exponent = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         probabilities: NDArray[np.float32] = exponent / exponent.sum(axis=1, keepdims=True)
         return probabilities
@@ -133,25 +103,52 @@ class EmotionModel:
             raise ModelError(
                 f"model {self.path}: feature spec wants {spec.sample_rate} Hz, serstream has {SAMPLE_RATE} Hz"
             )
-        inputs = {node.name: node.shape for node in self._session.get_inputs()}
-        outputs = {node.name: node.shape for node in self._session.get_outputs()}
-        wanted_input, wanted_output = [spec.n_coeffs, spec.n_frames], [len(labels)]
-        if list(inputs) != ["features"] or inputs["features"][1:] != wanted_input:
+        if not _fits(self._session.inputs, "features", [spec.n_coeffs, spec.n_frames]):
             raise ModelError(
-                f"model {self.path}: inputs are {inputs}, its feature spec wants 'features' of shape "
-                f"(batch, {spec.n_coeffs}, {spec.n_frames})"
+                f"model {self.path}: inputs are {self._session.inputs}, its feature spec wants 'features', "
+                f"tensor(float) of shape (batch, {spec.n_coeffs}, {spec.n_frames}) with any batch"
             )
-        if list(outputs) != ["logits"] or outputs["logits"][1:] != wanted_output:
+        if not _fits(self._session.outputs, "logits", [len(labels)]):
             raise ModelError(
-                f"model {self.path}: outputs are {outputs}, its {len(labels)} labels ({', '.join(labels)}) "
-                f"want 'logits' of shape (batch, {len(labels)})"
+                f"model {self.path}: outputs are {self._session.outputs}, its {len(labels)} labels "
+                f"({', '.join(labels)}) want 'logits', tensor(float) of shape (batch, {len(labels)})"
             )
 
+    def _check_finite(self) -> None:
+        """On the extremes that a line can bring."""
+        n_samples = self.metadata.feature_spec.n_samples
+        noise = np.random.default_rng(0).uniform(-1, 1, n_samples)
+        sounds = {"silence": np.zeros(n_samples), "noise": noise, "full scale": np.sign(noise)}
+        scores = self.score_samples(np.stack(list(sounds.values())).astype(np.float32))
+        for sound, row in zip(sounds, scores, strict=True):
+            if not np.isfinite(row).all():
+                raise ModelError(
+                    f"model {self.path}: scores of {sound} are {row.tolist()}, wanted finite numbers"
+                )
 
-def _has_cuda_driver() -> bool:
-    """Whether there is a CUDA driver; trying the CUDA provider without one costs memory and noise."""
+
+def _fits(nodes: list[tuple[str, str, list[int | str]]], name: str, shape: list[int]) -> bool:
+    """Whether there is one float tensor of that name and shape behind a batch axis of any size."""
+    return (
+        len(nodes) == 1
+        and nodes[0][:2] == (name, "tensor(float)")
+        and nodes[0][2][1:] == shape
+        and not isinstance(nodes[0][2][0], int)
+    )
+
+
+def read_model_file(path: Path) -> bytes:
+    """Content of a model file.
+
+    Raises:
+        ModelError: it is no file, too large, or may not be read.
+    """
+    if not path.is_file():
+        raise ModelError(f"model {path}: no such file; give the path of a model.onnx")
     try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
+        size = path.stat().st_size
+        if not 0 < size <= MAX_BYTES:
+            raise ModelError(f"model {path}: has {size} bytes, wanted 1 to {MAX_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"model {path}: cannot read it: {error.strerror}") from error

@@ -17,7 +17,7 @@ from types import FrameType
 
 from serstream.audio.file import FileSource
 from serstream.config import Settings
-from serstream.emotion.model import load_model
+from serstream.emotion.loading import load_model
 from serstream.errors import ConfigError, SourceError
 from serstream.feed.messages import NONE, ModelChanged, rfc3339
 from serstream.feed.publisher import Publisher

@@ -8,8 +8,9 @@ from tiny_model import LABELS, SPEC, write_model
 
 from serstream.config import ModelSettings
 from serstream.emotion.features import FeatureSpec
+from serstream.emotion.loading import load_model
 from serstream.emotion.metadata import ModelMetadata
-from serstream.emotion.model import EmotionModel, load_model
+from serstream.emotion.model import EmotionModel
 from serstream.errors import ModelError
 from serstream.types import Quality, SpeechWindow
 
@@ -64,10 +65,16 @@ def test_a_hotter_model_is_less_sure(tmp_path: Path) -> None:
         ({}, "no metadata entry name, version, labels, feature_spec, temperature, licence"),
         (good_props() | {"labels": "angry"}, "metadata entry labels is 'angry', wanted JSON"),
         (good_props() | {"labels": '"angry"'}, "Expected `array`, got `str` - at `$.labels`"),
-        (good_props() | {"labels": '["angry", "sad"]'}, "its 2 labels (angry, sad) want 'logits' of shape"),
+        (
+            good_props() | {"labels": '["angry", "sad"]'},
+            "its 2 labels (angry, sad) want 'logits', tensor(float) of shape (batch, 2)",
+        ),
         (good_props() | {"temperature": "0"}, "Expected `float` > 0.0 - at `$.temperature`"),
         (good_props() | {"feature_spec": '{"n_mfc": 40}'}, "unknown field `n_mfc`"),
-        (good_props() | {"feature_spec": '{"n_mfcc": 13}'}, "wants 'features' of shape (batch, 13, 197)"),
+        (
+            good_props() | {"feature_spec": '{"n_mfcc": 13}'},
+            "wants 'features', tensor(float) of shape (batch, 13, 197)",
+        ),
         (good_props() | {"feature_spec": '{"f_max": 9000}'}, "f_min < f_max <= sample_rate / 2"),
         (good_props() | {"feature_spec": '{"sample_rate": 8000, "f_max": 4000}'}, "wants 8000 Hz"),
     ],
@@ -84,7 +91,9 @@ def test_a_model_that_contradicts_itself_is_refused(
 
 def test_labels_and_output_size_must_agree(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.onnx", n_outputs=7)
-    with pytest.raises(ModelError, match=r"its 6 labels .* want 'logits' of shape \(batch, 6\)"):
+    with pytest.raises(
+        ModelError, match=r"its 6 labels .* want 'logits', tensor\(float\) of shape \(batch, 6\)"
+    ):
         EmotionModel(path)
 
 

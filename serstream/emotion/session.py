@@ -1,0 +1,147 @@
+"""One ONNX Runtime session on the device that was asked for, or on the CPU when that fails."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from functools import lru_cache
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from serstream.config import ModelSettings
+from serstream.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+"""Batches that run on CUDA, where every new shape costs a search for its kernels; a CPU takes any size up to
+the last. More gains nothing on a CPU and delays the first."""
+
+
+class Session:
+    """Runs ``features`` (batch, n_coeffs, n_frames) to ``logits`` (batch, n_labels).
+
+    A CUDA failure, when it is made or while it runs, is logged as an error and moves it to the CPU for good.
+
+    Args:
+        content: the model file.
+        where: its name, for errors.
+        settings: ``[model]``: device, threads and ``require_gpu``.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load the model, or not on a GPU although ``require_gpu`` is set.
+    """
+
+    def __init__(self, content: bytes, where: str, settings: ModelSettings):
+        self._content = content
+        self._where = where
+        self._settings = settings
+        use_cuda = settings.device == "cuda" or (settings.device == "auto" and _has_cuda_driver())
+        self._runtime = self._open([CUDA, CPU] if use_cuda else [CPU])
+        # A session falls back to the CPU in silence: only what it says it uses counts.
+        if use_cuda and CUDA not in self.providers:
+            self._complain("CUDA was asked for and cannot be used")
+        elif settings.require_gpu and CUDA not in self.providers:
+            raise ModelError(self._needs_gpu("there is no CUDA driver, or device is 'cpu'"))
+
+    @property
+    def providers(self) -> list[str]:
+        """Execution providers the session really uses, best first."""
+        return list(self._runtime.get_providers())
+
+    @property
+    def inputs(self) -> list[tuple[str, str, list[int | str]]]:
+        """Name, type and shape of every input; a size that may vary is a name."""
+        return [(node.name, node.type, list(node.shape)) for node in self._runtime.get_inputs()]
+
+    @property
+    def outputs(self) -> list[tuple[str, str, list[int | str]]]:
+        """As ``inputs``."""
+        return [(node.name, node.type, list(node.shape)) for node in self._runtime.get_outputs()]
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """The model file's ``metadata_props``."""
+        return dict(self._runtime.get_modelmeta().custom_metadata_map)
+
+    def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (n, n_labels) of features (n, n_coeffs, n_frames), n > 0.
+
+        Raises:
+            ModelError: the model fails, on the CPU or where ``require_gpu`` forbids to fall back to it.
+        """
+        step = BATCH_SIZES[-1]
+        return np.concatenate([self._run(features[i : i + step]) for i in range(0, len(features), step)])
+
+    def warm_up(self, n_coeffs: int, n_frames: int) -> None:
+        """Run every batch size once, so that no window pays for what the first run of a size sets up."""
+        for size in BATCH_SIZES:
+            self.run(np.zeros((size, n_coeffs, n_frames), np.float32))
+
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            if CUDA in self.providers:
+                return self._run_bound(batch)
+            logits: NDArray[np.float32] = self._runtime.run(["logits"], {"features": batch})[0]
+            return logits
+        except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
+            if CUDA not in self.providers:
+                raise ModelError(f"model {self._where}: ONNX Runtime cannot run it: {error}") from error
+            self._complain(str(error))
+            self._runtime = self._open([CPU])
+            return self._run(batch)
+
+    def _run_bound(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """With buffers on the device and one of the fixed sizes, the rest filled with zeros."""
+        size = next(size for size in BATCH_SIZES if size >= len(batch))
+        padded = np.zeros((size, *batch.shape[1:]), np.float32)
+        padded[: len(batch)] = batch
+        binding = self._runtime.io_binding()
+        binding.bind_cpu_input("features", padded)
+        binding.bind_output("logits", "cpu")
+        self._runtime.run_with_iobinding(binding)
+        logits: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0][: len(batch)]
+        return logits
+
+    def _open(self, providers: list[str]) -> ort.InferenceSession:
+        if CUDA in providers:
+            ort.preload_dlls()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._settings.threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4  # what it has to say comes back as an exception
+        try:
+            runtime = ort.InferenceSession(self._content, options, providers=providers)
+        except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
+            if CUDA in providers:
+                self._complain(str(error))
+                return self._open([CPU])
+            raise ModelError(f"model {self._where}: ONNX Runtime cannot load it: {error}") from error
+        runtime.disable_fallback()  # ours counts and says so
+        return runtime
+
+    def _complain(self, why: str) -> None:
+        if self._settings.require_gpu:
+            raise ModelError(self._needs_gpu(why))
+        log.error("model %s runs on the CPU from here on: %s", self._where, why)
+
+    def _needs_gpu(self, why: str) -> str:
+        return (
+            f"model {self._where}: runs on {CPU}, but require_gpu wants {CUDA}: {why}; "
+            "install a CUDA driver and 'serstream[cuda]', or set require_gpu = false"
+        )
+
+
+@lru_cache(maxsize=1)
+def _has_cuda_driver() -> bool:
+    """Whether there is a CUDA driver; trying the CUDA provider without one costs memory and noise."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True

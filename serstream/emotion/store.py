@@ -1,0 +1,274 @@
+"""The model repository: numbered versions that never change, and one pointer that says which is active.
+
+::
+
+    <root>/active.json                   the pointer
+    <root>/<name>/<version>/model.onnx   with labels, feature spec, temperature, ... inside
+                            golden.npz   clips and the scores they had when the model was published
+                            card.md
+                            SHA256SUMS   of the files above, as sha256sum(1) writes and checks them
+
+Whatever is written appears as a whole or not at all: made under another name, synced, renamed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from serstream.errors import ModelError
+
+MODEL_FILE = "model.onnx"
+SUMS_FILE = "SHA256SUMS"
+POINTER_FILE = "active.json"
+UNFINISHED = ".unfinished-"
+"""Begins the name of what is being written; nobody reads it, the next writer removes it."""
+
+_NAME = "[a-z0-9][a-z0-9-]{0,63}"
+
+
+class Reference(NamedTuple):
+    """One version of one model; written ``name@version``."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @staticmethod
+    def parse(text: str) -> Reference:
+        """Raises a ModelError unless the text is ``name@version``."""
+        match = re.fullmatch(rf"({_NAME})@([1-9][0-9]{{0,8}})", text)
+        if not match:
+            raise ModelError(f"model {text!r}: wanted NAME@VERSION, e.g. cnn-lstm@1")
+        return Reference(match[1], int(match[2]))
+
+
+_ReferenceText = Annotated[str, Meta(pattern=rf"^{_NAME}@[1-9][0-9]{{0,8}}$")]
+
+
+class Pointer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What ``active.json`` says."""
+
+    active: _ReferenceText
+    previous: _ReferenceText | None = None
+    """Where 'serstream models rollback' goes."""
+    shadow: _ReferenceText | None = None
+    """Scores beside the active one and is only compared with it."""
+
+
+class ModelStore:
+    """A model repository on disk; holds no state of its own.
+
+    Args:
+        root: its folder.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def references(self) -> list[Reference]:
+        """Every published version, by name and number. Other files and folders are ignored."""
+        found = []
+        for folder in self.root.glob("*/*"):
+            try:
+                reference = Reference.parse(f"{folder.parent.name}@{folder.name}")
+            except ModelError:
+                continue
+            if (folder / MODEL_FILE).exists():
+                found.append(reference)
+        return sorted(found)
+
+    def resolve(self, text: str) -> Reference:
+        """``name@version``, or ``name`` for its newest version.
+
+        Raises:
+            ModelError: not a reference, or no such model.
+        """
+        if "@" in text:
+            return Reference.parse(text)
+        versions = [reference for reference in self.references() if reference.name == text]
+        if not versions:
+            raise ModelError(f"model {text!r}: not in {self.root}; {self._what_there_is()}")
+        return versions[-1]
+
+    def next_version(self, name: str) -> int:
+        """The number that the next version of a model gets."""
+        return max((r.version for r in self.references() if r.name == name), default=0) + 1
+
+    def file(self, reference: Reference) -> Path:
+        """The model.onnx of a version.
+
+        Raises:
+            ModelError: there is no such version, or it lies outside the repository.
+        """
+        path = self.root / reference.name / str(reference.version) / MODEL_FILE
+        if not path.parent.is_dir():
+            raise ModelError(f"model {reference}: not in {self.root}; {self._what_there_is()}")
+        if path.resolve() != (self.root.resolve() / path.relative_to(self.root)):
+            raise ModelError(
+                f"model {reference}: {path} leads to {path.resolve()}; a version is no link, copy it here"
+            )
+        return path
+
+    def pointer(self) -> Pointer:
+        """Which version is active.
+
+        Raises:
+            ModelError: no version was ever activated, or the file is broken.
+        """
+        path = self.root / POINTER_FILE
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Pointer)
+        except FileNotFoundError as error:
+            raise ModelError(
+                f"models {self.root}: no {POINTER_FILE}: no version is active; "
+                f"choose one with 'serstream models activate NAME@V'; {self._what_there_is()}"
+            ) from error
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ModelError(
+                f"models {path}: cannot read it: {error}; mend it with 'serstream models activate NAME@V'"
+            ) from error
+
+    def activate(self, reference: Reference) -> Pointer:
+        """Point at a version; what was active becomes the previous one."""
+        with self._writing():
+            before = self._pointer_or_none()
+            if before is None:
+                after = Pointer(active=str(reference))
+            elif before.active == str(reference):
+                after = before
+            else:
+                shadow = None if before.shadow == str(reference) else before.shadow
+                after = Pointer(active=str(reference), previous=before.active, shadow=shadow)
+            self._replace(POINTER_FILE, msgspec.json.encode(after) + b"\n")
+        return after
+
+    def set_shadow(self, reference: Reference | None) -> Pointer:
+        """Say which version is compared with the active one."""
+        with self._writing():
+            after = msgspec.structs.replace(self.pointer(), shadow=str(reference) if reference else None)
+            self._replace(POINTER_FILE, msgspec.json.encode(after) + b"\n")
+        return after
+
+    def publish(self, reference: Reference, files: Mapping[str, bytes]) -> Path:
+        """Add a version; it appears complete, under its number, or not at all. It does not become active.
+
+        Args:
+            reference: its name and a number that is still free.
+            files: content of ``model.onnx``, ``golden.npz`` and ``card.md``.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ModelError: the version exists, or the folder cannot be written.
+        """
+        folder = self.root / reference.name / str(reference.version)
+        if folder.exists():
+            raise ModelError(
+                f"model {reference}: {folder} exists and a version never changes; "
+                f"publish it as version {self.next_version(reference.name)}"
+            )
+        sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
+        with self._writing():
+            unfinished = self.root / f"{UNFINISHED}{reference}"
+            unfinished.mkdir()
+            for name, content in {**files, SUMS_FILE: sums.encode()}.items():
+                _write_synced(unfinished / name, content)
+            _sync(unfinished)
+            folder.parent.mkdir(exist_ok=True)
+            unfinished.rename(folder)
+            _sync(folder.parent)
+            _sync(self.root)
+        return folder
+
+    def _replace(self, name: str, content: bytes) -> None:
+        unfinished = self.root / f"{UNFINISHED}{name}"
+        _write_synced(unfinished, content)
+        unfinished.replace(self.root / name)
+        _sync(self.root)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One writer at a time; leftovers of one that was killed are removed first."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                for leftover in self.root.glob(f"{UNFINISHED}*"):
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+                yield
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise ModelError(
+                f"models {self.root}: cannot write: {error}; check permissions and free space"
+            ) from error
+
+    def _pointer_or_none(self) -> Pointer | None:
+        try:
+            return self.pointer()
+        except ModelError:
+            return None  # the first activation, or one that mends a broken pointer
+
+    def _what_there_is(self) -> str:
+        return f"there is {', '.join(map(str, self.references())) or 'no model yet'}"
+
+
+def check_sums(folder: Path) -> None:
+    """Compare the files of a version with its ``SHA256SUMS``.
+
+    Raises:
+        ModelError: the list or a file is missing, cannot be read, or has another content.
+    """
+    try:
+        text = (folder / SUMS_FILE).read_text(encoding="utf-8")
+        entries = {name: wanted for wanted, name in (line.split("  ", 1) for line in text.splitlines())}
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model {folder}: cannot read {SUMS_FILE}: {error}; "
+            "publish the model with 'serstream-train publish'"
+        ) from error
+    if MODEL_FILE not in entries:
+        raise ModelError(f"model {folder}: {SUMS_FILE} does not list {MODEL_FILE}; publish the model again")
+    for name, wanted in entries.items():
+        if "/" in name:
+            raise ModelError(f"model {folder}: {SUMS_FILE} lists {name!r}, wanted names of files beside it")
+        try:
+            seen = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise ModelError(f"model {folder}: cannot read {name}: {error.strerror}") from error
+        if seen != wanted:
+            raise ModelError(
+                f"model {folder}: {name} has SHA-256 {seen[:12]}..., {SUMS_FILE} wants {wanted[:12]}...; "
+                "it was damaged or changed after publishing: copy it again"
+            )
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make what was created or renamed in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

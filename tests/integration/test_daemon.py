@@ -30,9 +30,11 @@ def sample() -> NDArray[np.int16]:
     return samples
 
 
-def serstream(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+def serstream(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "serstream", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=os.environ | {"COLUMNS": "100"}
+    )
 
 
 def events_of_a_call(model: Path) -> tuple[list[Leg], list[object], str]:
@@ -177,6 +179,6 @@ def test_replay_of_a_wrong_role_list_names_both(tmp_path: Path) -> None:
 
 def test_every_command_explains_itself() -> None:
     for command in ("run", "replay", "listen", "live", "devices", "check", "demo"):
-        result = serstream(command, "--help", env=os.environ | {"COLUMNS": "100"})
+        result = serstream(command, "--help")
         assert result.returncode == 0
         assert f"serstream {command}" in result.stdout.split("examples:")[1]

@@ -82,9 +82,9 @@ def _watch(console: Console, daemon: DaemonProcess, legs: list[Leg], sender: thr
 def _print_summary(console: Console, legs: list[Leg]) -> None:
     table = Table(title="The call")
     table.add_column("party")
-    table.add_column("emotions over time", ratio=1)
+    table.add_column("emotions over time", no_wrap=True)
     table.add_column("events", justify="right")
-    table.add_column("windows lost", justify="right")
+    table.add_column("windows\nlost", justify="right")
     table.add_column("latency ms\nmedian / p99", justify="right")
     for leg in legs:
         latencies = leg.latencies_ms or [float("nan")]
@@ -101,5 +101,5 @@ def _print_summary(console: Console, legs: list[Leg]) -> None:
 
 def _line(utterance: UtteranceEmotion) -> str:
     emoji = EMOJI.get(utterance.emotion, UNKNOWN)
-    span = f"{utterance.start:4.1f} to {utterance.end:4.1f} s"
-    return f"{span}  {emoji} {utterance.emotion} {utterance.confidence:.0%}"
+    span = f"{utterance.start:2.0f}-{utterance.end:2.0f} s"
+    return f"{span} {emoji} {utterance.emotion} {utterance.confidence:.0%}"

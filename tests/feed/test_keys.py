@@ -61,7 +61,6 @@ def test_an_allowed_client_hears_the_feed(publisher: Publisher, endpoint: str, t
 def test_a_client_without_keys_gets_nothing_and_an_error(publisher: Publisher, endpoint: str) -> None:
     with subscribe(endpoint) as subscription, pytest.raises(FeedError, match="the daemon wants keys"):
         hears(publisher, subscription)
-    assert turn_until(publisher, lambda: publisher.counters.refused > 0)
 
 
 def test_a_bare_socket_without_keys_gets_not_one_frame(publisher: Publisher, endpoint: str) -> None:
@@ -70,6 +69,8 @@ def test_a_bare_socket_without_keys_gets_not_one_frame(publisher: Publisher, end
         bare.subscribe(b"")
         bare.connect(endpoint)
         assert not turn_until(publisher, lambda: bool(bare.poll(0)), timeout_s=0.5)
+        # It keeps trying. A client that leaves at once may be gone before the daemon sees what it wanted.
+        assert turn_until(publisher, lambda: publisher.counters.refused > 0)
 
 
 def test_a_client_with_wrong_keys_is_refused_and_logged_once(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import serstream
-from serstream import config
+from serstream import config, model_commands
 from serstream.errors import SerstreamError
 from serstream.overrides import Override, from_arguments, from_environment
 
@@ -229,4 +229,5 @@ def _parser() -> argparse.ArgumentParser:
         "Ends by itself within a minute with a summary; exit code 1 if a window was lost.",
         "  serstream demo",
     )
+    model_commands.add_parser(commands)
     return parser

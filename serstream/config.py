@@ -154,6 +154,8 @@ class ModelSettings(_Settings, frozen=True):
     """Folder of published models, relative to the configuration file; empty: those that ship."""
     path: str = ""
     """One model.onnx instead of a repository, relative to the configuration file."""
+    shadow_share: Share = 1.0
+    """Share of the streams that a shadow model hears too."""
     auto_activate: bool = False
     """Activate a newer version of the active model as soon as it is published."""
     threads: Annotated[int, Meta(ge=1, le=64)] = 1

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from serstream.admission import admit
 from serstream.config import Settings
-from serstream.emotion.model import EmotionModel
 from serstream.emotion.tracker import Tracker
 from serstream.feed.messages import NONE, CallEnded, CallStarted, Message, UnscoredReason, rfc3339
 from serstream.speech.quality import quality_fault
@@ -32,10 +31,24 @@ from serstream.types import (
 log = logging.getLogger(__name__)
 
 
+class Scorer(Protocol):
+    """A model, or what stands for one."""
+
+    @property
+    def reference(self) -> str:
+        """``name@version``."""
+
+    def score(self, windows: Sequence[SpeechWindow]) -> list[Scores]:
+        """Scores of each window, in order; the windows of one stream are in order."""
+
+    def forget(self, stream: str) -> None:
+        """The stream is over."""
+
+
 class Pipeline:
     """Segments the sound of all streams, scores their windows together and tracks each stream and call."""
 
-    def __init__(self, settings: Settings, model: EmotionModel):
+    def __init__(self, settings: Settings, model: Scorer):
         self.model = model
         """May be exchanged between two calls of `feed`; each window names the model that scored it."""
         self.settings = settings
@@ -63,7 +76,7 @@ class Pipeline:
         steps: list[Step] = []
         for event in events:
             if isinstance(event, StreamStart):
-                self._streams[event.stream] = _Stream(event, self.settings, self.model.metadata.reference)
+                self._streams[event.stream] = _Stream(event, self.settings, self.model.reference)
                 steps.append((self._streams[event.stream], event))
                 continue
             stream = self._streams.get(event.stream)

@@ -81,7 +81,7 @@ def inspect(path: Path) -> Inspected:
         check_sums(file.parent)
     _check_graph(file)
     model = load_version(file, ON_CPU) if published else EmotionModel(file)
-    return Inspected(model.metadata.reference, model.sha256)
+    return Inspected(model.reference, model.sha256)
 
 
 def _check_graph(file: Path) -> None:

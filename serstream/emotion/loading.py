@@ -64,9 +64,9 @@ def load_version(file: Path, settings: ModelSettings) -> EmotionModel:
     check_sums(file.parent)
     model = EmotionModel(file, settings)
     place = f"{file.parent.parent.name}@{file.parent.name}"
-    if model.metadata.reference != place:
+    if model.reference != place:
         raise ModelError(
-            f"model {file}: calls itself {model.metadata.reference}, its folder says {place}; "
+            f"model {file}: calls itself {model.reference}, its folder says {place}; "
             f"publish it instead of copying {MODEL_FILE}"
         )
     GoldenClips.read(file.with_name(FILE_NAME)).check(model)

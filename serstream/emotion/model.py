@@ -53,6 +53,11 @@ class EmotionModel:
         """Execution providers the session really uses, best first."""
         return self._session.providers
 
+    @property
+    def reference(self) -> str:
+        """``name@version``."""
+        return self.metadata.reference
+
     def score(self, windows: Sequence[SpeechWindow]) -> list[Scores]:
         """Scores of each window, in order. Windows longer than the model's are cut at their start.
 
@@ -67,7 +72,7 @@ class EmotionModel:
             streams = [window.stream for window in windows]
             features = self._baselines.normalise(streams, features, levels_dbfs(samples))
         return [
-            Scores(labels=self.metadata.labels, probabilities=row, model=self.metadata.reference)
+            Scores(labels=self.metadata.labels, probabilities=row, model=self.reference)
             for row in self._probabilities(features)
         ]
 

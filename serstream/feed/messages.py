@@ -169,6 +169,37 @@ class ModelChanged(FeedMessage, frozen=True, kw_only=True, tag="model_change"):
 
     previous: str
     """``name@version``; empty at start-up."""
+    labels: tuple[str, ...] = ()
+    """What it tells apart; another model may know more or fewer."""
+    providers: tuple[str, ...] = ()
+    """ONNX Runtime execution providers that its session really uses, best first."""
+
+
+class ModelRefused(FeedMessage, frozen=True, kw_only=True, tag="model_refused"):
+    """A model was to become active or shadow and must not; ``model`` goes on."""
+
+    candidate: str
+    """``name@version``."""
+    reason: str
+
+
+class ShadowReport(FeedMessage, frozen=True, kw_only=True, tag="shadow"):
+    """How a candidate compares with the active model on the same windows, since it began to shadow it."""
+
+    candidate: str
+    """``name@version``; none of its scores is in any other message."""
+    windows: Count
+    """Compared."""
+    skipped: Count
+    """Not compared because the candidate was too slow."""
+    agreement: Share
+    """Share of windows with the same winner."""
+    confidence_shift: Annotated[float, Meta(ge=-1, le=1)]
+    """Mean confidence of the candidate minus that of the active model."""
+    latency_ms: Annotated[float, Meta(ge=0)]
+    """Mean time that the candidate takes for a window."""
+    emotions: dict[str, Count]
+    """How often each label won with the candidate."""
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):
@@ -199,6 +230,8 @@ Message: TypeAlias = (
     | StreamEnded
     | CallEnded
     | ModelChanged
+    | ModelRefused
+    | ShadowReport
     | Heartbeat
 )
 

@@ -18,7 +18,9 @@ from serstream.feed.messages import (
     Heartbeat,
     Message,
     ModelChanged,
+    ModelRefused,
     Position,
+    ShadowReport,
     StreamEnded,
     StreamStarted,
     UtteranceEmotion,
@@ -63,6 +65,8 @@ class FeedState:
 
     calls: dict[str, CallState] = field(default_factory=dict)
     model: ModelChanged | None = None
+    sequence: int = -1
+    """Of the daemon's own last message."""
 
     def update(self, message: Message) -> None:
         """Apply one message; those of a stream in their order."""
@@ -71,6 +75,9 @@ class FeedState:
                 pass
             case ModelChanged():
                 self.model = message
+                self.sequence = message.sequence
+            case ModelRefused() | ShadowReport():
+                self.sequence = message.sequence
             case CallEnded():
                 self.calls.pop(message.call, None)
             case CallStarted():
@@ -108,8 +115,8 @@ class FeedState:
 
     def positions(self) -> Iterator[Position]:
         """How far every stream has come, the calls' own messages included."""
-        if self.model:
-            yield Position(NONE, NONE, self.model.sequence)
+        if self.sequence >= 0:
+            yield Position(NONE, NONE, self.sequence)
         for name, call in self.calls.items():
             if call.started:
                 yield Position(name, NONE, call.started.sequence)

@@ -33,11 +33,50 @@ class StatusRequest(msgspec.Struct, frozen=True, tag_field="request", tag="statu
     """Asks how the daemon is."""
 
 
-Request: TypeAlias = StatusRequest
+class Activate(msgspec.Struct, frozen=True, tag_field="request", tag="activate"):
+    """Asks for another model; `Accepted` says that it is being loaded, the status how it went."""
+
+    model: str
+    """``name@version``, or ``name`` for its newest version."""
+
+
+class Rollback(msgspec.Struct, frozen=True, tag_field="request", tag="rollback"):
+    """Asks for the model that was active before."""
+
+
+class SetShadow(msgspec.Struct, frozen=True, tag_field="request", tag="shadow"):
+    """Asks to compare a model with the active one; answered as `Activate` is."""
+
+    model: str
+    """As in `Activate`; empty: end the comparison."""
+
+
+Request: TypeAlias = StatusRequest | Activate | Rollback | SetShadow
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a model did not become active or shadow."""
+
+    model: str
+    reason: str
+    time: str
+    """UTC, RFC 3339."""
+
+
+class ShadowStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate beside the active model; see `serstream.feed.messages.ShadowReport`."""
+
+    name: str
+    windows: int = 0
+    skipped: int = 0
+    agreement: float = 0.0
+    confidence_shift: float = 0.0
+    latency_ms: float = 0.0
+    emotions: dict[str, int] = {}
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The model in use."""
+    """The model in use, and what is going on around it."""
 
     name: str
     """``name@version``."""
@@ -45,6 +84,16 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...]
     providers: tuple[str, ...]
     """Execution providers that its session really uses, best first."""
+    previous: str = ""
+    """Where a rollback goes; empty: nowhere."""
+    loading: str = ""
+    """What is being inspected and loaded beside it."""
+    swaps: int = 0
+    """Models exchanged since the start."""
+    refusals: int = 0
+    refusal: Refusal | None = None
+    """The last one."""
+    shadow: ShadowStatus | None = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="reply", tag="status"):
@@ -63,13 +112,20 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="reply", tag="
     model: ModelStatus
 
 
+class Accepted(msgspec.Struct, frozen=True, tag_field="reply", tag="accepted"):
+    """Answers a request that takes time."""
+
+    model: str
+    """``name@version`` that is being loaded, or that went."""
+
+
 class Refused(msgspec.Struct, frozen=True, tag_field="reply", tag="refused"):
     """Answers a request that cannot be granted."""
 
     reason: str
 
 
-Reply: TypeAlias = Status | Refused
+Reply: TypeAlias = Status | Accepted | Refused
 
 _request_decoder = msgspec.json.Decoder(Request)
 _reply_decoder = msgspec.json.Decoder(Reply)

@@ -19,20 +19,24 @@ from serstream.audio.file import FileSource
 from serstream.config import Settings
 from serstream.emotion.loading import load_model
 from serstream.errors import ConfigError, SourceError
-from serstream.feed.messages import NONE, ModelChanged, rfc3339
+from serstream.feed.messages import rfc3339
 from serstream.feed.publisher import Publisher
 from serstream.pipeline import Pipeline
 from serstream.rtp.receiver import RtpSource
 from serstream.service.control import (
+    Accepted,
+    Activate,
     ControlServer,
-    ModelStatus,
     Reply,
     Request,
+    Rollback,
+    SetShadow,
     Status,
     StatusRequest,
     socket_path,
 )
 from serstream.service.intake import Intake
+from serstream.service.models import Models
 from serstream.types import Source
 
 log = logging.getLogger(__name__)
@@ -58,17 +62,19 @@ class Daemon:
             )
         self._settings = settings
         self._started = time.time()
-        self._pipeline = Pipeline(settings, load_model(settings.model, base))
+        self._models = Models(settings.model, base, load_model(settings.model, base), time.monotonic())
+        self._pipeline = Pipeline(settings, self._models)
         self._publisher = Publisher(settings.feed, directory=base)
         self._control = ControlServer(socket_path(settings.control.socket, base))
         self._intake = Intake(INTAKE_CAPACITY_S)
         self._sources = _open_sources(settings, base)
         self._failed = False
-        model = self._pipeline.model
+        self._reload = False
+        model = self._models.active
         log.info(
             "ready: %d source(s), model %s on %s, feed %s",
             len(self._sources),
-            model.metadata.reference,
+            model.reference,
             model.providers[0],
             settings.feed.endpoint,
         )
@@ -88,61 +94,54 @@ class Daemon:
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._ask_to_reload)
         threads = [
             threading.Thread(target=self._listen, args=(source,), name=f"source-{i}", daemon=True)
             for i, source in enumerate(self._sources)
         ]
         for thread in threads:
             thread.start()
-        self._publisher.publish([self._model_in_use()])
+        self._publisher.publish([self._models.announce(time.monotonic(), time.time())])
         try:
             while any(thread.is_alive() for thread in threads):
                 self._turn(TAKE_TIMEOUT_S)
             self._turn(0)
         finally:
             self._control.close()
+            self._models.close()
             self._publisher.close()
         return 1 if self._failed else 0
 
     def _turn(self, timeout_s: float) -> None:
         events = self._intake.take(timeout_s)
         self._publisher.publish(self._pipeline.feed(events))
-        self._publisher.poll(time.monotonic(), time.time())
+        if self._reload:
+            self._reload = False
+            self._models.reread_pointer()
+        now, utc = time.monotonic(), time.time()
+        self._publisher.publish(self._models.poll(now, utc))
+        self._publisher.poll(now, utc)
         self._control.poll(self._answer)
 
     def _answer(self, request: Request) -> Reply:
         match request:
             case StatusRequest():
                 return self._status()
+            case Activate(model):
+                return Accepted(self._models.activate(model))
+            case Rollback():
+                return Accepted(self._models.rollback())
+            case SetShadow(model):
+                return Accepted(self._models.set_shadow(model))
 
     def _status(self) -> Status:
-        model = self._pipeline.model
         return Status(
             pid=os.getpid(),
             started=rfc3339(self._started),
             uptime_s=round(time.time() - self._started, 3),
             feed=self._settings.feed.endpoint,
             streams=self._pipeline.n_streams,
-            model=ModelStatus(
-                name=model.metadata.reference,
-                path=str(model.path),
-                labels=model.metadata.labels,
-                providers=tuple(model.providers),
-            ),
-        )
-
-    def _model_in_use(self) -> ModelChanged:
-        return ModelChanged(
-            source="serstream",
-            call=NONE,
-            stream=NONE,
-            role="unknown",
-            sequence=0,
-            start=0.0,
-            end=0.0,
-            time=rfc3339(time.time()),
-            model=self._pipeline.model.metadata.reference,
-            previous="",
+            model=self._models.status(),
         )
 
     def _listen(self, source: Source) -> None:
@@ -159,6 +158,9 @@ class Daemon:
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         log.info("%s: ending all streams", signal.Signals(number).name)
         self._stop_sources()
+
+    def _ask_to_reload(self, _number: int, _frame: FrameType | None) -> None:
+        self._reload = True
 
     def _stop_sources(self) -> None:
         for source in self._sources:

@@ -17,6 +17,8 @@ from serstream.feed.messages import (
     Gap,
     Heartbeat,
     ModelChanged,
+    ModelRefused,
+    ShadowReport,
     StreamEnded,
     UtteranceEmotion,
     WindowEmotion,
@@ -114,7 +116,7 @@ class Board:
         self.counts[event.TYPE] += 1
         self.model = event.model or self.model
         match event:
-            case Heartbeat() | CallStarted() | ModelChanged():
+            case Heartbeat() | CallStarted() | ModelChanged() | ModelRefused() | ShadowReport():
                 return
             case CallEnded():
                 for stream in self.call(event.call):

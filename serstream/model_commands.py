@@ -1,0 +1,254 @@
+"""``serstream models ...``: what is in the repository, what is active, and how to change it.
+
+A running daemon is asked through its control endpoint; without one the repository's pointer is written, which
+the next start reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from serstream import config
+from serstream.errors import ControlError, ModelError, NotRunningError
+
+if TYPE_CHECKING:
+    from serstream.emotion.store import ModelStore
+    from serstream.service.control import ModelStatus, Reply, Request
+
+LOADING_TIMEOUT_S = 90.0
+POLL_INTERVAL_S = 0.1
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``models`` and its commands to ``serstream``."""
+    models = commands.add_parser(
+        "models",
+        help="list, check and change models",
+        description="Models live in numbered versions in a repository; one is active. The commands work while\n"
+        "the daemon runs (through its control socket) and while it does not (its next start follows).\n"
+        "Calls in progress do not notice a change: every window is scored by one model.",
+        epilog="examples:\n  serstream models list -c /etc/serstream/serstream.toml\n"
+        "  serstream models activate cnn-lstm@2\n  serstream models rollback",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    group = models.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add = _Adder(group)
+    add("list", _list, "every version, and which is active")
+    add("show", _show, "what a model says about itself, and its card").add_argument(
+        "model", metavar="NAME[@V]", help="without a version: the newest"
+    )
+    verify = add(
+        "verify", _verify, "run all checks on a version's folder or a model.onnx; exit code 2: refused"
+    )
+    verify.add_argument("path", type=Path, metavar="PATH")
+    add("activate", _activate, "check a version, then score with it").add_argument("model", metavar="NAME@V")
+    add("rollback", _rollback, "go back to the version that was active before")
+    shadow = add("shadow", _shadow, "compare a version with the active one on live windows")
+    shadow.add_argument("model", metavar="NAME@V", nargs="?", default="")
+    shadow.add_argument("--off", action="store_true", help="end the comparison")
+    add("status", _status, "the active model, the last refusal and the comparison")
+
+
+class _Adder:
+    def __init__(self, group: argparse._SubParsersAction[argparse.ArgumentParser]):
+        self._group = group
+
+    def __call__(self, name: str, run: object, help: str) -> argparse.ArgumentParser:
+        command = self._group.add_parser(name, help=help, description=help)
+        command.add_argument(
+            "-c",
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help="the daemon's serstream.toml (default: defaults)",
+        )
+        command.set_defaults(command=run)
+        return command
+
+
+class _Place:
+    """The daemon and the repository that a configuration speaks of."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        from serstream.emotion.loading import open_store
+        from serstream.service.control import socket_path
+
+        settings = config.load(arguments.config) if arguments.config else config.Settings()
+        base = arguments.config.parent if arguments.config else Path()
+        if settings.model.path:
+            raise ModelError(
+                f"model.path names one file, {settings.model.path}; set model.repository to have versions"
+            )
+        self.store: ModelStore = open_store(settings.model, base)
+        self._socket = socket_path(settings.control.socket, base)
+
+    def ask(self, request: Request) -> Reply | None:
+        """The daemon's reply; None when it does not run."""
+        from serstream.service.control import ask
+
+        try:
+            return ask(self._socket, request)
+        except NotRunningError:
+            return None
+
+    def status(self) -> ModelStatus | None:
+        """Of the running daemon."""
+        from serstream.service.control import Status, StatusRequest
+
+        reply = self.ask(StatusRequest())
+        return reply.model if isinstance(reply, Status) else None
+
+    def wait(self, model: str, shadow: bool = False) -> ModelStatus:
+        """Until the daemon has loaded or refused a model, or a shadow.
+
+        Raises:
+            ControlError: it refused, ended, or takes too long.
+        """
+        deadline = time.monotonic() + LOADING_TIMEOUT_S
+        while (status := self.status()) is not None and status.loading == model:
+            if time.monotonic() > deadline:
+                raise ControlError(f"{model} is still being loaded after {LOADING_TIMEOUT_S:.0f} s")
+            time.sleep(POLL_INTERVAL_S)
+        if status is None:
+            raise ControlError(f"the daemon ended while it loaded {model}; see its log")
+        compared = status.shadow.name if status.shadow else ""
+        if model != (compared if shadow else status.name):
+            reason = status.refusal.reason if status.refusal else "see its log"
+            raise ControlError(f"{model} refused, {status.name} stays active: {reason}")
+        return status
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    place = _Place(arguments)
+    pointer = place.store.pointer()
+    marks = {pointer.previous: "previous", pointer.shadow: "shadow", pointer.active: "active"}
+    for reference in place.store.references():
+        print(f"{reference!s:<32} {marks.get(str(reference), '')}".rstrip())
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from serstream.emotion.model import EmotionModel
+
+    store = _Place(arguments).store
+    file = store.file(store.resolve(arguments.model))
+    model = EmotionModel(file)
+    about = model.metadata
+    table = Table(show_header=False, box=None)
+    table.add_row("model", about.reference)
+    table.add_row("file", str(file))
+    table.add_row("sha256", model.sha256)
+    table.add_row("labels", ", ".join(about.labels))
+    table.add_row("licence", about.licence)
+    table.add_row("training data", "\n".join(about.training_data))
+    table.add_row("protocol", about.protocol)
+    table.add_row("metrics", "\n".join(f"{name} {value:.4g}" for name, value in about.metrics.items()))
+    table.add_row("temperature", f"{about.temperature:g}")
+    table.add_row("abstain below", f"{about.abstain_below:g}")
+    Console().print(table)
+    card = file.with_name("card.md")
+    if card.is_file():
+        print(f"\n{card.read_text(encoding='utf-8')}", end="")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from serstream.emotion.inspection import inspect_apart
+
+    passed = inspect_apart(arguments.path)
+    print(f"{arguments.path}: fine; {passed.reference}, SHA-256 {passed.sha256}")
+    return 0
+
+
+def _activate(arguments: argparse.Namespace) -> int:
+    from serstream.service.control import Accepted, Activate
+
+    place = _Place(arguments)
+    reply = place.ask(Activate(arguments.model))
+    if isinstance(reply, Accepted):
+        status = place.wait(reply.model)
+        print(f"{status.name} is active on {status.providers[0]}; before: {status.previous or 'none'}")
+        return 0
+    return _point_at(place.store, arguments.model)
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from serstream.service.control import Accepted, Rollback
+
+    place = _Place(arguments)
+    reply = place.ask(Rollback())
+    if isinstance(reply, Accepted):
+        status = place.wait(reply.model)
+        print(f"{status.name} is active again; before: {status.previous}")
+        return 0
+    previous = place.store.pointer().previous
+    if previous is None:
+        raise ModelError("no model was active before this one; use 'serstream models activate NAME@V'")
+    return _point_at(place.store, previous)
+
+
+def _shadow(arguments: argparse.Namespace) -> int:
+    from serstream.emotion.inspection import inspect_apart
+    from serstream.service.control import Accepted, SetShadow
+
+    if bool(arguments.model) == arguments.off:
+        raise ControlError("wanted NAME@V, or --off to end the comparison")
+    place = _Place(arguments)
+    reply = place.ask(SetShadow(arguments.model))
+    if isinstance(reply, Accepted):
+        if arguments.model:
+            place.wait(reply.model, shadow=True)
+            print(f"{reply.model} is compared with the active model; see 'serstream models status'")
+        else:
+            print(f"{reply.model or 'no model'} is compared no longer")
+        return 0
+    reference = place.store.resolve(arguments.model) if arguments.model else None
+    if reference:
+        inspect_apart(place.store.file(reference).parent)
+    place.store.set_shadow(reference)
+    print(f"no daemon runs; its next start compares {reference or 'no model'}")
+    return 0
+
+
+def _point_at(store: ModelStore, model: str) -> int:
+    from serstream.emotion.inspection import inspect_apart
+
+    reference = store.resolve(model)
+    inspect_apart(store.file(reference).parent)
+    store.activate(reference)
+    print(f"no daemon runs; its next start uses {reference}")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    place = _Place(arguments)
+    status = place.status()
+    if status is None:
+        pointer = place.store.pointer()
+        print("no daemon runs; its next start uses the following")
+        print(f"active     {pointer.active}")
+        print(f"previous   {pointer.previous or '-'}")
+        print(f"shadow     {pointer.shadow or '-'}")
+        return 0
+    print(f"active     {status.name} on {', '.join(status.providers)}")
+    print(f"previous   {status.previous or '-'}")
+    print(f"loading    {status.loading or '-'}")
+    print(f"exchanged  {status.swaps} times, {status.refusals} refused")
+    if status.refusal:
+        print(f"refused    {status.refusal.model} at {status.refusal.time}: {status.refusal.reason}")
+    if shadow := status.shadow:
+        won = ", ".join(f"{label} {count}" for label, count in shadow.emotions.items())
+        print(
+            f"shadow     {shadow.name}: {shadow.windows} windows compared, {shadow.skipped} skipped; "
+            f"agreement {shadow.agreement:.1%}, confidence {shadow.confidence_shift:+.3f}, "
+            f"{shadow.latency_ms:.1f} ms a window; {won}"
+        )
+    else:
+        print("shadow     -")
+    return 0

@@ -1,0 +1,91 @@
+"""A model on its way in: inspected in a process of its own, then loaded in a thread beside the calls."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from pathlib import Path
+
+from serstream.config import ModelSettings
+from serstream.emotion.inspection import inspect_apart
+from serstream.emotion.loading import load_version
+from serstream.emotion.model import EmotionModel, read_model_file
+from serstream.emotion.store import SUMS_FILE, ModelStore, Reference
+from serstream.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+Contents = set[str]
+"""SHA-256 of the sum lists of versions that passed; what was inspected once need not be again."""
+
+
+class Candidate:
+    """Loads at once, in the background.
+
+    Args:
+        reference: which version.
+        store: where it is.
+        settings: ``[model]``: its device.
+        inspected: contents that passed before; a new one is added.
+        shadow: it shall only be compared with the active model. The repository's pointer says so as soon as
+            it is loaded, so that a daemon killed here starts with what was asked for.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        store: ModelStore,
+        settings: ModelSettings,
+        inspected: Contents,
+        shadow: bool = False,
+    ):
+        self.reference = reference
+        self.shadow = shadow
+        self.model: EmotionModel | None = None
+        """Loaded and warm, once `is_done` and unless ``error`` says why not."""
+        self.error = ""
+        self._store = store
+        self._settings = settings
+        self._inspected = inspected
+        self._thread = threading.Thread(target=self._run, name=f"candidate-{reference}", daemon=True)
+        self._thread.start()
+
+    def is_done(self) -> bool:
+        """Whether ``model`` or ``error`` is there."""
+        if self._thread.is_alive():
+            return False
+        self._thread.join()
+        return True
+
+    def _run(self) -> None:
+        try:
+            self.model = self._load()
+        except ModelError as error:
+            self.error = str(error)
+        except Exception as error:  # whatever a candidate breaks must not reach the calls; counted as refusal
+            log.exception("model %s cannot be loaded", self.reference)
+            self.error = f"model {self.reference}: {error!r}"
+
+    def _load(self) -> EmotionModel:
+        file = self._store.file(self.reference)
+        content = _digest(file.parent)
+        if content not in self._inspected:
+            inspect_apart(file.parent)
+        model = load_version(file, self._settings)
+        if _digest(file.parent) != content:
+            raise ModelError(f"model {self.reference}: {file.parent} changed while it was loaded")
+        self._inspected.add(content)
+        if self.shadow:
+            self._store.set_shadow(self.reference)
+        else:
+            self._store.activate(self.reference)
+        return model
+
+
+def _digest(folder: Path) -> str:
+    """Of everything that the inspection depends on; `load_version` holds the files to the sums."""
+    sums = folder / SUMS_FILE
+    if not sums.is_file():
+        raise ModelError(f"model {folder}: no {SUMS_FILE}; publish the model with 'serstream-train publish'")
+    return hashlib.sha256(read_model_file(sums)).hexdigest()

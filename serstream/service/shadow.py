@@ -1,0 +1,123 @@
+"""A candidate that hears what the active model hears, in a thread of its own, and is only compared."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from serstream.emotion.model import EmotionModel
+from serstream.errors import ModelError
+from serstream.service.control import ShadowStatus
+from serstream.types import Scores, SpeechWindow
+
+CAPACITY = 64
+"""Batches that may wait; newer ones are skipped and counted: a comparison needs no window in particular."""
+CLOSE_TIMEOUT_S = 1.0
+
+Heard: TypeAlias = list[tuple[SpeechWindow, Scores]]
+"""A batch, and what the active model said."""
+
+
+class Shadow:
+    """Compares a candidate with the active model. All but its loop belongs to the daemon's main thread.
+
+    Args:
+        model: the candidate, loaded and warm.
+        share: of the streams, 0 to 1; it hears those from now on and no others, so that its speaker baseline
+            hears what the active model's does.
+    """
+
+    def __init__(self, model: EmotionModel, share: float = 1.0):
+        self.failure = ""
+        """Why it could not go on scoring; empty while it can."""
+        self._model = model
+        self._share = share
+        self._batches: queue.Queue[Heard | str | None] = queue.Queue()
+        self._skipped = 0
+        self._compared = _Comparison(model.metadata.labels)
+        self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
+        self._thread.start()
+
+    @property
+    def reference(self) -> str:
+        """``name@version`` of the candidate."""
+        return self._model.reference
+
+    def offer(self, windows: Sequence[SpeechWindow], scores: list[Scores]) -> None:
+        """Let the candidate hear a batch too, when it has time. Never waits."""
+        heard = [pair for pair in zip(windows, scores, strict=True) if self._hears(pair[0].stream)]
+        if self.failure or self._batches.qsize() >= CAPACITY:
+            self._skipped += len(heard)
+        elif heard:
+            self._batches.put(heard)
+
+    def forget(self, stream: str) -> None:
+        """The stream is over."""
+        self._batches.put(stream)
+
+    def status(self) -> ShadowStatus:
+        """The comparison so far."""
+        return self._compared.status(self.reference, self._skipped)
+
+    def close(self) -> None:
+        """End it; waits a moment for the batch at hand."""
+        self._batches.put(None)
+        self.failure = self.failure or "closed"
+        self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _hears(self, stream: str) -> bool:
+        return zlib.crc32(stream.encode()) < self._share * 2**32
+
+    def _run(self) -> None:
+        while (item := self._batches.get()) is not None:
+            if isinstance(item, str):
+                self._model.forget(item)
+            elif not self.failure:
+                self._compare(item)
+
+    def _compare(self, heard: Heard) -> None:
+        began = time.perf_counter()
+        try:
+            own = self._model.score([window for window, _ in heard])
+        except ModelError as error:
+            self.failure = str(error)
+            return
+        self._compared.add(own, [scores for _, scores in heard], time.perf_counter() - began)
+
+
+class _Comparison:
+    """Sums, written by one thread and read by another."""
+
+    def __init__(self, labels: tuple[str, ...]):
+        self._lock = threading.Lock()
+        self._windows = self._agreed = 0
+        self._shift = self._seconds = 0.0
+        self._winners: Counter[str] = Counter({label: 0 for label in labels})
+
+    def add(self, own: list[Scores], active: list[Scores], seconds: float) -> None:
+        with self._lock:
+            self._seconds += seconds
+            for a, b in zip(own, active, strict=True):
+                winner = a.labels[int(a.probabilities.argmax())]
+                self._windows += 1
+                self._agreed += winner == b.labels[int(b.probabilities.argmax())]
+                self._shift += float(a.probabilities.max() - b.probabilities.max())
+                self._winners[winner] += 1
+
+    def status(self, name: str, skipped: int) -> ShadowStatus:
+        with self._lock:
+            n = max(self._windows, 1)
+            return ShadowStatus(
+                name=name,
+                windows=self._windows,
+                skipped=skipped,
+                agreement=round(self._agreed / n, 4),
+                confidence_shift=round(self._shift / n, 4),
+                latency_ms=round(1000 * self._seconds / n, 3),
+                emotions=dict(self._winners),
+            )

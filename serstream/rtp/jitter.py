@@ -25,6 +25,8 @@ JITTERS = 4
 """Depth in units of the interarrival jitter, the safety factor of Ramjee et al."""
 TRANSIT_GAIN = 1 / 64
 JITTER_GAIN = 1 / 16
+SILENCE_S = 0.02
+"""Announced silence is released in pieces of at least this length."""
 LATE_DECAY = 0.01
 """Seconds by which the depth that a late packet asked for shrinks every second."""
 
@@ -34,14 +36,19 @@ class Heard(NamedTuple):
 
     payload_type: int
     payload: bytes
+    position: int
+    """Of its first tick that counts."""
+    duration: int
+    """Ticks of the whole payload."""
     skip: int
-    """Ticks at its beginning that were already filled."""
+    """Ticks at its beginning that silence has already filled."""
     arrived: float
 
 
 class Gap(NamedTuple):
     """Sound that is not there."""
 
+    position: int
     ticks: int
     lost: int
     """Ticks of them, at the beginning, that were lost on the network; the rest was never sent (DTX)."""
@@ -54,6 +61,7 @@ Released = Heard | Gap
 class _Waiting(NamedTuple):
     packet: RtpPacket
     duration: int
+    silent: bool
     arrived: float
 
 
@@ -64,7 +72,6 @@ class JitterBuffer:
     """
 
     __slots__ = (
-        "_clock_rate",
         "_late_at",
         "_late_depth",
         "_lost_numbers",
@@ -72,11 +79,12 @@ class JitterBuffer:
         "_min_depth",
         "_missing",
         "_outlier",
-        "_transit",
         "_waiting",
+        "clock_rate",
         "duplicates",
         "jitter",
         "last_arrived",
+        "last_transit",
         "late",
         "lost",
         "next_sequence",
@@ -91,7 +99,7 @@ class JitterBuffer:
     )
 
     def __init__(self, clock_rate: int, min_depth_s: float, max_depth_s: float):
-        self._clock_rate = clock_rate
+        self.clock_rate = clock_rate
         self._min_depth = min_depth_s
         self._max_depth = max_depth_s
         self._waiting: dict[int, _Waiting] = {}
@@ -114,7 +122,7 @@ class JitterBuffer:
         """The sender said (RFC 3389) that it stays silent until the next packet."""
         self.transit = 0.0
         """Mean of arrival minus stream time, seconds."""
-        self._transit = 0.0
+        self.last_transit = 0.0
         """The same of the last packet."""
         self.jitter = 0.0
         """Interarrival jitter in seconds (RFC 3550, A.8)."""
@@ -130,41 +138,78 @@ class JitterBuffer:
         self.resets = 0
         """New sequences or timelines that the sender began."""
 
-    def push(self, packet: RtpPacket, duration: int, arrived: float) -> list[Released]:
+    def push(
+        self, packet: RtpPacket, duration: int, arrived: float, *, silent: bool = False
+    ) -> list[Released]:
         """Take a packet.
 
         Args:
             packet: of this stream.
-            duration: its ticks; 0 when it carries no sound (comfort noise, telephone event).
+            duration: its ticks of sound; 0 when it carries none (comfort noise, telephone event).
             arrived: monotonic seconds of its receipt.
+            silent: it says that silence follows (comfort noise).
 
         Returns:
             What is next in line, in order.
         """
+        released: list[Released] = []
+        waiting = _Waiting(packet, duration, silent, arrived)
+        if self.next_sequence < 0:
+            self._begin(packet, duration, arrived)
         self.received += 1
         self.last_arrived = arrived
-        if self.next_sequence < 0:
-            self._begin(packet, arrived)
-        released: list[Released] = []
         ahead = sequence_delta(packet.sequence_number, self.next_sequence)
         if not -MAX_MISORDER <= ahead < MAX_DROPOUT:
-            if not self._resets(packet, duration, arrived, released):
+            first, self._outlier = self._outlier, waiting
+            if first is None or sequence_delta(packet.sequence_number, first.packet.sequence_number) != 1:
+                self.outliers += first is not None
                 return released
+            released += self.flush()
+            self.resets += 1
+            self._lost_numbers.clear()
+            self._pass(first, released)
             ahead = 0
         self._outlier = None
-        self._measure(packet, arrived)
+        if duration:
+            self._measure(packet, arrived)
         if ahead < 0:
             self._count_late(packet, arrived)
         elif packet.sequence_number in self._waiting:
             self.duplicates += 1
         elif ahead == 0:
-            self._pass(_Waiting(packet, duration, arrived), released)
+            self._pass(waiting, released)
             self._drain(released)
         else:
-            self._waiting[packet.sequence_number] = _Waiting(packet, duration, arrived)
+            self._waiting[packet.sequence_number] = waiting
             if len(self._waiting) > MAX_WAITING:
                 self._give_up(released)
         return released
+
+    @property
+    def in_order(self) -> bool:
+        """Nothing waits, nothing is open: the next packet in line would go straight through."""
+        return (
+            not (self._waiting or self._missing or self.silent or self._outlier) and self.next_sequence >= 0
+        )
+
+    def restart(self, clock_rate: int) -> None:
+        """The next packet begins a new sequence and timeline, perhaps of another clock; stream time goes on.
+
+        What still waits is dropped: `flush` it before.
+        """
+        self.position = round(self.position * clock_rate / self.clock_rate)
+        self.clock_rate = clock_rate
+        self.next_sequence = -1
+        self.resets += 1
+        self._waiting.clear()
+        self._lost_numbers.clear()
+        self._missing = 0
+        self._outlier = None
+
+    @property
+    def restless(self) -> bool:
+        """Whether `release` may have something to do although nothing arrives."""
+        return self.silent or bool(self._waiting)
 
     @property
     def depth(self) -> float:
@@ -175,11 +220,11 @@ class JitterBuffer:
     @property
     def deadline(self) -> float | None:
         """When `release` will have something to do, if nothing more arrives; None: never."""
-        playout = self.transit + self.position / self._clock_rate + self.depth
+        playout = self.transit + self.position / self.clock_rate + self.depth
         if self._waiting:
             first = next(iter(self._waiting.values())).arrived
             return min(playout, first + self._max_depth)
-        return playout + 0.02 if self.silent else None
+        return playout + SILENCE_S if self.silent else None
 
     def release(self, now: float) -> list[Released]:
         """What is due at ``now``: holes whose deadline has passed, announced silence."""
@@ -187,10 +232,11 @@ class JitterBuffer:
         while self._waiting and (deadline := self.deadline) is not None and deadline <= now:
             self._give_up(released)
         if self.silent and not self._waiting:
-            ticks = int((now - self.transit - self.depth) * self._clock_rate) - self.position
-            if ticks > 0:
-                released.append(Gap(ticks, 0, now))
-                self._advance(ticks)
+            ticks = int((now - self.transit - self.depth) * self.clock_rate) - self.position
+            if ticks >= SILENCE_S * self.clock_rate:
+                released.append(Gap(self.position, ticks, 0, now))
+                self.position += ticks
+                self.next_timestamp = (self.next_timestamp + ticks) & 0xFFFF_FFFF
         return released
 
     def flush(self) -> list[Released]:
@@ -200,38 +246,26 @@ class JitterBuffer:
             self._give_up(released)
         return released
 
-    def _begin(self, packet: RtpPacket, arrived: float) -> None:
+    def _begin(self, packet: RtpPacket, duration: int, arrived: float) -> None:
+        """Take the packet for the next in line; after a restart, behind the time that has passed since."""
+        gap = 0
+        if self.received:
+            gap = round((arrived - self.transit) * self.clock_rate) - self.position
+            gap = gap if gap > duration else 0
+        else:
+            self.transit = self.last_transit = arrived
         self.next_sequence = packet.sequence_number
-        self.next_timestamp = packet.timestamp
-        self.transit = self._transit = arrived - self.position / self._clock_rate
-
-    def _advance(self, ticks: int) -> None:
-        self.position += ticks
-        self.next_timestamp = (self.next_timestamp + ticks) & 0xFFFF_FFFF
-
-    def _resets(self, packet: RtpPacket, duration: int, arrived: float, released: list[Released]) -> bool:
-        """Whether a packet outside the sequence begins a new one: two in a row do (RFC 3550, A.1)."""
-        first, self._outlier = self._outlier, _Waiting(packet, duration, arrived)
-        if first is None or packet.sequence_number != (first.packet.sequence_number + 1) & 0xFFFF:
-            self.outliers += first is not None
-            return False
-        while self._waiting:
-            self._give_up(released)
-        self.resets += 1
-        self._lost_numbers.clear()
-        self.next_sequence = first.packet.sequence_number
-        self._pass(first, released)
-        return True
+        self.next_timestamp = (packet.timestamp - gap) & 0xFFFF_FFFF
 
     def _measure(self, packet: RtpPacket, arrived: float) -> None:
         """Interarrival jitter (RFC 3550, A.8) and mean transit time (Ramjee et al. 1994)."""
         ticks = timestamp_delta(packet.timestamp, self.next_timestamp)
-        transit = arrived - (self.position + ticks) / self._clock_rate
-        if abs(transit - self._transit) > TIMESTAMP_SLACK_S:
+        transit = arrived - (self.position + ticks) / self.clock_rate
+        if abs(transit - self.last_transit) > TIMESTAMP_SLACK_S:
             return
-        self.jitter += JITTER_GAIN * (abs(transit - self._transit) - self.jitter)
+        self.jitter += JITTER_GAIN * (abs(transit - self.last_transit) - self.jitter)
         self.transit += TRANSIT_GAIN * (transit - self.transit)
-        self._transit = transit
+        self.last_transit = transit
 
     def _count_late(self, packet: RtpPacket, arrived: float) -> None:
         if packet.sequence_number not in self._lost_numbers:
@@ -240,7 +274,7 @@ class JitterBuffer:
         del self._lost_numbers[packet.sequence_number]
         self.late += 1
         behind = timestamp_delta(packet.timestamp, self.next_timestamp)
-        delay = arrived - self.transit - (self.position + behind) / self._clock_rate
+        delay = arrived - self.transit - (self.position + behind) / self.clock_rate
         if self._min_depth < delay <= TIMESTAMP_SLACK_S and delay > self.depth:
             self._late_depth, self._late_at = delay, arrived
 
@@ -262,30 +296,36 @@ class JitterBuffer:
 
     def _pass(self, waiting: _Waiting, released: list[Released]) -> None:
         """Release the packet that is next in line, and before it the gap that its timestamp shows."""
-        packet, duration, arrived = waiting
+        packet, duration, silent, arrived = waiting
         self.next_sequence = (packet.sequence_number + 1) & 0xFFFF
         if duration == 0:
+            self.silent = self.silent or silent
             return
         gap, skip = self._gap(packet, duration, arrived)
         if gap > 0:
-            released.append(Gap(gap, min(gap, self._missing * (self.packet_ticks or duration)), arrived))
+            lost = min(gap, self._missing * (self.packet_ticks or duration))
+            released.append(Gap(self.position, gap, lost, arrived))
             self.position += gap
-        self._missing = 0
-        self.silent = False
-        self.packet_ticks = duration
+        transit = arrived - (self.position - skip) / self.clock_rate
+        if abs(transit - self.transit) > TIMESTAMP_SLACK_S:
+            self.transit = self.last_transit = transit
+        released.append(Heard(packet.payload_type, packet.payload, self.position, duration, skip, arrived))
         self.position += duration - skip
         self.next_timestamp = (packet.timestamp + duration) & 0xFFFF_FFFF
-        released.append(Heard(packet.payload_type, packet.payload, skip, arrived))
+        self.packet_ticks = duration
+        self.silent = False
+        self._missing = 0
 
     def _gap(self, packet: RtpPacket, duration: int, arrived: float) -> tuple[int, int]:
         """Ticks missing before the packet, and ticks of it that silence has already filled."""
         ticks = timestamp_delta(packet.timestamp, self.next_timestamp)
-        elapsed = round((arrived - self.transit) * self._clock_rate) - self.position
+        elapsed = round((arrived - self.transit) * self.clock_rate) - self.position
         """Where the clock says the packet belongs, as ticks from here."""
+        slack = TIMESTAMP_SLACK_S * self.clock_rate
         if self.silent and -duration < ticks < 0:
             return 0, -ticks
-        held = packet.marker and ticks == 0 and elapsed > TIMESTAMP_SLACK_S * self._clock_rate
-        if 0 <= ticks <= elapsed + TIMESTAMP_SLACK_S * self._clock_rate and not held:
+        held = packet.marker and ticks == 0 and elapsed > slack
+        if 0 <= ticks <= max(0, elapsed) + slack and not held:
             return ticks, 0
         # The sender has changed its timeline (re-INVITE, hold, transfer): ours goes on by the clock.
         self.resets += 1

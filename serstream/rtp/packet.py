@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serstream.rtp.datagrams import Datagrams
 
 RTP_VERSION = 2
 RTP_HEADER_LENGTH = 12
@@ -73,6 +79,48 @@ def parse(datagram: bytes) -> RtpPacket | Malformed:
         ssrc=ssrc,
         payload=datagram[begin:end],
     )
+
+
+@dataclass(slots=True)
+class Headers:
+    """The headers of many datagrams at once; all arrays have shape (n,)."""
+
+    valid: NDArray[np.bool_]
+    """False where `parse` says `Malformed`; the other fields mean nothing there."""
+    marker_type_sequence: NDArray[np.uint32]
+    """Marker (bit 23), payload type (bits 16 to 22) and sequence number (bits 0 to 15)."""
+    timestamp: NDArray[np.uint32]
+    ssrc: NDArray[np.uint32]
+    begin: NDArray[np.int64]
+    """Where the payload begins in its datagram."""
+    end: NDArray[np.int64]
+
+
+def parse_batch(datagrams: Datagrams) -> Headers:
+    """What `parse` does, for a whole batch."""
+    content, lengths = datagrams.content, datagrams.lengths
+    words = np.ascontiguousarray(content[:, :RTP_HEADER_LENGTH]).view(">u4").astype(np.uint32)
+    first = words[:, 0] >> 24
+    valid = (lengths > RTP_HEADER_LENGTH) & (first >> 6 == RTP_VERSION)
+    begin = np.full(len(lengths), RTP_HEADER_LENGTH, np.int64)
+    end = lengths.copy()
+    rare = np.flatnonzero(valid & (first != RTP_VERSION << 6))
+    if len(rare):
+        begin[rare] += 4 * (first[rare] & 0x0F).astype(np.int64)
+        extended = rare[first[rare] & 0x10 != 0]
+        whole = begin[extended] + 4 <= lengths[extended]
+        valid[extended[~whole]] = False
+        extended = extended[whole]
+        at = begin[extended]
+        begin[extended] += 4 + 4 * (
+            content[extended, at + 2].astype(np.int64) << 8 | content[extended, at + 3]
+        )
+        padded = rare[first[rare] & 0x20 != 0]
+        padding = content[padded, lengths[padded] - 1].astype(np.int64)
+        end[padded] -= padding
+        valid[padded[padding == 0]] = False
+        valid[rare] &= begin[rare] < end[rare]
+    return Headers(valid, words[:, 0] & np.uint32(0x00FF_FFFF), words[:, 1], words[:, 2], begin, end)
 
 
 def sequence_delta(a: int, b: int) -> int:

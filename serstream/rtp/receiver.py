@@ -2,84 +2,129 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
-import socket
 import time
+from collections import Counter
+
+import msgspec
 
 from serstream.config import RtpSettings
 from serstream.errors import SourceError
+from serstream.rtp.datagrams import BATCH, Bind, UdpPort, bind
+from serstream.rtp.status import PortStatus
 from serstream.rtp.streams import Streams
 from serstream.types import Emit, SourceEvent
 
+log = logging.getLogger(__name__)
+
 TICK_S = 0.01
-"""Pace at which the sockets are emptied while streams live."""
-MAX_DATAGRAM = 2048
+"""Pace at which the sockets are emptied: packets of many streams are cheaper together."""
+REPORT_S = 1.0
+"""How often status is taken and drops are warned of."""
+MAX_BATCHES = 64
+"""Read at once from one socket before what is due is released."""
+RTCP_BUFFER_BYTES = 128 * 1024
 
 
 class RtpSource:
     """Takes RTP from one UDP port and RTCP from the next.
 
+    Args:
+        settings: of the port.
+        bind: opens its sockets.
+
     Raises:
         SourceError: a port cannot be bound.
+        ConfigError: payload types, SDP or keys of the configuration are not understood.
     """
 
-    def __init__(self, settings: RtpSettings):
-        self._settings = settings
-        self._rtp = _bind(settings.address, settings.port)
-        try:
-            self._rtcp = _bind(settings.address, settings.port + 1)
-        except SourceError:
-            self._rtp.close()
-            raise
+    def __init__(self, settings: RtpSettings, bind: Bind = bind):
+        self._where = f"rtp {settings.address}:{settings.port}"
+        self._streams = Streams(settings, _utc_offset())
+        self._rtp = UdpPort(settings.address, settings.port, settings.receive_buffer_kb * 1024, bind)
+        self._rtcp: UdpPort | None = None
+        if not settings.rtcp_mux:
+            try:
+                self._rtcp = UdpPort(settings.address, settings.port + 1, RTCP_BUFFER_BYTES, bind)
+            except SourceError as error:
+                self._rtp.close()
+                raise SourceError(f"{error}; if no RTCP comes there, set rtcp_mux = true") from error
         self._wake_receiver, self._wake_sender = os.pipe()
         self._stopped = False
-        self._streams = Streams(settings, time.time() - time.monotonic())
+        self._reported: Counter[str] = Counter()
+        self.status: PortStatus = self._take_status()
+        """Counts of the port, about a second old; may be read from any thread."""
+        log.info("%s: receiving, socket buffer %d kB", self._where, self._rtp.buffer_bytes // 1024)
 
     def run(self, emit: Emit) -> None:
         """Receive until stopped; ends every stream and closes the sockets."""
-        with self._rtp, self._rtcp, selectors.DefaultSelector() as selector:
+        with selectors.DefaultSelector() as selector:
             for readable in (self._rtp, self._rtcp, self._wake_receiver):
-                selector.register(readable, selectors.EVENT_READ)
+                if readable is not None:
+                    selector.register(readable, selectors.EVENT_READ)
+            next_report = 0.0
             while not self._stopped:
-                if not len(self._streams):
-                    selector.select()
                 began = time.monotonic()
-                events = self._receive()
-                events += self._streams.release(time.monotonic())
-                if events:
-                    emit(events)
+                self._turn(emit)
+                if began >= next_report:
+                    self._report()
+                    next_report = began + REPORT_S
                 time.sleep(max(0.0, began + TICK_S - time.monotonic()))
-            emit(self._streams.close())
+                if not len(self._streams):
+                    selector.select(REPORT_S if self._unreported() else None)
+        _send(self._streams.close(), emit)
+        self._report()
+        self._rtp.close()
+        if self._rtcp:
+            self._rtcp.close()
 
     def stop(self) -> None:
         """Let `run` return within a tick."""
         self._stopped = True
         os.write(self._wake_sender, b"\0")
 
-    def _receive(self) -> list[SourceEvent]:
-        events: list[SourceEvent] = []
-        for is_rtp, udp in ((True, self._rtp), (False, self._rtcp)):
-            while True:
-                try:
-                    datagram, address = udp.recvfrom(MAX_DATAGRAM)
-                except BlockingIOError:
-                    break
-                if is_rtp:
-                    events += self._streams.receive(datagram, address, time.monotonic())
-                else:
-                    events += self._streams.receive_rtcp(datagram, address)
-        return events
+    def _turn(self, emit: Emit) -> None:
+        """Empty the sockets, then release what is due."""
+        self._streams.utc_offset = _utc_offset()
+        for _ in range(MAX_BATCHES):
+            datagrams = self._rtp.receive()
+            _send(self._streams.receive(datagrams), emit)
+            if len(datagrams) < BATCH:
+                break
+        if self._rtcp:
+            _send(self._streams.receive_rtcp(self._rtcp.receive()), emit)
+        _send(self._streams.release(time.monotonic()), emit)
+
+    def _take_status(self) -> PortStatus:
+        return msgspec.structs.replace(
+            self._streams.status(),
+            receive_buffer_bytes=self._rtp.buffer_bytes,
+            kernel_drops=self._rtp.drops,
+            truncated=self._rtp.truncated,
+        )
+
+    def _unreported(self) -> Counter[str]:
+        """Datagrams dropped since the last warning, by reason."""
+        dropped = Counter(self._streams.dropped)
+        dropped["by the kernel (its buffer was full: raise receive_buffer_kb)"] = self._rtp.drops
+        dropped["longer than any RTP packet"] = self._rtp.truncated
+        return dropped - self._reported
+
+    def _report(self) -> None:
+        self.status = self._take_status()
+        news = self._unreported()
+        if news:
+            self._reported += news
+            told = ", ".join(f"{count} {reason}" for reason, count in news.items())
+            log.warning("%s: datagrams dropped: %s", self._where, told)
 
 
-def _bind(address: str, port: int) -> socket.socket:
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        udp.bind((address, port))
-    except OSError as error:
-        udp.close()
-        raise SourceError(
-            f"rtp {address}:{port}: cannot bind the UDP port: {error.strerror}; "
-            f"choose another port or stop the program that uses it ('ss -lupn sport = :{port}' names it)"
-        ) from error
-    return udp
+def _send(events: list[SourceEvent], emit: Emit) -> None:
+    if events:
+        emit(events)
+
+
+def _utc_offset() -> float:
+    return time.time() - time.monotonic()

@@ -1,0 +1,75 @@
+"""Who may send to a port, and which SSRC is a stream: the allow-list and the probation of RFC 3550, A.1."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import NamedTuple
+
+from serstream.config import RtpSettings
+from serstream.rtp.datagrams import Source, address_of
+from serstream.rtp.packet import RtpPacket, sequence_delta
+
+MIN_SEQUENTIAL = 2
+"""Packets in a row that make a stream (RFC 3550, A.1)."""
+MAX_CANDIDATES = 1024
+"""SSRCs on probation; the oldest gives way."""
+MAX_KEPT = 16
+"""Packets kept of each."""
+PROBATION_S = 2.0
+"""A candidate whose next packet takes longer begins anew."""
+SOURCES_REMEMBERED = 4096
+"""Verdicts of the allow-list kept; more are asked for again."""
+
+
+class AllowList:
+    """The networks of ``allow``."""
+
+    def __init__(self, settings: RtpSettings):
+        self._networks = [ipaddress.ip_network(network) for network in settings.allow]
+        self._verdicts: dict[Source, bool] = {}
+
+    def __contains__(self, source: Source) -> bool:
+        if not self._networks:
+            return True
+        if source not in self._verdicts:
+            if len(self._verdicts) >= SOURCES_REMEMBERED:
+                self._verdicts.clear()
+            ip, _ = address_of(source)
+            self._verdicts[source] = any(ip in network for network in self._networks)
+        return self._verdicts[source]
+
+
+class Arrival(NamedTuple):
+    """A packet and when it came."""
+
+    packet: RtpPacket
+    arrived: float
+
+
+class Probation:
+    """Packets of SSRCs that are not yet streams; a random datagram never becomes one."""
+
+    def __init__(self) -> None:
+        self._candidates: dict[tuple[Source, int], list[Arrival]] = {}
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    def add(self, source: Source, packet: RtpPacket, arrived: float) -> list[Arrival]:
+        """All packets of the candidate that came in a row, this one the last."""
+        key = (source, packet.ssrc)
+        row = self._candidates.get(key)
+        if row is None:
+            if len(self._candidates) >= MAX_CANDIDATES:
+                del self._candidates[next(iter(self._candidates))]
+            row = self._candidates[key] = []
+        if row:
+            in_row = sequence_delta(packet.sequence_number, row[-1].packet.sequence_number) == 1
+            if not in_row or arrived - row[-1].arrived > PROBATION_S or len(row) == MAX_KEPT:
+                row.clear()
+        row.append(Arrival(packet, arrived))
+        return row
+
+    def forget(self, source: Source, ssrc: int) -> None:
+        """It is a stream now, or never will be."""
+        self._candidates.pop((source, ssrc), None)

@@ -1,0 +1,235 @@
+"""Many UDP datagrams at once: one system call, one array (recvmmsg(2))."""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serstream.errors import SourceError
+
+log = logging.getLogger(__name__)
+
+MAX_DATAGRAM = 2048
+"""Bytes kept of a datagram: more than any Ethernet frame carries."""
+BATCH = 512
+"""Datagrams taken by one system call."""
+
+IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+Source: TypeAlias = bytes
+"""A sender's address as the kernel writes it (struct sockaddr), 32 bytes, zeros behind."""
+
+_SOURCE_LENGTH = 32
+_SOCKADDR_IN = struct.Struct("=H2s4s")
+_SOCKADDR_IN6 = struct.Struct("=H2s4x16s")
+_SO_TIMESTAMPNS = 35
+_SO_RXQ_OVFL = 40
+_MSG_TRUNC = 0x20
+_CONTROL = np.dtype(
+    {  # two cmsghdr and what they carry: SO_TIMESTAMPNS always first, SO_RXQ_OVFL only after a drop
+        "names": ["stamp_type", "seconds", "nanoseconds", "drops_type", "drops"],
+        "formats": ["i4", "i8", "i8", "i4", "u4"],
+        "offsets": [12, 16, 24, 44, 48],
+        "itemsize": 64,
+    }
+)
+_MESSAGE = np.dtype(
+    {  # struct mmsghdr of 64-bit Linux
+        "names": [
+            "name",
+            "name_length",
+            "vector",
+            "n_vectors",
+            "control",
+            "control_length",
+            "flags",
+            "length",
+        ],
+        "formats": ["u8", "u4", "u8", "u8", "u8", "u8", "u4", "u4"],
+        "offsets": [0, 8, 16, 24, 32, 40, 48, 56],
+        "itemsize": 64,
+    }
+)
+_VECTOR = np.dtype([("base", "u8"), ("length", "u8")])
+
+
+def source_of(ip: IpAddress, port: int) -> Source:
+    """The address in the kernel's form."""
+    wire_port = port.to_bytes(2, "big")
+    if ip.version == 4:
+        packed = _SOCKADDR_IN.pack(socket.AF_INET, wire_port, ip.packed)
+    else:
+        packed = _SOCKADDR_IN6.pack(socket.AF_INET6, wire_port, ip.packed)
+    return packed.ljust(_SOURCE_LENGTH, b"\0")
+
+
+def address_of(source: Source) -> tuple[IpAddress, int]:
+    """IP address and port; an IPv4 sender on an IPv6 socket has its IPv4 address."""
+    family = int.from_bytes(source[:2], "little" if np.little_endian else "big")
+    port = int.from_bytes(source[2:4], "big")
+    if family == socket.AF_INET:
+        return ipaddress.IPv4Address(source[4:8]), port
+    ip = ipaddress.IPv6Address(source[8:24])
+    return ip.ipv4_mapped or ip, port
+
+
+@dataclass(slots=True)
+class Datagrams:
+    """Datagrams as arrays, in order of arrival; valid until the next ones are received."""
+
+    content: NDArray[np.uint8]
+    """Shape (n, MAX_DATAGRAM); what lies behind a datagram's length is undefined."""
+    lengths: NDArray[np.int64]
+    """Shape (n,)."""
+    sources: NDArray[np.uint64]
+    """Shape (n, 4): a `Source` each."""
+    arrived: NDArray[np.float64]
+    """Monotonic seconds, shape (n,)."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def datagram(self, i: int) -> bytes:
+        """A copy of one datagram."""
+        return bytes(self.content[i, : self.lengths[i]])
+
+    def source(self, i: int) -> Source:
+        """The sender of one datagram."""
+        return bytes(self.sources[i])
+
+    @staticmethod
+    def of(datagrams: Sequence[tuple[bytes, Source, float]]) -> Datagrams:
+        """The same from single datagrams with their sources and times of arrival; cut to `MAX_DATAGRAM`."""
+        content = np.zeros((len(datagrams), MAX_DATAGRAM), np.uint8)
+        for row, (datagram, _, _) in zip(content, datagrams, strict=True):
+            row[: len(datagram)] = np.frombuffer(datagram[:MAX_DATAGRAM], np.uint8)
+        return Datagrams(
+            content=content,
+            lengths=np.array([min(len(datagram), MAX_DATAGRAM) for datagram, _, _ in datagrams], np.int64),
+            sources=np.frombuffer(b"".join(source for _, source, _ in datagrams), np.uint64).reshape(-1, 4),
+            arrived=np.array([arrived for _, _, arrived in datagrams], np.float64),
+        )
+
+
+Bind: TypeAlias = Callable[[str, int], socket.socket]
+"""Opens a non-blocking UDP socket on an address and port, or takes one over that outlived its process."""
+
+
+class UdpPort:
+    """A bound UDP socket that is read in batches, with the kernel's time of arrival and count of drops.
+
+    Raises:
+        SourceError: the port cannot be bound.
+    """
+
+    def __init__(self, address: str, port: int, buffer_bytes: int, bind: Bind):
+        self.socket = bind(address, port)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        self.buffer_bytes = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        """Granted by the kernel, which reports twice what it grants (socket(7))."""
+        if self.buffer_bytes < buffer_bytes:
+            log.warning(
+                "rtp %s:%d: the kernel grants a receive buffer of %d kB, %d kB are configured; "
+                "raise it with 'sysctl net.core.rmem_max=%d' or lower receive_buffer_kb",
+                *(address, port, self.buffer_bytes // 1024, buffer_bytes // 1024, buffer_bytes),
+            )
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+        self.drops = 0
+        """Datagrams that the kernel dropped because the buffer was full."""
+        self.truncated = 0
+        """Datagrams longer than `MAX_DATAGRAM`, dropped."""
+        self._recvmmsg = ctypes.CDLL(None, use_errno=True).recvmmsg
+        self._bytes = np.zeros((BATCH, MAX_DATAGRAM), np.uint8)
+        self._sources = np.zeros((BATCH, _SOURCE_LENGTH // 8), np.uint64)
+        self._controls = np.zeros(BATCH, _CONTROL)
+        self._vectors = np.zeros(BATCH, _VECTOR)
+        self._messages = np.zeros(BATCH, _MESSAGE)
+        rows = np.arange(BATCH, dtype=np.uint64)
+        self._vectors["base"] = self._bytes.ctypes.data + rows * MAX_DATAGRAM
+        self._vectors["length"] = MAX_DATAGRAM
+        self._messages["name"] = self._sources.ctypes.data + rows * _SOURCE_LENGTH
+        self._messages["vector"] = self._vectors.ctypes.data + rows * _VECTOR.itemsize
+        self._messages["n_vectors"] = 1
+        self._messages["control"] = self._controls.ctypes.data + rows * _CONTROL.itemsize
+
+    def fileno(self) -> int:
+        """For select."""
+        return self.socket.fileno()
+
+    def close(self) -> None:
+        """Give the port back."""
+        self.socket.close()
+
+    def receive(self) -> Datagrams:
+        """What lies in the socket's buffer, up to `BATCH` datagrams; none when it is empty."""
+        self._messages["name_length"] = _SOURCE_LENGTH
+        self._messages["control_length"] = _CONTROL.itemsize
+        n = self._recvmmsg(self.fileno(), ctypes.c_void_p(self._messages.ctypes.data), BATCH, 0, None)
+        if n < 0:
+            # Nothing there, a signal, or an ICMP error of somebody we once answered: nothing to receive.
+            n = 0
+        messages = self._messages[:n]
+        whole = messages["flags"] & _MSG_TRUNC == 0
+        self.truncated += n - int(np.count_nonzero(whole))
+        sources = self._sources[:n]
+        if n:
+            sources[messages["name_length"] == 16, 1:] = 0  # IPv4: the rest is of an earlier datagram
+            sources[:, 0] &= np.where(messages["name_length"] == 16, _ALL, _WITHOUT_FLOW)
+        received = Datagrams(
+            self._bytes[:n],
+            np.where(whole, messages["length"], 0).astype(np.int64),
+            sources,
+            self._arrivals(self._controls[:n]),
+        )
+        self._count_drops(messages, self._controls[:n])
+        return received
+
+    def _arrivals(self, controls: NDArray[np.void]) -> NDArray[np.float64]:
+        """The kernel's wall clock stamps as monotonic seconds."""
+        now = time.monotonic()
+        since = time.time() - (controls["seconds"] + controls["nanoseconds"] * 1e-9)
+        return now - np.where(controls["stamp_type"] == _SO_TIMESTAMPNS, np.maximum(since, 0.0), 0.0)
+
+    def _count_drops(self, messages: NDArray[np.void], controls: NDArray[np.void]) -> None:
+        counted = (messages["control_length"] > 32) & (controls["drops_type"] == _SO_RXQ_OVFL)
+        if counted.any():
+            self.drops = int(controls["drops"][counted][-1])
+
+
+_ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+_WITHOUT_FLOW = np.frombuffer(b"\xff\xff\xff\xff\0\0\0\0", np.uint64)[0]
+
+
+def bind(address: str, port: int) -> socket.socket:
+    """A UDP socket of our own, non-blocking.
+
+    Raises:
+        SourceError: not an IP address of this machine, or the port is in use.
+    """
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+    except ValueError as error:
+        raise SourceError(
+            f"rtp: address is {address!r}, wanted an IP address of this machine, 0.0.0.0 or ::"
+        ) from error
+    udp = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        udp.bind((address, port))
+    except OSError as error:
+        udp.close()
+        raise SourceError(
+            f"rtp {address}:{port}: cannot bind the UDP port: {os.strerror(error.errno or 0)}; choose "
+            f"another port or stop the program that uses it ('ss -lupn sport = :{port}' names it)"
+        ) from error
+    return udp

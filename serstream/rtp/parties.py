@@ -1,0 +1,57 @@
+"""Which call a stream belongs to, and who speaks in it."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from serstream.config import RtpSettings
+from serstream.rtp.datagrams import Source, address_of
+from serstream.types import Role
+
+
+class Parties:
+    """Names the call and the role of each stream of one port, as ``call``, ``parties`` and ``roles`` say."""
+
+    def __init__(self, settings: RtpSettings):
+        self._settings = settings
+        self._by_ssrc: dict[int, Role] = {}
+        by_network = []
+        for key, role in settings.roles.items():
+            if key.startswith("0x"):
+                self._by_ssrc[int(key, 16)] = role
+            else:
+                by_network.append((ipaddress.ip_network(key), role))
+        self._by_network = sorted(by_network, key=lambda entry: -entry[0].prefixlen)
+        self._present: dict[str, Role] = {}
+        """Live streams with their roles; the members of the current call where ``parties`` pairs them."""
+        self._n_calls = 0
+
+    def join(self, stream: str, source: Source, ssrc: int) -> tuple[str, Role]:
+        """Call and role of a stream that begins."""
+        if self._settings.parties and not self._present:
+            self._n_calls += 1
+        role = self._stated(source, ssrc) or self._vacant() or self._settings.role
+        self._present[stream] = role
+        if self._settings.call:
+            return self._settings.call, role
+        if self._settings.parties:
+            return f"rtp-{self._settings.port}-call-{self._n_calls}", role
+        return stream, role
+
+    def leave(self, stream: str) -> None:
+        """The stream is over."""
+        del self._present[stream]
+
+    def _stated(self, source: Source, ssrc: int) -> Role | None:
+        """What ``roles`` says: an SSRC wins over a network, a narrow network over a wide one."""
+        if ssrc in self._by_ssrc:
+            return self._by_ssrc[ssrc]
+        if not self._by_network:
+            return None
+        ip, _ = address_of(source)
+        return next((role for network, role in self._by_network if ip in network), None)
+
+    def _vacant(self) -> Role | None:
+        """The first of ``parties`` that nobody on the port has."""
+        taken = list(self._present.values())
+        return next((role for role in self._settings.parties if role not in taken), None)

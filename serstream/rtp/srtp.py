@@ -1,0 +1,107 @@
+"""Secure RTP (RFC 3711) with keys from SDP security descriptions (RFC 4568)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from serstream.errors import ConfigError
+
+_PROFILES = {
+    "AES_CM_128_HMAC_SHA1_80": ("SRTP_PROFILE_AES128_CM_SHA1_80", 30),
+    "AES_CM_128_HMAC_SHA1_32": ("SRTP_PROFILE_AES128_CM_SHA1_32", 30),
+    "AEAD_AES_128_GCM": ("SRTP_PROFILE_AEAD_AES_128_GCM", 28),
+    "AEAD_AES_256_GCM": ("SRTP_PROFILE_AEAD_AES_256_GCM", 44),
+}
+"""Crypto suite to the name of its profile in pylibsrtp and the length of master key and salt, bytes."""
+
+
+class Refused(StrEnum):
+    """Why a packet did not pass."""
+
+    UNAUTHENTICATED = "not authenticated"
+    REPLAYED = "replayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Master key and salt with their crypto suite."""
+
+    suite: str
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"Key({self.suite}, ...)"
+
+    @staticmethod
+    def of(crypto: str, where: str) -> Key:
+        """Read ``SUITE inline:BASE64[|lifetime][|MKI:length]``, the value of ``a=crypto`` behind its tag.
+
+        Raises:
+            ConfigError: unknown suite, or a key that does not fit it. The key itself is never shown.
+        """
+        suite, _, parameters = crypto.strip().partition(" ")
+        if suite not in _PROFILES:
+            raise ConfigError(f"{where}: crypto suite {suite!r}, wanted one of {', '.join(_PROFILES)}")
+        method, _, value = parameters.strip().partition(":")
+        encoded, *options = value.split()[0].split("|") if value.strip() else [""]
+        if method != "inline" or any(":" in option for option in options):
+            raise ConfigError(f"{where}: wanted '{suite} inline:KEY' with one key and no MKI")
+        try:
+            secret = base64.b64decode(encoded, validate=True)
+        except binascii.Error as error:
+            raise ConfigError(f"{where}: the key behind 'inline:' is not base64") from error
+        length = _PROFILES[suite][1]
+        if len(secret) != length:
+            raise ConfigError(f"{where}: {suite} wants a key and salt of {length} bytes, got {len(secret)}")
+        return Key(suite, secret)
+
+
+class Unprotector:
+    """Authenticates and decrypts what comes in on one port; libsrtp keeps a replay list per SSRC."""
+
+    def __init__(self, keys: Sequence[Key]):
+        import pylibsrtp  # only where a port has keys
+
+        self._error = pylibsrtp.Error
+        self._sessions = [
+            pylibsrtp.Session(
+                pylibsrtp.Policy(
+                    key=key.secret,
+                    ssrc_type=pylibsrtp.Policy.SSRC_ANY_INBOUND,
+                    srtp_profile=getattr(pylibsrtp.Policy, _PROFILES[key.suite][0]),
+                )
+            )
+            for key in keys
+        ]
+
+    def rtp(self, datagram: bytes) -> bytes | Refused:
+        """The plain packet, by the first key that fits."""
+        return self._try([session.unprotect for session in self._sessions], datagram)
+
+    def rtcp(self, datagram: bytes) -> bytes | Refused:
+        """The plain compound packet, by the first key that fits."""
+        return self._try([session.unprotect_rtcp for session in self._sessions], datagram)
+
+    def forget(self, ssrc: int) -> None:
+        """Drop the state of a stream that is over."""
+        for session in self._sessions:
+            try:
+                session.remove_stream(ssrc)
+            except self._error:  # another key's stream
+                continue
+
+    def _try(self, unprotects: list[Callable[[bytes], bytes]], datagram: bytes) -> bytes | Refused:
+        refused = Refused.UNAUTHENTICATED
+        for unprotect in unprotects:
+            try:
+                return unprotect(datagram)
+            except self._error as error:
+                if "replay" in str(error):
+                    refused = Refused.REPLAYED
+            except ValueError:  # longer than libsrtp's largest packet
+                continue
+        return refused

@@ -1,0 +1,130 @@
+"""One stream: its packets put in order, decoded and, where they are missing, concealed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from serstream.rtp.codecs import COMFORT_NOISE, ENCODINGS, TELEPHONE_EVENT, Decoder, Format, decoder
+from serstream.rtp.concealment import HISTORY_S, conceal
+from serstream.rtp.datagrams import Source
+from serstream.rtp.jitter import Gap, Heard, JitterBuffer, Released
+from serstream.rtp.packet import RtpPacket
+from serstream.types import AudioChunk, Samples, StreamStart
+
+SOUND = frozenset(ENCODINGS) - {COMFORT_NOISE, TELEPHONE_EVENT}
+LONGEST_SILENCE_S = 2.0
+"""Longer silence is left out: the next chunk starts behind it."""
+
+
+class Stream:
+    """The sound of one SSRC from one source, or of several SSRCs that followed one another."""
+
+    def __init__(
+        self,
+        start: StreamStart,
+        source: Source,
+        ssrc: int,
+        formats: Mapping[int, Format],
+        jitter: JitterBuffer,
+    ):
+        self.start = start
+        self.source = source
+        self.ssrc = ssrc
+        self.jitter = jitter
+        self.last_payload_type = -1
+        self.last_payload = b""
+        """Of the last packet, if it was sound and went straight through."""
+        self.undecodable = 0
+        """Packets of sound that the codec could not read; they are concealed like lost ones."""
+        self._formats = formats
+        self._decoders: dict[int, Decoder] = {}
+        self._sample_rate = 8000
+        self._history: Samples = np.zeros(0, np.float32)
+
+    def push(self, packet: RtpPacket, arrived: float) -> list[AudioChunk]:
+        """Take a packet; returns the sound that it completes."""
+        found = self._formats.get(packet.payload_type)
+        self.last_payload = b""
+        if found is None or found.encoding not in SOUND:
+            # It has a place in the sequence, so that it is not missed, but it is no sound.
+            silent = found is not None and found.encoding == COMFORT_NOISE
+            return self._chunks(self.jitter.push(packet, 0, arrived, silent=silent))
+        chunks: list[AudioChunk] = []
+        if found.clock_rate != self.jitter.clock_rate:
+            chunks = self.flush()
+            self.jitter.restart(found.clock_rate)
+        duration = self._decoder(packet.payload_type).duration(packet.payload)
+        chunks += self._chunks(self.jitter.push(packet, duration, arrived, silent=duration == 0))
+        self.last_payload, self.last_payload_type = packet.payload, packet.payload_type
+        return chunks
+
+    def release(self, now: float) -> list[AudioChunk]:
+        """What is due at ``now``; see `JitterBuffer.release`."""
+        return self._chunks(self.jitter.release(now))
+
+    def flush(self) -> list[AudioChunk]:
+        """What still waits in the jitter buffer."""
+        return self._chunks(self.jitter.flush())
+
+    def change_ssrc(self, source: Source, ssrc: int) -> list[AudioChunk]:
+        """Go on with another SSRC, which has its own sequence, timestamps and codec state."""
+        chunks = self.flush()
+        self.source, self.ssrc = source, ssrc
+        self.jitter.restart(self.jitter.clock_rate)
+        self._decoders.clear()
+        return chunks
+
+    def resume(self, payload: bytes) -> None:
+        """The stream comes out of its lane: ``payload`` was its last packet's."""
+        samples = self._decoder(self.last_payload_type).decode(payload)
+        assert samples is not None, "only G.711 has lanes, and it decodes everything"
+        self._remember(samples)
+
+    def _decoder(self, payload_type: int) -> Decoder:
+        if payload_type not in self._decoders:
+            self._decoders[payload_type] = decoder(self._formats[payload_type])
+        return self._decoders[payload_type]
+
+    def _chunks(self, released: list[Released]) -> list[AudioChunk]:
+        return [chunk for item in released for chunk in self._decode(item)]
+
+    def _decode(self, item: Heard | Gap) -> list[AudioChunk]:
+        if isinstance(item, Gap):
+            return self._fill(item)
+        codec = self._decoder(item.payload_type)
+        self._sample_rate = codec.sample_rate
+        ratio = codec.sample_rate // self.jitter.clock_rate
+        wanted = item.duration * ratio
+        samples = codec.decode(item.payload)
+        lost = 0
+        if samples is None:
+            self.undecodable += 1
+            samples, lost = conceal(self._history, wanted, codec.sample_rate), wanted
+        elif len(samples) != wanted:
+            samples = np.resize(np.append(samples, np.zeros(wanted, np.float32)), wanted)
+        self._remember(samples)
+        return [self._chunk(samples[item.skip * ratio :], item.position * ratio, lost, item.arrived)]
+
+    def _fill(self, gap: Gap) -> list[AudioChunk]:
+        ratio = self._sample_rate // self.jitter.clock_rate
+        n_silent = (gap.ticks - gap.lost) * ratio
+        if n_silent > LONGEST_SILENCE_S * self._sample_rate:
+            n_silent = 0
+        lost = gap.lost * ratio
+        if lost + n_silent == 0:
+            return []
+        samples = np.zeros(lost + n_silent, np.float32)
+        samples[:lost] = conceal(self._history, lost, self._sample_rate)
+        self._remember(samples)
+        return [self._chunk(samples, gap.position * ratio, lost, gap.arrived)]
+
+    def _chunk(self, samples: Samples, start: int, lost: int, arrived: float) -> AudioChunk:
+        return AudioChunk(self.start.stream, samples, self._sample_rate, start, lost, arrived)
+
+    def _remember(self, samples: Samples) -> None:
+        n_history = round(HISTORY_S * self._sample_rate)
+        if len(samples) < n_history:
+            samples = np.concatenate([self._history, samples])
+        self._history = samples[-n_history:]

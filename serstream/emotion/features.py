@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import scipy.fft
 import scipy.signal
+import threadpoolctl
 from msgspec import Meta
 from numpy.typing import NDArray
 
@@ -21,8 +22,10 @@ from serstream.errors import ModelError
 
 FloatArray = NDArray[np.float32]
 
-WINDOWS_PER_BLOCK = 8
+WINDOWS_PER_BLOCK = 4
 """Windows transformed at once; keeps the spectra in the processor's cache."""
+
+_BLAS = threadpoolctl.ThreadpoolController()
 
 
 class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -131,15 +134,19 @@ def mfcc(windows: FloatArray, spec: FeatureSpec) -> FloatArray:
         raise ValueError(f"windows have shape {windows.shape}, wanted (n_windows, {spec.n_samples})")
     coefficients = np.empty((len(windows), spec.n_mfcc, spec.n_frames), np.float32)
     taper, filters, cosines = _matrices(spec)
-    for begin in range(0, len(windows), WINDOWS_PER_BLOCK):
-        block = np.ascontiguousarray(windows[begin : begin + WINDOWS_PER_BLOCK], np.float32)
-        if spec.level_dbfs is not None:
-            block = _to_level(block, spec.level_dbfs)
-        frames = np.lib.stride_tricks.sliding_window_view(block, spec.n_fft, axis=1)[:, :: spec.hop_length]
-        spectrum = scipy.fft.rfft(frames * taper, axis=-1)
-        power = spectrum.real**2 + spectrum.imag**2
-        log_mel = np.log(power @ filters + np.float32(spec.log_offset))
-        coefficients[begin : begin + WINDOWS_PER_BLOCK] = np.swapaxes(log_mel @ cosines, 1, 2)
+    # On matrices this small, further BLAS threads only spin: they double the processor time for nothing.
+    with _BLAS.limit(limits=1, user_api="blas"):
+        for begin in range(0, len(windows), WINDOWS_PER_BLOCK):
+            block = np.ascontiguousarray(windows[begin : begin + WINDOWS_PER_BLOCK], np.float32)
+            if spec.level_dbfs is not None:
+                block = _to_level(block, spec.level_dbfs)
+            frames = np.lib.stride_tricks.sliding_window_view(block, spec.n_fft, axis=1)[
+                :, :: spec.hop_length
+            ]
+            spectrum = scipy.fft.rfft(frames * taper, axis=-1)
+            power = spectrum.real**2 + spectrum.imag**2
+            log_mel = np.log(power @ filters + np.float32(spec.log_offset))
+            coefficients[begin : begin + WINDOWS_PER_BLOCK] = np.swapaxes(log_mel @ cosines, 1, 2)
     if spec.mean_normalise:
         coefficients -= coefficients.mean(axis=2, keepdims=True)
     return _with_deltas(coefficients, spec.deltas)

@@ -30,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     models = commands.add_parser(
         "models",
         help="list, check and change models",
-        description="Models live in numbered versions in a repository; one is active. The commands work while\n"
+        description="Models live in numbered versions in a repository; one is active. They work while\n"
         "the daemon runs (through its control socket) and while it does not (its next start follows).\n"
         "Calls in progress do not notice a change: every window is scored by one model.",
         epilog="examples:\n  serstream models list -c /etc/serstream/serstream.toml\n"

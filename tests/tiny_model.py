@@ -24,10 +24,11 @@ def write_model(
     props: dict[str, str] | None = None,
     name: str = "tiny",
     version: int = 1,
+    seed: int = 7,
 ) -> Path:
     """A linear model over the mean of the features; ``props`` replace its metadata entries."""
     n_outputs = len(labels) if n_outputs is None else n_outputs
-    weights = np.random.default_rng(7).normal(0, 0.2, (spec.n_coeffs, n_outputs)).astype(np.float32)
+    weights = np.random.default_rng(seed).normal(0, 0.2, (spec.n_coeffs, n_outputs)).astype(np.float32)
     graph = helper.make_graph(
         [
             helper.make_node("ReduceMean", ["features"], ["mean"], axes=[2], keepdims=0),

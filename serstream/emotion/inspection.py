@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 
 from serstream.emotion.loading import load_version
-from serstream.emotion.model import ON_CPU, EmotionModel, read_model_file
-from serstream.emotion.store import MODEL_FILE, SUMS_FILE, check_sums
+from serstream.emotion.model import ON_CPU, EmotionModel
+from serstream.emotion.store import MODEL_FILE, SUMS_FILE, check_sums, read_file
 from serstream.errors import ModelError
 
 TIMEOUT_S = 60.0
@@ -91,7 +91,7 @@ def _check_graph(file: Path) -> None:
     import onnx
 
     try:
-        model = onnx.load_model_from_string(read_model_file(file))
+        model = onnx.load_model_from_string(read_file(file))
     except google.protobuf.message.DecodeError as error:
         raise ModelError(f"model {file}: not ONNX, or cut short: {error}") from error
     if not model.HasField("graph"):

@@ -15,13 +15,11 @@ from serstream.emotion.baseline import Baselines
 from serstream.emotion.features import levels_dbfs, mfcc, pad
 from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.session import Session
+from serstream.emotion.store import read_file
 from serstream.errors import ModelError
 from serstream.types import SAMPLE_RATE, Samples, Scores, SpeechWindow
 
 ON_CPU = ModelSettings(device="cpu")
-
-MAX_BYTES = 64 * 2**20
-"""No small speech model is larger; what claims to be is refused before it is read."""
 
 
 class EmotionModel:
@@ -38,7 +36,7 @@ class EmotionModel:
 
     def __init__(self, path: Path, settings: ModelSettings = ON_CPU):
         self.path = path
-        content = read_model_file(path)
+        content = read_file(path)
         self.sha256 = hashlib.sha256(content).hexdigest()
         self._session = Session(content, str(path), settings)
         self.metadata = ModelMetadata.from_props(self._session.properties, str(path))
@@ -140,20 +138,3 @@ def _fits(nodes: list[tuple[str, str, list[int | str]]], name: str, shape: list[
         and nodes[0][2][1:] == shape
         and not isinstance(nodes[0][2][0], int)
     )
-
-
-def read_model_file(path: Path) -> bytes:
-    """Content of a model file.
-
-    Raises:
-        ModelError: it is no file, too large, or may not be read.
-    """
-    if not path.is_file():
-        raise ModelError(f"model {path}: no such file; give the path of a model.onnx")
-    try:
-        size = path.stat().st_size
-        if not 0 < size <= MAX_BYTES:
-            raise ModelError(f"model {path}: has {size} bytes, wanted 1 to {MAX_BYTES}")
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"model {path}: cannot read it: {error.strerror}") from error

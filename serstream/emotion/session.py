@@ -42,10 +42,7 @@ class Session:
         self._settings = settings
         use_cuda = settings.device == "cuda" or (settings.device == "auto" and _has_cuda_driver())
         self._runtime = self._open([CUDA, CPU] if use_cuda else [CPU])
-        # A session falls back to the CPU in silence: only what it says it uses counts.
-        if use_cuda and CUDA not in self.providers:
-            self._complain("CUDA was asked for and cannot be used")
-        elif settings.require_gpu and CUDA not in self.providers:
+        if settings.require_gpu and CUDA not in self.providers:
             raise ModelError(self._needs_gpu("there is no CUDA driver, or device is 'cpu'"))
 
     @property
@@ -122,7 +119,10 @@ class Session:
                 self._complain(str(error))
                 return self._open([CPU])
             raise ModelError(f"model {self._where}: ONNX Runtime cannot load it: {error}") from error
-        runtime.disable_fallback()  # ours counts and says so
+        runtime.disable_fallback()  # ours says so
+        # It may have fallen back in silence already: only what it says it uses counts.
+        if CUDA in providers and CUDA not in runtime.get_providers():
+            self._complain("CUDA was asked for and cannot be used; install 'serstream[cuda]'")
         return runtime
 
     def _complain(self, why: str) -> None:

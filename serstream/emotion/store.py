@@ -31,6 +31,8 @@ from serstream.errors import ModelError
 MODEL_FILE = "model.onnx"
 SUMS_FILE = "SHA256SUMS"
 POINTER_FILE = "active.json"
+MAX_BYTES = 64 * 2**20
+"""No file of a small speech model is larger; what claims to be is refused before it is read."""
 UNFINISHED = ".unfinished-"
 """Begins the name of what is being written; nobody reads it, the next writer removes it."""
 
@@ -247,15 +249,29 @@ def check_sums(folder: Path) -> None:
     for name, wanted in entries.items():
         if "/" in name:
             raise ModelError(f"model {folder}: {SUMS_FILE} lists {name!r}, wanted names of files beside it")
-        try:
-            seen = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        except OSError as error:
-            raise ModelError(f"model {folder}: cannot read {name}: {error.strerror}") from error
+        seen = hashlib.sha256(read_file(folder / name)).hexdigest()
         if seen != wanted:
             raise ModelError(
                 f"model {folder}: {name} has SHA-256 {seen[:12]}..., {SUMS_FILE} wants {wanted[:12]}...; "
                 "it was damaged or changed after publishing: copy it again"
             )
+
+
+def read_file(path: Path) -> bytes:
+    """Content of a file of a version.
+
+    Raises:
+        ModelError: it is no regular file, too large, or may not be read.
+    """
+    if not path.is_file():
+        raise ModelError(f"model {path}: no such file; give the path of a model.onnx")
+    try:
+        size = path.stat().st_size
+        if not 0 < size <= MAX_BYTES:
+            raise ModelError(f"model {path}: has {size} bytes, wanted 1 to {MAX_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"model {path}: cannot read it: {error.strerror}") from error
 
 
 def _write_synced(path: Path, content: bytes) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from serstream.config import ModelSettings
 from serstream.emotion.inspection import inspect_apart
 from serstream.emotion.loading import load_version
-from serstream.emotion.model import EmotionModel, read_model_file
-from serstream.emotion.store import SUMS_FILE, ModelStore, Reference
+from serstream.emotion.model import EmotionModel
+from serstream.emotion.store import SUMS_FILE, ModelStore, Reference, read_file
 from serstream.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -88,4 +88,4 @@ def _digest(folder: Path) -> str:
     sums = folder / SUMS_FILE
     if not sums.is_file():
         raise ModelError(f"model {folder}: no {SUMS_FILE}; publish the model with 'serstream-train publish'")
-    return hashlib.sha256(read_model_file(sums)).hexdigest()
+    return hashlib.sha256(read_file(sums)).hexdigest()

@@ -1,0 +1,106 @@
+"""CUDA's behaviour without CUDA: a runtime that says it has it, and breaks when it is told to."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from tiny_model import SPEC
+
+from serstream.config import ModelSettings
+from serstream.emotion import session
+from serstream.emotion.session import BATCH_SIZES, CUDA, Session
+from serstream.errors import ModelError
+
+Runtime = ort.InferenceSession
+
+
+class FakeCuda:
+    """Calculates on the CPU and calls it CUDA."""
+
+    broken_at_start = False
+    broken = False
+    sizes: ClassVar[list[int]] = []
+
+    def __init__(self, content: bytes, options: ort.SessionOptions, providers: list[str]):
+        self._runtime = Runtime(content, options, providers=["CPUExecutionProvider"])
+        self._providers = providers
+        if self.broken_at_start and CUDA in providers:
+            raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
+
+    def get_providers(self) -> list[str]:
+        return self._providers
+
+    def run_with_iobinding(self, binding: object) -> None:
+        if self.broken:
+            raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")
+        self._runtime.run_with_iobinding(binding)
+        FakeCuda.sizes.append(binding.copy_outputs_to_cpu()[0].shape[0])
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._runtime, name)
+
+
+@pytest.fixture(autouse=True)
+def cuda(monkeypatch: pytest.MonkeyPatch) -> type[FakeCuda]:
+    monkeypatch.setattr(ort, "InferenceSession", FakeCuda)
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    monkeypatch.setattr(session, "_has_cuda_driver", lambda: True)
+    for name in ("broken", "broken_at_start"):
+        monkeypatch.setattr(FakeCuda, name, False)
+    monkeypatch.setattr(FakeCuda, "sizes", [])
+    return FakeCuda
+
+
+def features(n: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:
+    return np.random.default_rng(n).normal(size=(n, SPEC.n_coeffs, SPEC.n_frames)).astype(np.float32)
+
+
+def on_cpu(model: Path, n: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    return Session(model.read_bytes(), "m", ModelSettings(device="cpu")).run(features(n))
+
+
+def test_batches_on_cuda_have_fixed_sizes(tiny_model: Path, cuda: type[FakeCuda]) -> None:
+    on_cuda = Session(tiny_model.read_bytes(), "m", ModelSettings(device="auto"))
+    for n in (1, 3, 8, 33, 70):
+        assert np.allclose(on_cuda.run(features(n)), on_cpu(tiny_model, n), atol=1e-6)
+    assert set(cuda.sizes) <= set(BATCH_SIZES)
+    assert cuda.sizes == [1, 4, 8, 32, 1, 32, 32, 8]
+
+
+def test_a_cpu_takes_any_size(tiny_model: Path, cuda: type[FakeCuda]) -> None:
+    assert on_cpu(tiny_model, 33).shape == (33, 6)
+    assert cuda.sizes == []
+
+
+def test_cuda_that_breaks_while_it_runs_is_left_once_and_loudly(
+    tiny_model: Path, cuda: type[FakeCuda], caplog: pytest.LogCaptureFixture
+) -> None:
+    running = Session(tiny_model.read_bytes(), "m", ModelSettings(device="cuda"))
+    running.run(features(2))
+    cuda.broken = True
+    for _ in range(5):
+        assert np.allclose(running.run(features(2)), on_cpu(tiny_model, 2), atol=1e-6)
+    assert running.providers == ["CPUExecutionProvider"]
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert "model m runs on the CPU from here on: CUDA failure 700" in record.message
+
+
+def test_cuda_that_cannot_start_is_left_loudly(
+    tiny_model: Path, cuda: type[FakeCuda], caplog: pytest.LogCaptureFixture
+) -> None:
+    cuda.broken_at_start = True
+    assert Session(tiny_model.read_bytes(), "m", ModelSettings()).providers == ["CPUExecutionProvider"]
+    assert len(caplog.records) == 1
+    assert "CUDA failure 100" in caplog.text
+
+
+@pytest.mark.parametrize("broken", ["broken", "broken_at_start"])
+def test_require_gpu_makes_a_failure_fatal(
+    tiny_model: Path, cuda: type[FakeCuda], monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    monkeypatch.setattr(FakeCuda, broken, True)
+    with pytest.raises(ModelError, match="require_gpu wants CUDAExecutionProvider: CUDA failure"):
+        Session(tiny_model.read_bytes(), "m", ModelSettings(require_gpu=True)).run(features(1))

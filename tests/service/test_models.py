@@ -1,0 +1,263 @@
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from published_model import publish, repository
+
+from serstream.config import ModelSettings
+from serstream.emotion.loading import load_model
+from serstream.emotion.store import ModelStore, Reference, check_sums
+from serstream.errors import ControlError, ModelError
+from serstream.feed.messages import Message, ModelChanged, ModelRefused, ShadowReport
+from serstream.service import candidate
+from serstream.service.models import LOOK_INTERVAL_S, REPORT_INTERVAL_S, Models
+from serstream.types import Quality, SpeechWindow
+
+LOADING_TIMEOUT_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def inspected_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, which is quicker; tests/emotion/test_inspection.py has the other one."""
+    monkeypatch.setattr(candidate, "inspect_apart", check_sums)
+
+
+@contextmanager
+def serving(store: ModelStore, **settings: Any) -> Iterator[Models]:
+    options = ModelSettings(repository=store.root.name, device="cpu", **settings)
+    models = Models(options, store.root.parent, load_model(options, store.root.parent), now=0.0)
+    yield models
+    models.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return repository(tmp_path / "models")
+
+
+def settle(models: Models, now: float = 1.0) -> list[Message]:
+    """Poll until nothing is being loaded."""
+    messages = models.poll(now, 0.0)
+    deadline = time.monotonic() + LOADING_TIMEOUT_S
+    while models.status().loading:
+        assert time.monotonic() < deadline
+        messages += models.poll(now, 0.0)
+    return messages
+
+
+def windows(n: int, stream: str = "s") -> list[SpeechWindow]:
+    rng = np.random.default_rng(n)
+    return [
+        SpeechWindow(
+            stream,
+            rng.normal(0, 0.1, 32_000).astype(np.float32),
+            0,
+            32_000,
+            0,
+            False,
+            Quality(0, 0, -26, 1),
+        )
+        for _ in range(n)
+    ]
+
+
+def test_a_swap_names_both_models_and_what_the_new_one_runs_on(store: ModelStore) -> None:
+    with serving(store) as models:
+        assert models.activate("tiny") == "tiny@2"
+        (message,) = settle(models)
+        assert isinstance(message, ModelChanged)
+        assert (message.previous, message.model, message.providers) == (
+            "tiny@1",
+            "tiny@2",
+            ("CPUExecutionProvider",),
+        )
+        assert {scores.model for scores in models.score(windows(3))} == {"tiny@2"}
+        assert store.pointer().active == "tiny@2"
+        assert (models.status().swaps, models.status().previous) == (1, "tiny@1")
+
+
+def test_rollback_goes_back_and_forth(store: ModelStore) -> None:
+    with serving(store) as models:
+        with pytest.raises(ControlError, match="no model was active before this one"):
+            models.rollback()
+        models.activate("tiny@2")
+        settle(models)
+        for wanted in ("tiny@1", "tiny@2"):
+            assert models.rollback() == wanted
+            settle(models)
+            assert models.reference == store.pointer().active == wanted
+
+
+def test_a_refused_model_changes_nothing_and_is_not_tried_again(store: ModelStore) -> None:
+    store.file(Reference("tiny", 2)).write_bytes(b"damaged")
+    with serving(store, auto_activate=True) as models:
+        (message,) = settle(models)
+        assert isinstance(message, ModelRefused)
+        assert message.candidate == "tiny@2"
+        assert "it was damaged or changed after publishing" in message.reason
+        assert message.model == models.reference == store.pointer().active == "tiny@1"
+        assert models.status().refusal is not None
+        for now in range(0, 100, 10):
+            assert settle(models, now) == []
+        assert models.status().refusals == 1
+
+
+def test_what_a_candidate_breaks_is_a_refusal_too(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(_path: Path) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(candidate, "inspect_apart", explode)
+    with serving(store) as models:
+        models.activate("tiny@2")
+        (message,) = settle(models)
+        assert isinstance(message, ModelRefused)
+        assert message.reason == "model tiny@2: ZeroDivisionError()"
+
+
+def test_one_candidate_at_a_time(store: ModelStore) -> None:
+    with serving(store) as models:
+        models.activate("tiny@2")
+        with pytest.raises(ControlError, match="tiny@2 is being loaded; ask again"):
+            models.activate("tiny@1")
+        with pytest.raises(ControlError, match="tiny@2 is being loaded"):
+            models.set_shadow("tiny@1")
+        settle(models)
+
+
+def test_who_asks_for_what_is_not_there_hears_it_at_once(store: ModelStore) -> None:
+    with serving(store) as models, pytest.raises(ModelError, match="there is tiny@1, tiny@2"):
+        models.activate("tiny@3")
+
+
+def test_a_single_file_cannot_be_changed(tiny_model: Path) -> None:
+    settings = ModelSettings(path=str(tiny_model), device="cpu")
+    models = Models(settings, Path(), load_model(settings), 0.0)
+    with pytest.raises(ControlError, match=r"model\.path names one file"):
+        models.activate("tiny@1")
+    models.reread_pointer()
+    assert models.poll(0.0, 0.0) == []
+
+
+def test_a_new_version_is_ignored_unless_auto_activate(store: ModelStore) -> None:
+    with serving(store) as models:
+        publish(store.root, 3, seed=3)
+        assert settle(models, 100.0) == []
+    with serving(store, auto_activate=True) as models:
+        assert isinstance(settle(models, 0.0)[0], ModelChanged)
+        assert models.reference == "tiny@3"
+        models.rollback()
+        settle(models)
+        assert settle(models, 10 * LOOK_INTERVAL_S) == []
+        assert models.reference == "tiny@1"
+        publish(store.root, 4, seed=4)
+        settle(models, 20 * LOOK_INTERVAL_S)
+        assert models.reference == "tiny@4"
+
+
+def test_a_pointer_written_by_another_process_is_followed_on_reload(
+    store: ModelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(store) as models:
+        store.activate(Reference("tiny", 2))
+        models.reread_pointer()
+        settle(models)
+        assert models.reference == "tiny@2"
+        models.reread_pointer()
+        assert not models.status().loading
+        (store.root / "active.json").write_text("{")
+        with caplog.at_level(logging.ERROR):
+            models.reread_pointer()
+        assert "cannot read it" in caplog.text
+        assert models.reference == "tiny@2"
+
+
+def test_labels_may_change_in_the_middle_of_a_call(store: ModelStore) -> None:
+    publish(
+        store.root, 1, name="seven", labels=("angry", "bored", "disgust", "fear", "happy", "neutral", "sad")
+    )
+    with serving(store) as models:
+        assert len(models.score(windows(1))[0].labels) == 6
+        models.activate("seven@1")
+        (message,) = settle(models)
+        assert isinstance(message, ModelChanged)
+        assert len(message.labels) == len(models.score(windows(1))[0].labels) == 7
+
+
+def test_a_shadow_is_compared_and_nothing_else(store: ModelStore) -> None:
+    with serving(store) as models:
+        alone = models.score(windows(20))
+        models.set_shadow("tiny@2")
+        (first,) = settle(models)
+        assert isinstance(first, ShadowReport)
+        assert first.windows == 0
+        beside = models.score(windows(20))
+        assert all(
+            np.array_equal(a.probabilities, b.probabilities) for a, b in zip(alone, beside, strict=True)
+        )
+        models.forget("s")
+        deadline = time.monotonic() + LOADING_TIMEOUT_S
+        while models.status().shadow.windows < 20:
+            assert time.monotonic() < deadline
+        (report,) = models.poll(1.0 + REPORT_INTERVAL_S, 0.0)
+        assert isinstance(report, ShadowReport)
+        assert (report.model, report.candidate, report.windows, report.skipped) == ("tiny@1", "tiny@2", 20, 0)
+        assert 0 <= report.agreement < 1
+        assert report.latency_ms > 0
+        assert sum(report.emotions.values()) == 20
+        assert store.pointer().shadow == "tiny@2"
+        assert models.set_shadow("") == "tiny@2"
+        assert models.status().shadow is store.pointer().shadow is None
+
+
+def test_a_model_agrees_with_itself(store: ModelStore) -> None:
+    with serving(store) as models:
+        models.set_shadow("tiny@1")
+        settle(models)
+        models.score(windows(8))
+        deadline = time.monotonic() + LOADING_TIMEOUT_S
+        while models.status().shadow.windows < 8:
+            assert time.monotonic() < deadline
+        assert models.status().shadow.agreement == 1.0
+        assert models.status().shadow.confidence_shift == 0.0
+
+
+def test_a_share_of_the_streams_is_a_share(store: ModelStore) -> None:
+    with serving(store, shadow_share=0.25) as models:
+        models.set_shadow("tiny@2")
+        settle(models)
+        shadow = models._shadow
+        assert shadow is not None
+        assert 150 < sum(shadow._hears(f"stream-{i}") for i in range(1000)) < 350
+
+
+def test_a_shadow_survives_a_restart(store: ModelStore) -> None:
+    store.set_shadow(Reference("tiny", 2))
+    with serving(store) as models:
+        settle(models)
+        assert models.status().shadow.name == "tiny@2"
+        models.activate("tiny@2")
+        settle(models)
+        assert models.status().shadow is None
+
+
+def test_speakers_stay_known_over_a_swap(store: ModelStore) -> None:
+    """A model with the same features takes over what was heard of the living streams."""
+    from serstream.shipped import models_dir
+
+    shipped = load_model(ModelSettings(device="cpu"))
+    again = load_model(ModelSettings(device="cpu"))
+    if shipped.metadata.feature_spec.baseline is None:
+        pytest.skip(f"the shipped model in {models_dir()} has no speaker baseline")
+    heard = windows(30)
+    for window in heard[:20]:
+        shipped.score([window])
+    again.continue_from(shipped)
+    for window in heard[20:]:
+        assert np.array_equal(
+            again.score([window])[0].probabilities, shipped.score([window])[0].probabilities
+        )

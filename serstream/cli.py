@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,11 @@ import serstream
 from serstream import config, model_commands
 from serstream.errors import SerstreamError
 from serstream.overrides import Override, from_arguments, from_environment
+
+log = logging.getLogger(__name__)
+
+SILENCE_S = 3.0
+"""Seconds without a sign of the daemon after which `serstream listen` says so."""
 
 DEFAULT_ENDPOINT = config.FeedSettings().endpoint
 
@@ -69,10 +75,15 @@ def _listen(arguments: argparse.Namespace) -> int:
     from serstream.feed import subscribe
     from serstream.feed.messages import encode
 
-    for message in subscribe(arguments.endpoint):
-        sys.stdout.buffer.write(encode(message) + b"\n")
-        sys.stdout.flush()
-    return 0
+    silent_until = time.monotonic() + SILENCE_S
+    with subscribe(arguments.endpoint) as subscription:
+        while True:
+            for event in subscription.receive(0.5):
+                sys.stdout.buffer.write(encode(event) + b"\n")
+                sys.stdout.flush()
+            if subscription.inbox.heard_at is None and time.monotonic() > silent_until:
+                log.warning("nothing heard from %s yet; is the daemon running? Waiting.", arguments.endpoint)
+                silent_until = float("inf")
 
 
 def _live(arguments: argparse.Namespace) -> int:

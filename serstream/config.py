@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import tomllib
@@ -14,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from serstream.errors import ConfigError
+from serstream.explain import explain
 from serstream.overrides import Override, apply
 from serstream.types import Role, Severity
 
@@ -268,44 +268,4 @@ def parse(tables: dict[str, Any], where: str) -> Settings:
     try:
         return msgspec.convert(tables, Settings)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {_explain(str(error), tables)}") from error
-
-
-def _explain(message: str, tables: dict[str, Any]) -> str:
-    """Msgspec's message with key names as TOML writes them, the value seen, and the nearest known key."""
-    text, _, path = message.partition(" - at `$")
-    steps = re.findall(r"[^.\[\]`]+", path)
-    key = re.sub(r"^\.", "", path.rstrip("`"))
-    unknown = re.search(r"unknown field `(.+)`", text)
-    if unknown:
-        known = _known_keys(steps)
-        near = difflib.get_close_matches(unknown[1], known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key '{'.'.join(filter(None, (key, unknown[1])))}'; {hint}"
-    value: Any = tables
-    for step in steps:
-        value = (
-            value[int(step)] if isinstance(value, (list, tuple)) and step.isdigit() else _child(value, step)
-        )
-    return f"{key or 'top level'} is {value!r}: {text}"
-
-
-def _child(value: Any, step: str) -> Any:
-    return value.get(step) if isinstance(value, dict) else value
-
-
-def _known_keys(steps: list[str]) -> list[str]:
-    tables: dict[str, type[msgspec.Struct]] = {
-        "rtp": RtpSettings,
-        "microphone": MicrophoneSettings,
-        "file": FileSettings,
-        "segmenter": SegmenterSettings,
-        "quality": QualitySettings,
-        "model": ModelSettings,
-        "tracker": TrackerSettings,
-        "privacy": PrivacySettings,
-        "alert": AlertSettings,
-        "feed": FeedSettings,
-        "control": ControlSettings,
-    }
-    return list((tables[steps[0]] if steps else Settings).__struct_fields__)
+        raise ConfigError(f"{where}: {explain(error, tables, Settings)}") from error

@@ -22,7 +22,7 @@ SHIPPED = Path(__file__).parent.parent / "config" / "serstream.toml"
         ("[segmenter]\nhop_ms = 110", "hop_ms is 110, wanted a multiple of 20"),
         ("[segmenter]\nhop_ms = 3000", "hop_ms is 3000, must be at most window_ms (2000)"),
         ("[rtp]\nport = 5004", "rtp is {'port': 5004}: Expected `array`, got `object`"),
-        ("[[rtp]]\nrole = 'boss'", "rtp[0].role is 'boss': Invalid enum value 'boss'"),
+        ("[[rtp]]\nrole = 'boss'", "rtp[0].role is 'boss': wanted one of agent, customer, unknown"),
         (
             "[[alert]]\nname='a'\nemotions=['sad']\nclear_below=0.7",
             "clear_below is 0.7, must be at most threshold (0.6)",

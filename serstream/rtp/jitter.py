@@ -27,6 +27,8 @@ TRANSIT_GAIN = 1 / 64
 JITTER_GAIN = 1 / 16
 SILENCE_S = 0.02
 """Announced silence is released in pieces of at least this length."""
+LATE_MARGIN_S = 0.02
+"""Added to the delay of a packet that came behind its successors."""
 LATE_DECAY = 0.01
 """Seconds by which the depth that a late packet asked for shrinks every second."""
 
@@ -177,6 +179,8 @@ class JitterBuffer:
         elif packet.sequence_number in self._waiting:
             self.duplicates += 1
         elif ahead == 0:
+            if self._waiting and duration:
+                self._learn(packet, arrived)
             self._pass(waiting, released)
             self._drain(released)
         else:
@@ -273,9 +277,13 @@ class JitterBuffer:
             return
         del self._lost_numbers[packet.sequence_number]
         self.late += 1
-        behind = timestamp_delta(packet.timestamp, self.next_timestamp)
-        delay = arrived - self.transit - (self.position + behind) / self.clock_rate
-        if self._min_depth < delay <= TIMESTAMP_SLACK_S and delay > self.depth:
+        self._learn(packet, arrived)
+
+    def _learn(self, packet: RtpPacket, arrived: float) -> None:
+        """A packet came behind its successors, in time or not: wait so long for the next one like it."""
+        ticks = timestamp_delta(packet.timestamp, self.next_timestamp)
+        delay = arrived - self.transit - (self.position + ticks) / self.clock_rate + LATE_MARGIN_S
+        if self.depth < delay <= TIMESTAMP_SLACK_S:
             self._late_depth, self._late_at = delay, arrived
 
     def _give_up(self, released: list[Released]) -> None:

@@ -10,10 +10,16 @@ from serstream.types import Role
 
 
 class Parties:
-    """Names the call and the role of each stream of one port, as ``call``, ``parties`` and ``roles`` say."""
+    """Names the call and the role of each stream of one port, as ``call``, ``parties`` and ``roles`` say.
 
-    def __init__(self, settings: RtpSettings):
+    Args:
+        settings: of the port.
+        name: what the names of calls begin with.
+    """
+
+    def __init__(self, settings: RtpSettings, name: str):
         self._settings = settings
+        self._name = name
         self._by_ssrc: dict[int, Role] = {}
         by_network = []
         for key, role in settings.roles.items():
@@ -35,7 +41,7 @@ class Parties:
         if self._settings.call:
             return self._settings.call, role
         if self._settings.parties:
-            return f"rtp-{self._settings.port}-call-{self._n_calls}", role
+            return f"{self._name}-call-{self._n_calls}", role
         return stream, role
 
     def leave(self, stream: str) -> None:

@@ -70,10 +70,11 @@ class RtpSource:
                 self._turn(emit)
                 if began >= next_report:
                     self._report()
+                    emit([])
                     next_report = began + REPORT_S
                 time.sleep(max(0.0, began + TICK_S - time.monotonic()))
                 if not len(self._streams):
-                    selector.select(REPORT_S if self._unreported() else None)
+                    selector.select(REPORT_S)
         _send(self._streams.close(), emit)
         self._report()
         self._rtp.close()

@@ -64,18 +64,26 @@ class Streams:
 
     Clock-free: times are monotonic seconds that the caller passes in.
 
+    Args:
+        settings: of the port.
+        utc_offset: seconds to add to monotonic time for UTC.
+        name: what stream names begin with; empty: ``rtp-PORT``.
+        source: `StreamStart.source`; empty: ``rtp:PORT``.
+
     Raises:
         ConfigError: payload types, SDP or keys of the configuration are not understood.
     """
 
-    def __init__(self, settings: RtpSettings, utc_offset: float):
+    def __init__(self, settings: RtpSettings, utc_offset: float, name: str = "", source: str = ""):
         self._settings = settings
         self._where = f"rtp {settings.address}:{settings.port}"
         media = media_of(settings)
         self._formats = media.formats
         self._unprotector = Unprotector(media.keys) if media.keys else None
         self._allowed = AllowList(settings)
-        self._parties = Parties(settings)
+        self._name = name or f"rtp-{settings.port}"
+        self._source = source or f"rtp:{settings.port}"
+        self._parties = Parties(settings, self._name)
         self._probation = Probation()
         self._members: dict[tuple[Source, int], _Member] = {}
         self._by_source: dict[Source, list[_Member]] = {}
@@ -88,11 +96,12 @@ class Streams:
         self._has_lanes = tuple(t for t in PAYLOAD_TYPES if self._formats[t] == STATIC_FORMATS[t])
         self._retired: dict[tuple[Source, int], float] = {}
         self._reports: dict[tuple[IpAddress, int], rtcp.SenderReport] = {}
-        self._n_started = 0
+        self.n_started = 0
+        """Streams so far."""
         self._next_sweep = 0.0
         self._undeclared: set[int] = set()
         self.utc_offset = utc_offset
-        """Seconds to add to monotonic time for UTC."""
+        """May be set anew when the wall clock was."""
         self.dropped: Counter[str] = Counter()
         """Packets that no stream got, by reason."""
 
@@ -246,14 +255,14 @@ class Streams:
         return own[0] if 0 < pause <= self._settings.ssrc_change_s else None
 
     def _start(self, source: Source, first: Arrival, events: list[SourceEvent]) -> _Member:
-        self._n_started += 1
-        name = f"rtp-{self._settings.port}-{self._n_started}"
+        self.n_started += 1
+        name = f"{self._name}-{self.n_started}"
         call, role = self._parties.join(name, source, first.packet.ssrc)
         start = StreamStart(
             stream=name,
             call=call,
             role=role,
-            source=f"rtp:{self._settings.port}",
+            source=self._source,
             started_at=self._utc_of(source, first),
         )
         jitter = JitterBuffer(

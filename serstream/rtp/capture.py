@@ -1,0 +1,217 @@
+"""UDP datagrams of a capture file: pcap and pcapng, with any link type that tcpdump writes on Linux.
+
+Sources: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html, draft-ietf-opsawg-pcapng-02 and
+https://www.tcpdump.org/linktypes.html.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from serstream.errors import SourceError
+from serstream.rtp.datagrams import Source, source_of
+
+log = logging.getLogger(__name__)
+
+MAX_RECORD = 1 << 24
+"""Bytes; a longer record or block means that the file is broken."""
+
+_PCAP_MAGIC = {
+    b"\xd4\xc3\xb2\xa1": ("<", 1e-6),
+    b"\xa1\xb2\xc3\xd4": (">", 1e-6),
+    b"\x4d\x3c\xb2\xa1": ("<", 1e-9),
+    b"\xa1\xb2\x3c\x4d": (">", 1e-9),
+}
+_SECTION_HEADER = b"\x0a\x0d\x0d\x0a"
+_INTERFACE, _ENHANCED_PACKET = 1, 6
+_ETHERNET, _NULL, _LOOP, _SLL, _SLL2 = 1, 0, 108, 113, 276
+_RAW = (12, 14, 101, 228, 229)
+_IPV4, _IPV6, _VLANS = 0x0800, 0x86DD, (0x8100, 0x88A8, 0x9100)
+_UDP, _FRAGMENT, _IPV6_EXTENSIONS = 17, 44, (0, 43, 60, 135)
+
+
+class CapturedDatagram(NamedTuple):
+    """One UDP datagram as it passed the capture point."""
+
+    time: float
+    """UTC, seconds since the Unix epoch."""
+    source: Source
+    payload: bytes
+
+
+class _Frame(NamedTuple):
+    time: float
+    link_type: int
+    content: bytes
+
+
+def udp_datagrams(path: Path) -> Iterator[CapturedDatagram]:
+    """The UDP datagrams of a capture, in its order; what else it holds is skipped.
+
+    A file that ends in the middle of a packet, as a running capture does, ends there with a warning.
+
+    Raises:
+        SourceError: the file cannot be read, is no capture, or has a link type without IP.
+    """
+    skipped: Counter[str] = Counter()
+    try:
+        with path.open("rb") as file:
+            for frame in _frames(file, path):
+                found = _datagram(frame, path)
+                if isinstance(found, CapturedDatagram):
+                    yield found
+                else:
+                    skipped[found] += 1
+    except OSError as error:
+        raise SourceError(f"capture {path}: cannot read it: {error.strerror}") from error
+    if incomplete := {reason: count for reason, count in skipped.items() if reason != _OTHER}:
+        told = ", ".join(f"{count} {reason}" for reason, count in incomplete.items())
+        log.warning("capture %s: skipped packets: %s", path, told)
+
+
+_OTHER = "not UDP"
+_CUT = "cut off by the capture's snapshot length (capture with 'tcpdump -s 0')"
+_FRAGMENTED = "fragmented by IP"
+_MALFORMED = "with a malformed header"
+
+
+def _frames(file: BinaryIO, path: Path) -> Iterator[_Frame]:
+    magic = file.read(4)
+    if magic in _PCAP_MAGIC:
+        yield from _pcap(file, *_PCAP_MAGIC[magic], path)
+    elif magic == _SECTION_HEADER:
+        yield from _pcapng(file, path)
+    else:
+        raise SourceError(
+            f"capture {path}: begins with {magic.hex(' ') or 'nothing'}, wanted pcap or pcapng as tcpdump "
+            "and Wireshark write them"
+        )
+
+
+def _pcap(file: BinaryIO, order: str, resolution: float, path: Path) -> Iterator[_Frame]:
+    header = file.read(20)
+    if len(header) < 20:
+        raise SourceError(f"capture {path}: ends in its file header, wanted a whole pcap file")
+    link_type = struct.unpack(order + "I", header[16:])[0] & 0xFFFF
+    record = struct.Struct(order + "IIII")
+    while len(head := file.read(16)) == 16:
+        seconds, fraction, length, _ = record.unpack(head)
+        content = file.read(length) if length <= MAX_RECORD else b""
+        if len(content) < length:
+            break
+        yield _Frame(seconds + fraction * resolution, link_type, content)
+    else:
+        if not head:
+            return
+    log.warning("capture %s: ends in the middle of a packet; what is before it is used", path)
+
+
+def _pcapng(file: BinaryIO, path: Path) -> Iterator[_Frame]:
+    order = "<"
+    interfaces: list[tuple[int, float, int]] = []
+    kind = _SECTION_HEADER
+    while len(kind) == 4:
+        length_field = file.read(4)
+        if kind == _SECTION_HEADER:
+            byte_order = file.read(4)
+            order = "<" if byte_order == b"\x4d\x3c\x2b\x1a" else ">"
+            interfaces.clear()
+        if len(length_field) < 4:
+            break
+        length = struct.unpack(order + "I", length_field)[0]
+        n_read = 12 if kind == _SECTION_HEADER else 8
+        if not n_read + 4 <= length <= MAX_RECORD:
+            break
+        rest = file.read(length - n_read)
+        if len(rest) < length - n_read:
+            break
+        body, block = rest[:-4], struct.unpack(order + "I", kind)[0]
+        if kind != _SECTION_HEADER and block == _INTERFACE and len(body) >= 8:
+            interfaces.append((struct.unpack_from(order + "H", body)[0], *_timing(body[8:], order)))
+        elif kind != _SECTION_HEADER and block == _ENHANCED_PACKET and len(body) >= 20:
+            number, high, low, captured, _ = struct.unpack_from(order + "IIIII", body)
+            if number >= len(interfaces) or captured > len(body) - 20:
+                break
+            link_type, resolution, offset = interfaces[number]
+            time = offset + (high << 32 | low) * resolution
+            yield _Frame(time, link_type, body[20 : 20 + captured])
+        kind = file.read(4)
+    else:
+        if not kind:
+            return
+    log.warning("capture %s: ends in the middle of a block; what is before it is used", path)
+
+
+def _timing(options: bytes, order: str) -> tuple[float, int]:
+    """Seconds per unit of an interface's time stamps (if_tsresol) and their offset (if_tsoffset)."""
+    resolution, offset, at = 1e-6, 0, 0
+    while at + 4 <= len(options):
+        code, length = struct.unpack_from(order + "HH", options, at)
+        value = options[at + 4 : at + 4 + length]
+        if code == 9 and len(value) == 1:
+            resolution = 2.0 ** -(value[0] & 0x7F) if value[0] & 0x80 else 10.0 ** -value[0]
+        elif code == 14 and len(value) == 8:
+            offset = struct.unpack(order + "q", value)[0]
+        at += 4 + (length + 3) // 4 * 4
+    return resolution, offset
+
+
+def _datagram(frame: _Frame, path: Path) -> CapturedDatagram | str:
+    """The frame's UDP datagram, or why it has none."""
+    ip = _network_layer(frame, path)
+    if not ip:
+        return _OTHER
+    if ip[0] >> 4 == 4 and len(ip) >= 20:
+        header, protocol = 4 * (ip[0] & 0x0F), ip[9]
+        address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.IPv4Address(ip[12:16])
+        if protocol == _UDP and int.from_bytes(ip[6:8], "big") & 0x3FFF:
+            return _FRAGMENTED
+    elif ip[0] >> 4 == 6 and len(ip) >= 40:
+        header, protocol = 40, ip[6]
+        address = ipaddress.IPv6Address(ip[8:24])
+        while protocol in _IPV6_EXTENSIONS and header + 8 <= len(ip):
+            protocol, header = ip[header], header + 8 + 8 * ip[header + 1]
+        if protocol == _FRAGMENT:
+            return _FRAGMENTED
+    else:
+        return _MALFORMED
+    if protocol != _UDP:
+        return _OTHER
+    udp = ip[header:]
+    if len(udp) < 8:
+        return _MALFORMED
+    source_port, _, length, _ = struct.unpack_from("!HHHH", udp)
+    if length > len(udp):
+        return _CUT
+    return CapturedDatagram(frame.time, source_of(address, source_port), udp[8:length])
+
+
+def _network_layer(frame: _Frame, path: Path) -> bytes:
+    """The frame's IP packet, or nothing."""
+    content, link_type = frame.content, frame.link_type
+    if link_type in _RAW:
+        return content
+    if link_type in (_NULL, _LOOP):
+        return content[4:] if len(content) > 4 and content[4] >> 4 in (4, 6) else b""
+    if link_type == _ETHERNET:
+        at = 12
+    elif link_type == _SLL:
+        at = 14
+    elif link_type == _SLL2:
+        return content[20:] if int.from_bytes(content[:2], "big") in (_IPV4, _IPV6) else b""
+    else:
+        raise SourceError(
+            f"capture {path}: link type {link_type}, wanted Ethernet, Linux cooked, loopback or raw IP; "
+            "capture with 'tcpdump -i any'"
+        )
+    ether_type = int.from_bytes(content[at : at + 2], "big")
+    while ether_type in _VLANS:
+        at += 4
+        ether_type = int.from_bytes(content[at : at + 2], "big")
+    return content[at + 2 :] if ether_type in (_IPV4, _IPV6) else b""

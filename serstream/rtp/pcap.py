@@ -1,0 +1,69 @@
+"""A capture of RTP as source events: the same as live, driven by the capture's time stamps."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from serstream.config import RtpSettings
+from serstream.errors import SourceError
+from serstream.rtp.capture import CapturedDatagram, udp_datagrams
+from serstream.rtp.datagrams import Datagrams
+from serstream.rtp.receiver import TICK_S
+from serstream.rtp.streams import Streams
+from serstream.types import AudioChunk, SourceEvent
+
+
+def source_events(path: Path, settings: RtpSettings) -> Iterator[list[SourceEvent]]:
+    """The events of all RTP in a capture, whatever ports it went to.
+
+    Streams make one call named after the file unless the settings say otherwise. Sound has no time of arrival
+    (`AudioChunk.arrived` is 0), because nothing is live.
+
+    Args:
+        path: a pcap or pcapng file.
+        settings: payload types, SDP, keys, roles and bounds; ``address`` and ``port`` are not looked at.
+
+    Raises:
+        SourceError: the file cannot be read, is no capture, or no stream was found in it.
+        ConfigError: payload types, SDP or keys of the configuration are not understood.
+    """
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-") or "capture"
+    if not (settings.call or settings.parties):
+        settings = msgspec.structs.replace(settings, call=name)
+    streams = Streams(settings, utc_offset=0.0, name=name, source=f"file:{path.name}")
+    tick: list[CapturedDatagram] = []
+    now = 0.0
+    for datagram in udp_datagrams(path):
+        while datagram.time >= now + TICK_S:
+            yield _turn(streams, tick, now + TICK_S)
+            tick = []
+            now = now + TICK_S if len(streams) else datagram.time
+        tick.append(datagram)
+    yield _turn(streams, tick, now + TICK_S)
+    yield _replayed(streams.close("eof"))
+    if not streams.n_started:
+        dropped = ", ".join(f"{count} {reason}" for reason, count in streams.dropped.items())
+        raise SourceError(
+            f"capture {path}: no RTP stream found; datagrams dropped: {dropped or 'none'}; dynamic payload "
+            "types need sdp or payload_types, SRTP needs keys"
+        )
+
+
+def _turn(streams: Streams, tick: list[CapturedDatagram], now: float) -> list[SourceEvent]:
+    events: list[SourceEvent] = []
+    if tick:
+        datagrams = Datagrams.of([(datagram.payload, datagram.source, datagram.time) for datagram in tick])
+        events = streams.receive(datagrams)
+    return _replayed(events + streams.release(now))
+
+
+def _replayed(events: list[SourceEvent]) -> list[SourceEvent]:
+    return [
+        dataclasses.replace(event, arrived=0.0) if isinstance(event, AudioChunk) else event
+        for event in events
+    ]

@@ -1,0 +1,332 @@
+"""The fault matrix: what must hold for each thing that networks and senders do."""
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from network import (
+    ALICE,
+    PTIME_S,
+    STRANGER,
+    Sent,
+    chunks,
+    decoded,
+    ends,
+    listen,
+    names,
+    receive,
+    rtp,
+    sound,
+    talk,
+)
+from network import speech as words
+
+from serstream.config import RtpSettings
+from serstream.rtp.streams import Streams
+from serstream.types import AudioChunk
+
+SECONDS = 10
+SPEECH = words(SECONDS)
+HEARD = decoded(SPEECH)
+BYSTANDER = words(SECONDS, seed=2)
+
+
+def lossy(rng: np.random.Generator, share: float, burst: int) -> np.ndarray:
+    """Which packets are lost; never the first two or the last, so that stream time is comparable."""
+    n = len(SPEECH) // 160
+    lost = np.zeros(n, bool)
+    while lost.mean() < share:
+        begin = rng.integers(2, n - 1 - burst)
+        lost[begin : begin + burst] = True
+    return lost
+
+
+@pytest.mark.parametrize("burst", [1, 8])
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2, 0.5])
+def test_loss_is_counted_exactly_and_moves_nothing(share: float, burst: int) -> None:
+    lost = lossy(np.random.default_rng(5), share, burst)
+    sent = [packet for packet, gone in zip(talk(SPEECH), lost, strict=True) if not gone]
+    events = listen([*sent, *talk(BYSTANDER, ssrc=7)])
+    main, other = names(events)
+    line, n_lost = sound(events, main)
+    assert len(line) == len(HEARD)
+    assert n_lost == 160 * lost.sum()
+    received = ~np.repeat(lost, 160)
+    np.testing.assert_array_equal(line[received], HEARD[received])
+    np.testing.assert_array_equal(sound(events, other)[0], decoded(BYSTANDER))
+    assert sound(events, other)[1] == 0
+
+
+def test_a_loss_delays_by_the_least_depth_and_only_there() -> None:
+    sent = talk(SPEECH)
+    del sent[250]
+    streams = Streams(RtpSettings(jitter_min_ms=60), 0.0)
+    delays = []
+    for packet in sent:
+        for chunk in chunks(receive(streams, [packet], settle_s=PTIME_S - 0.001, tick_s=0.001)):
+            delays.append((chunk.start // 160, packet.at - (100 + chunk.start / 8000)))
+    late = [delay for number, delay in delays if 250 <= number <= 253]
+    assert max(late) <= 0.060 + PTIME_S
+    assert max(delay for number, delay in delays if number > 256) < 0.001
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 10))
+def test_reordering_within_the_depth_loses_nothing(seed: int, distance: int) -> None:
+    rng = np.random.default_rng(seed)
+    sent = talk(SPEECH[: 160 * 200])
+    moved = [
+        Sent(packet.datagram, packet.at + (PTIME_S * rng.integers(0, distance + 1) if i > 1 else 0))
+        for i, packet in enumerate(sent[:-1])
+    ] + [sent[-1]]
+    events = listen(moved, RtpSettings(jitter_min_ms=400, jitter_max_ms=400))
+    line, n_lost = sound(events)
+    assert n_lost == 0
+    np.testing.assert_array_equal(line, HEARD[: len(line)])
+    assert len(line) == 160 * 200
+
+
+def test_reordering_beyond_the_depth_teaches_it() -> None:
+    """Every 20th packet comes 10 packets late: the first are lost, then the depth has grown."""
+    sent = [
+        Sent(packet.datagram, packet.at + (10.5 * PTIME_S if i % 20 == 10 else 0))
+        for i, packet in enumerate(talk(SPEECH))
+    ]
+    streams = Streams(RtpSettings(), 0.0)
+    events = receive(streams, sent)
+    status = streams.status().streams[0]
+    line, n_lost = sound(events)
+    assert len(line) == len(HEARD)
+    assert n_lost == 160 * status.lost
+    assert status.late == status.lost <= 2
+    assert status.duplicates == 0
+
+
+def test_duplicates_are_dropped_and_counted() -> None:
+    sent = talk(SPEECH)
+    doubled = [*sent, *(Sent(packet.datagram, packet.at + 0.03) for packet in sent[10:400])]
+    streams = Streams(RtpSettings(), 0.0)
+    line, n_lost = sound(receive(streams, doubled))
+    np.testing.assert_array_equal(line, HEARD)
+    assert n_lost == 0
+    assert streams.status().streams[0].duplicates == 390
+
+
+def test_jitter_of_200_ms_is_ridden_out_and_forgotten() -> None:
+    rng = np.random.default_rng(6)
+    packets = talk(words(60))
+    sent = [
+        Sent(packet.datagram, packet.at + (rng.uniform(0, 0.2) if 500 < i < 1500 else 0.0))
+        for i, packet in enumerate(packets)
+    ]
+    streams = Streams(RtpSettings(), 0.0)
+    events = receive(streams, sent[:1500])
+    assert 0.1 < streams.status().streams[0].depth_ms / 1000 <= 0.4
+    events += receive(streams, sent[1500:])
+    line, n_lost = sound(events)
+    assert len(line) == 160 * len(packets)
+    assert n_lost <= 0.01 * len(line)
+    after = [chunk for chunk in chunks(events) if chunk.start > 160 * 1600]
+    assert max(abs(chunk.arrived - 100 - chunk.start / 8000) for chunk in after) < 0.001
+    assert streams.status().streams[0].depth_ms == 40
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_pieces_equal_whole_under_any_faults(seed: int, crowded: bool) -> None:
+    """However arrivals are batched, alone or in a crowd that takes the lanes, the same sound comes out."""
+    rng = np.random.default_rng(seed)
+    sent = []
+    for i, packet in enumerate(talk(SPEECH[: 160 * 150], sequence_number=65500, timestamp=2**32 - 5000)):
+        for _ in range(rng.choice([0, 1, 2], p=[0.1, 0.85, 0.05]) if i > 1 else 1):
+            sent.append(Sent(packet.datagram, packet.at + rng.choice([0, 0.005, 0.05], p=[0.8, 0.15, 0.05])))
+    crowd = [packet for ssrc in range(1, 25) for packet in talk(BYSTANDER[: 160 * 150], ssrc=ssrc)]
+    settings = RtpSettings(latch="off")
+    steady = RtpSettings(latch="off", jitter_min_ms=300, jitter_max_ms=300)
+    whole = sound(listen(sent, steady))
+    events = receive(Streams(steady, 0.0), [*sent, *crowd] if crowded else sent, tick_s=0.03)
+    main = next(chunk.stream for chunk in chunks(events) if np.array_equal(chunk.samples[:160], HEARD[:160]))
+    pieces = sound(events, main)
+    assert pieces[1] == whole[1]
+    np.testing.assert_array_equal(pieces[0], whole[0])
+    assert settings.latch == "off"
+
+
+def test_numbers_wrap() -> None:
+    line, n_lost = sound(listen(talk(SPEECH, sequence_number=65530, timestamp=2**32 - 1000)))
+    np.testing.assert_array_equal(line, HEARD)
+    assert n_lost == 0
+
+
+@pytest.mark.parametrize("drift", [200e-6, -200e-6])
+def test_an_hour_of_clock_drift(drift: float) -> None:
+    """Stream time is the sender's; neither sound is lost nor delay grown."""
+    payload = bytes(160)
+    streams = Streams(RtpSettings(), 0.0)
+    position = lost = 0
+    worst = 0.0
+    for first in range(0, 180_000, 500):
+        sent = [
+            Sent(rtp(i, 160 * i, payload), 100 + i * PTIME_S * (1 + drift)) for i in range(first, first + 500)
+        ]
+        for chunk in chunks(receive(streams, sent, tick_s=0.25, settle_s=0)):
+            assert chunk.start == position
+            position += len(chunk.samples)
+            lost += chunk.lost
+            worst = max(worst, abs(chunk.arrived - 100 - chunk.start / 8000 * (1 + drift)))
+    assert lost == 0
+    assert position >= 160 * 179_000
+    assert worst < 0.001
+    assert streams.status().streams[0].depth_ms == 40
+
+
+@pytest.mark.parametrize("pause_s", [0.02, 0.5])
+def test_another_ssrc_of_the_same_sender_goes_on(pause_s: float) -> None:
+    first = talk(SPEECH[: 160 * 100])
+    second = talk(
+        SPEECH[160 * 100 : 160 * 200],
+        ssrc=0xB0B,
+        sequence_number=9,
+        timestamp=77,
+        start=first[-1].at + pause_s,
+    )
+    events = listen([*first, *second])
+    assert len(names(events)) == 1
+    line, n_lost = sound(events)
+    assert n_lost == 0
+    np.testing.assert_array_equal(line[: 160 * 100], HEARD[: 160 * 100])
+    np.testing.assert_array_equal(line[-160 * 100 :], HEARD[160 * 100 : 160 * 200])
+    assert abs(len(line) / 8000 - (second[-1].at + PTIME_S - 100)) < 0.02
+
+
+def test_two_ssrcs_of_one_sender_at_a_time_are_two_streams() -> None:
+    events = listen([*talk(SPEECH), *talk(BYSTANDER, ssrc=7)])
+    assert len(names(events)) == 2
+    for name, payload in zip(names(events), (SPEECH, BYSTANDER), strict=True):
+        np.testing.assert_array_equal(sound(events, name)[0], decoded(payload))
+
+
+def test_sequence_reset_goes_on() -> None:
+    first = talk(SPEECH[: 160 * 100], sequence_number=1000)
+    second = talk(
+        SPEECH[160 * 100 : 160 * 200],
+        sequence_number=40_000,
+        timestamp=5000 + 160 * 100,
+        start=first[-1].at + PTIME_S,
+    )
+    events = listen([*first, *second])
+    assert len(names(events)) == 1
+    line, n_lost = sound(events)
+    np.testing.assert_array_equal(line, HEARD[: 160 * 200])
+    assert n_lost == 0
+
+
+@pytest.mark.parametrize("pause_s", [0.02, 3.0])
+@pytest.mark.parametrize("jump", [2**30, -(2**30), 10**6])
+def test_timestamp_jump_goes_on_by_the_clock(jump: int, pause_s: float) -> None:
+    first = talk(SPEECH[: 160 * 100])
+    second = talk(
+        SPEECH[160 * 100 : 160 * 200],
+        sequence_number=200,
+        timestamp=5000 + 16_000 + jump,
+        start=first[-1].at + pause_s,
+    )
+    events = listen([*first, *second])
+    assert len(names(events)) == 1
+    line, n_lost = sound(events)
+    np.testing.assert_array_equal(line[-160 * 100 :], HEARD[160 * 100 : 160 * 200])
+    assert n_lost == 0
+    assert abs(len(line) / 8000 - (second[-1].at + PTIME_S - 100)) < 0.02
+
+
+def test_dtx_is_silence_not_loss() -> None:
+    first = talk(SPEECH[: 160 * 100])
+    second = talk(
+        SPEECH[160 * 100 : 160 * 200],
+        sequence_number=200,
+        timestamp=5000 + 16_000 + 8000,
+        start=first[-1].at + PTIME_S + 1.0,
+    )
+    line, n_lost = sound(listen([*first, *second]))
+    assert n_lost == 0
+    assert len(line) == 160 * 200 + 8000
+    assert not line[16_000:24_000].any()
+    np.testing.assert_array_equal(line[24_000:], HEARD[16_000:32_000])
+
+
+def test_comfort_noise_is_silence_that_flows_before_the_next_word() -> None:
+    first = talk(SPEECH[: 160 * 100])
+    noise = Sent(rtp(200, 5000 + 16_000, b"\x40", payload_type=13), first[-1].at + PTIME_S)
+    second = talk(
+        SPEECH[160 * 100 : 160 * 200],
+        sequence_number=201,
+        timestamp=5000 + 16_000 + 16_000,
+        start=first[-1].at + PTIME_S + 2.0,
+    )
+    streams = Streams(RtpSettings(), 0.0)
+    before = receive(streams, [*first, noise])
+    assert sum(len(chunk.samples) for chunk in chunks(before)) >= 16_000 + 7000
+    line, n_lost = sound([*before, *receive(streams, second)])
+    assert n_lost == 0
+    assert len(line) == 160 * 200 + 16_000
+    np.testing.assert_array_equal(line[32_000:], HEARD[16_000:32_000])
+
+
+def test_dtmf_in_the_middle_of_speech_is_not_heard() -> None:
+    """Ten event packets take 200 ms of the sender's time and ten sequence numbers (RFC 4733)."""
+    first = talk(SPEECH[: 160 * 100])
+    event_timestamp = 5000 + 16_000
+    events_sent = [
+        Sent(
+            rtp(200 + i, event_timestamp, struct.pack("!BBH", 5, 10, 160 * (i + 1)), payload_type=101),
+            first[-1].at + PTIME_S * (i + 1),
+        )
+        for i in range(10)
+    ]
+    second = talk(
+        SPEECH[160 * 100 : 160 * 200],
+        sequence_number=210,
+        timestamp=event_timestamp + 1600,
+        start=first[-1].at + PTIME_S * 11,
+    )
+    for types in ({}, {"101": "telephone-event/8000"}):
+        events = listen([*first, *events_sent, *second], RtpSettings(payload_types=types))
+        line, n_lost = sound(events)
+        assert n_lost == 0
+        assert len(line) == 160 * 200 + 1600
+        assert not line[16_000:17_600].any()
+        np.testing.assert_array_equal(line[17_600:], HEARD[16_000:32_000])
+
+
+def test_a_strangers_packets_change_no_event() -> None:
+    sent = talk(SPEECH)
+    attack = []
+    for i in range(200, 400):
+        for source in (STRANGER, ALICE[:2] + b"\x00\x09" + ALICE[4:]):
+            datagram = rtp(100 + i, 5000 + 160 * i, words(0.02, seed=i))
+            attack.append(Sent(datagram, 100 + i * PTIME_S - 0.001, source))
+        bye = struct.pack("!BBHI", 0x81, 203, 1, 0xA11CE)
+        attack.append(Sent(bye, 100 + i * PTIME_S - 0.001, STRANGER))
+    streams = Streams(RtpSettings(), 0.0)
+    heard = [*receive(streams, [*sent, *attack]), *streams.close()]
+    alone = listen(sent)
+    assert [type(event) for event in heard] == [type(event) for event in alone]
+    for one, other in zip(heard, alone, strict=True):
+        if isinstance(one, AudioChunk):
+            assert isinstance(other, AudioChunk)
+            assert (one.start, one.lost, one.arrived) == (other.start, other.lost, other.arrived)
+            np.testing.assert_array_equal(one.samples, other.samples)
+        else:
+            assert one == other
+    assert sum(streams.dropped.values()) == 400
+
+
+def test_silence_ends_a_stream_with_what_still_waited() -> None:
+    sent = talk(SPEECH[: 160 * 50])
+    hole = [*sent[:48], sent[49]]
+    events = receive(Streams(RtpSettings(silence_timeout_s=1.0), 0.0), hole, settle_s=2.0)
+    assert ends(events) == {names(events)[0]: "timeout"}
+    assert sound(events)[1] == 160
+    assert len(sound(events)[0]) == 160 * 50

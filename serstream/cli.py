@@ -14,6 +14,7 @@ import serstream
 from serstream import config, model_commands
 from serstream.errors import SerstreamError
 from serstream.overrides import Override, from_arguments, from_environment
+from serstream.types import Role
 
 log = logging.getLogger(__name__)
 
@@ -48,27 +49,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from serstream.service.daemon import Daemon
 
-    settings = config.load(arguments.config, _overrides(arguments))
-    return Daemon(settings, arguments.config.parent).run()
+    def load() -> config.Settings:
+        return config.load(arguments.config, _overrides(arguments))
+
+    return Daemon(load, arguments.config.parent).run()
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from serstream.audio.file import file_events
-    from serstream.emotion.loading import load_model
-    from serstream.feed.messages import encode
-    from serstream.replay import replay
-
     settings = config.load(arguments.config) if arguments.config else config.Settings()
     base = arguments.config.parent if arguments.config else Path()
+    roles = _roles(arguments.roles)
+    if arguments.output:
+        from serstream.replay_command import replay_into
+
+        return replay_into(arguments.output, arguments.file, settings, base, roles, arguments.jobs)
+    from serstream.emotion.loading import load_model
+    from serstream.feed.messages import encode
+    from serstream.replay import recording_events, replay
+
     model = load_model(settings.model, base)
-    roles = tuple(arguments.roles.split(",")) if arguments.roles else ()
     for path in arguments.file:
-        tables = {"file": [{"path": str(path), "roles": roles, "realtime": False}]}
-        (file,) = config.parse(tables, "--roles").file
-        for message in replay(file_events(file), settings, model):
+        for message in replay(recording_events(path, roles), settings, model):
             sys.stdout.buffer.write(encode(message) + b"\n")
         sys.stdout.flush()
     return 0
+
+
+def _roles(text: str) -> tuple[Role, ...]:
+    roles = tuple(filter(None, text.split(",")))
+    (file,) = config.parse({"file": [{"path": "", "roles": roles}]}, "--roles").file
+    return file.roles
 
 
 def _listen(arguments: argparse.Namespace) -> int:
@@ -188,13 +198,33 @@ def _parser() -> argparse.ArgumentParser:
         "Put recordings through the daemon's own pipeline, without a clock, and print what the feed would\n"
         "carry: one JSON message a line. Any format libsndfile reads, any rate; every channel is a stream.",
         "  serstream replay call.wav --roles customer,agent\n"
+        "  serstream replay recordings/ -o events/      # all cores; go on after Ctrl-C with the same line\n"
         "  serstream replay *.flac | jq -r 'select(.type==\"utterance\") | [.end, .emotion] | @tsv'",
     )
-    replay.add_argument("file", nargs="+", type=Path, metavar="FILE", help="a recording")
+    replay.add_argument(
+        "file", nargs="+", type=Path, metavar="FILE", help="a recording; with -o also a folder of them"
+    )
     replay.add_argument(
         "-c", "--config", type=Path, metavar="FILE", help="serstream.toml (default: all defaults)"
     )
-    replay.add_argument("--roles", metavar="ROLE,…", help="one role per channel: customer, agent or unknown")
+    replay.add_argument(
+        "--roles", default="", metavar="ROLE,…", help="one role per channel: customer, agent or unknown"
+    )
+    replay.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="write a .jsonl file per recording; those that are there already are not scored again",
+    )
+    replay.add_argument(
+        "-j",
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes that score with -o (default: one per core, %(default)s)",
+    )
 
     endpoint(
         add(

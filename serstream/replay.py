@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 
-from serstream.config import Settings
+from serstream.audio.file import file_events
+from serstream.config import FileSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.feed.messages import Message
 from serstream.pipeline import Pipeline
-from serstream.types import SourceEvent
+from serstream.types import Role, SourceEvent
 
 EVENTS_PER_BATCH = 256
 """Source events whose windows are scored together."""
+
+
+def recording_events(path: Path, roles: tuple[Role, ...] = ()) -> Iterator[SourceEvent]:
+    """What a recording gives, without a clock.
+
+    Args:
+        path: of any format that libsndfile reads.
+        roles: one per channel; none: all unknown.
+
+    Raises:
+        SourceError: at once, not at the first event.
+    """
+    return file_events(FileSettings(path=str(path), roles=roles, realtime=False))
 
 
 def replay(events: Iterable[SourceEvent], settings: Settings, model: EmotionModel) -> Iterator[Message]:

@@ -1,0 +1,115 @@
+"""Many recordings at once: every core scores one, finished ones are kept, broken ones hold up nobody."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from serstream.config import Settings
+from serstream.emotion.loading import load_model
+from serstream.emotion.model import EmotionModel
+from serstream.errors import SerstreamError, SourceError
+from serstream.feed.messages import StreamEnded, encode
+from serstream.replay import recording_events, replay
+from serstream.types import Role
+
+SUFFIXES = {".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav"}
+"""What counts as a recording when a folder is searched; a file that is named may be of any kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One recording and where its events go."""
+
+    recording: Path
+    events: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a job."""
+
+    job: Job
+    seconds: float
+    """Of sound, over all its streams."""
+    error: str = ""
+    """Why there are no events; empty when there are."""
+
+
+def find_jobs(paths: Iterable[Path], output: Path) -> list[Job]:
+    """A job for every recording, in folders and below them; its events keep the folder's layout.
+
+    Raises:
+        SourceError: a path does not exist, nothing was found, or two recordings would share their events.
+    """
+    jobs: list[Job] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            jobs += [Job(p, output / p.relative_to(path).with_name(f"{p.name}.jsonl")) for p in found]
+        elif path.exists():
+            jobs.append(Job(path, output / f"{path.name}.jsonl"))
+        else:
+            raise SourceError(f"{path}: no such file or folder; give recordings or folders of recordings")
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        other = taken.setdefault(job.events, job.recording)
+        if other != job.recording:
+            raise SourceError(f"{other} and {job.recording} would both write {job.events}; score them apart")
+    if not jobs:
+        wanted = ", ".join(sorted(SUFFIXES))
+        raise SourceError(f"{', '.join(map(str, paths))}: no recording found; looked for {wanted}")
+    return jobs
+
+
+def score_all(
+    jobs: Iterable[Job], settings: Settings, base: Path, roles: tuple[Role, ...], processes: int
+) -> Iterator[Done]:
+    """Score recordings in several processes; yields each as it is finished.
+
+    Events are written to a temporary name and renamed when they are complete. A file that exists is whole, so
+    an interrupted run goes on where it stopped if only the jobs without events are passed.
+    """
+    pool = ProcessPoolExecutor(
+        processes,
+        # A fork would copy ONNX Runtime's threads in whatever state they are.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_load,
+        initargs=(settings, base),
+    )
+    try:
+        running: list[Future[Done]] = [pool.submit(_score, job, settings, roles) for job in jobs]
+        for future in as_completed(running):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_model: EmotionModel
+"""The model of this process; loaded once, before its first job."""
+
+
+def _load(settings: Settings, base: Path) -> None:
+    global _model
+    _model = load_model(settings.model, base)
+
+
+def _score(job: Job, settings: Settings, roles: tuple[Role, ...]) -> Done:
+    partial = job.events.with_name(f".{job.events.name}.{os.getpid()}")
+    seconds = 0.0
+    try:
+        events = recording_events(job.recording, roles)
+        job.events.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            for message in replay(events, settings, _model):
+                file.write(encode(message) + b"\n")
+                seconds += message.end if isinstance(message, StreamEnded) else 0.0
+        partial.replace(job.events)
+    except (SerstreamError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        return Done(job, seconds, str(error))
+    return Done(job, seconds)

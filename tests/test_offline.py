@@ -1,0 +1,73 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from serstream.config import ModelSettings, Settings
+from serstream.emotion.model import EmotionModel
+from serstream.errors import SourceError
+from serstream.feed.messages import encode
+from serstream.offline import find_jobs
+from serstream.replay import recording_events, replay
+from serstream.replay_command import replay_into
+
+CLIPS = sorted((Path(__file__).parent / "fixtures" / "emo-db").glob("*.flac"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two recordings, one of them a folder deeper, a damaged one, and something else."""
+    (tmp_path / "in" / "deeper").mkdir(parents=True)
+    shutil.copy(CLIPS[0], tmp_path / "in" / "a.flac")
+    shutil.copy(CLIPS[1], tmp_path / "in" / "deeper" / "b.flac")
+    (tmp_path / "in" / "broken.wav").write_bytes(b"RIFF nothing")
+    (tmp_path / "in" / "notes.txt").write_text("no recording")
+    return tmp_path / "in"
+
+
+def run(folder: Path, model: Path) -> int:
+    settings = Settings(model=ModelSettings(path=str(model)))
+    return replay_into(folder.parent / "out", [folder], settings, Path(), (), processes=2)
+
+
+def test_every_recording_gets_the_events_that_replay_gives(
+    folder: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(folder, tiny_model) == 2
+    errors = capsys.readouterr().err
+    assert "broken.wav" in errors.replace("\n", "")
+    assert "2 scored, 0 already there, 1 failed" in errors
+    out = folder.parent / "out"
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()) == [
+        "a.flac.jsonl",
+        "deeper/b.flac.jsonl",
+    ]
+    model = EmotionModel(tiny_model)
+    events = replay(recording_events(folder / "a.flac"), Settings(), model)
+    assert (out / "a.flac.jsonl").read_bytes() == b"".join(encode(event) + b"\n" for event in events)
+
+
+def test_what_is_there_already_is_not_scored_again(
+    folder: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder.parent / "out").mkdir()
+    (folder.parent / "out" / "a.flac.jsonl").write_text("kept\n")
+    run(folder, tiny_model)
+    assert "1 scored, 1 already there, 1 failed" in capsys.readouterr().err
+    assert (folder.parent / "out" / "a.flac.jsonl").read_text() == "kept\n"
+
+
+def test_recordings_that_would_share_their_events_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "y").mkdir()
+    shutil.copy(CLIPS[0], tmp_path / "x" / "a.flac")
+    shutil.copy(CLIPS[1], tmp_path / "y" / "a.flac")
+    with pytest.raises(SourceError, match=r"would both write .*a\.flac\.jsonl"):
+        find_jobs([tmp_path / "x", tmp_path / "y"], tmp_path / "out")
+
+
+def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no recording found"):
+        find_jobs([tmp_path], tmp_path / "out")
+    with pytest.raises(SourceError, match="no such file or folder"):
+        find_jobs([tmp_path / "none"], tmp_path / "out")

@@ -1,0 +1,103 @@
+"""Recorded events: the JSON lines that ``serstream listen`` and ``serstream replay`` print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serstream.errors import FeedError
+from serstream.feed.messages import (
+    NONE,
+    Alert,
+    CallEnded,
+    Heartbeat,
+    Message,
+    ModelChanged,
+    StreamEnded,
+    UtteranceEmotion,
+    WindowEmotion,
+    decode,
+)
+from serstream.types import Role
+
+
+def read(path: Path) -> Iterator[Message]:
+    """The messages of a recording, in its order; the gaps that a subscriber noted are left out.
+
+    Raises:
+        FeedError: the file cannot be read, or a line is not a message; names the line.
+    """
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip() or line.startswith(b'{"type":"gap"'):
+                    continue
+                try:
+                    yield decode(line)
+                except FeedError as error:
+                    raise FeedError(f"recording {path}, line {number}: {error}") from error
+    except OSError as error:
+        raise FeedError(f"recording {path}: cannot read it: {error.strerror}") from error
+
+
+@dataclass(slots=True)
+class Party:
+    """What a recording says about one stream of a call."""
+
+    stream: str
+    role: Role
+    source: str
+    end: float = 0.0
+    """Stream seconds."""
+    windows: list[WindowEmotion] = field(default_factory=list)
+    utterances: list[UtteranceEmotion] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+    summary: StreamEnded | None = None
+
+
+@dataclass(slots=True)
+class Call:
+    """What a recording says about one call."""
+
+    name: str
+    parties: dict[str, Party] = field(default_factory=dict)
+    began: str = ""
+    """UTC of its first message, RFC 3339."""
+    model: str = ""
+    summary: CallEnded | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasted, as far as is recorded."""
+        return max((party.end for party in self.parties.values()), default=0.0)
+
+
+def calls(path: Path) -> list[Call]:
+    """The calls of a recording, in the order in which they began.
+
+    Raises:
+        FeedError: see `read`.
+    """
+    found: dict[str, Call] = {}
+    for message in read(path):
+        if isinstance(message, Heartbeat | ModelChanged):
+            continue
+        call = found.setdefault(message.call, Call(message.call, began=message.time))
+        call.model = message.model or call.model
+        if isinstance(message, CallEnded):
+            call.summary = message
+        if message.stream == NONE:
+            continue
+        party = call.parties.setdefault(message.stream, Party(message.stream, message.role, message.source))
+        party.end = max(party.end, message.end)
+        match message:
+            case WindowEmotion():
+                party.windows.append(message)
+            case UtteranceEmotion():
+                party.utterances.append(message)
+            case Alert():
+                party.alerts.append(message)
+            case StreamEnded():
+                party.summary = message
+    return list(found.values())

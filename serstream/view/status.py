@@ -1,0 +1,39 @@
+"""`serstream status` for people."""
+
+from __future__ import annotations
+
+from serstream.rtp.status import PortStatus
+from serstream.service.control import Status
+
+
+def describe(status: Status) -> str:
+    """A few lines; counts since the start."""
+    health, model = status.health, status.model
+    windows = ", ".join(f"{count} {outcome}" for outcome, count in sorted(health.windows.items())) or "none"
+    lines = [
+        f"serstream {status.version}, pid {status.pid}, up {status.uptime_s:.0f} s, since {status.started}",
+        f"model     {model.name} on {model.providers[0]}, {model.swaps} swaps, {model.refusals} refused",
+        f"sources   {', '.join(health.sources) or 'none'}",
+        f"streams   {status.streams}",
+        f"windows   {windows}; {health.window_limit or 'not yet measured'} fit into one turn",
+        f"waiting   {health.waiting_s:g} s of sound, {health.dropped_s:g} s dropped",
+        f"feed      {status.feed}: {health.published} published, {health.overflowed} met a full queue, "
+        f"{health.repeated} repeated, {health.refused_clients} clients refused",
+        *(_port(port) for port in health.ports),
+    ]
+    if health.stuck:
+        lines.append(f"STUCK     {', '.join(health.stuck)}")
+    if health.reload_error:
+        lines.append(f"RELOAD    refused: {health.reload_error}")
+    return "\n".join(lines)
+
+
+def _port(port: PortStatus) -> str:
+    received = sum(stream.received for stream in port.streams)
+    lost = sum(stream.lost for stream in port.streams)
+    dropped = ", ".join(f"{count} {reason}" for reason, count in port.dropped.items()) or "none"
+    return (
+        f"rtp:{port.port:<6}{len(port.streams)} streams: {received} packets received, {lost} lost; "
+        f"dropped: {dropped}; by the kernel: {port.kernel_drops} "
+        f"(buffer {port.receive_buffer_bytes // 1024} kB)"
+    )

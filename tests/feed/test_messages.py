@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+from scripted_feed import Script, call, model_change
+
+from serstream.errors import FeedError
+from serstream.feed import asyncapi
+from serstream.feed.messages import TYPES, Format, Gap, Message, decode, encode, rfc3339, topic
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "asyncapi.json"
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_what_is_encoded_is_decoded(format: Format) -> None:
+    for message in (*call("a"), model_change()):
+        assert decode(encode(message, format), format) == message
+
+
+def test_every_message_carries_the_common_fields() -> None:
+    common = {
+        "schema",
+        "type",
+        "source",
+        "call",
+        "stream",
+        "role",
+        "sequence",
+        "start",
+        "end",
+        "time",
+        "model",
+    }
+    for message in (*call("a"), model_change()):
+        assert common <= set(json.loads(encode(message)))
+
+
+def test_json_and_cloudevents_names() -> None:
+    fields = json.loads(encode(Script("a", "s").window(2.0, "angry")))
+    assert fields["type"] == "window"
+    assert fields["source"] == "rtp:5004"
+    assert fields["time"] == "2026-01-01T00:00:02.000Z"
+
+
+def test_topics_end_with_the_type() -> None:
+    assert topic(Script("a", "s").window(2.0, "angry")) == b"emotion.a.s.window"
+    assert topic(model_change()) == b"emotion.-.-.model_change"
+
+
+def test_an_old_client_ignores_what_a_newer_minor_version_added() -> None:
+    message = Script("a", "s").window(2.0, "angry")
+    newer = json.loads(encode(message)) | {"schema": "1.9", "pitch_hz": 210.0}
+    read = decode(json.dumps(newer).encode())
+    assert msgspec.structs.replace(read, schema="1.0") == message
+
+
+def test_a_newer_major_version_is_refused_with_what_to_do() -> None:
+    newer = json.loads(encode(Script("a", "s").window(2.0, "angry"))) | {"schema": "2.0"}
+    for fields in (newer, {"schema": "2.0", "type": "window", "all": "different"}):
+        with pytest.raises(FeedError, match=r"schema '2\.0', this serstream reads 1\.x; install a serstream"):
+            decode(json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"confidence": 1.5}, "confidence"),
+        ({"sequence": -1}, "sequence"),
+        ({"role": "boss"}, "role"),
+        ({"type": "weather"}, "weather"),
+    ],
+)
+def test_a_bad_value_is_named(change: dict[str, object], complaint: str) -> None:
+    fields = json.loads(encode(Script("a", "s").window(2.0, "angry"))) | change
+    with pytest.raises(FeedError, match=complaint):
+        decode(json.dumps(fields).encode())
+
+
+def test_a_gap_can_be_written_as_a_line() -> None:
+    assert json.loads(encode(Gap(call="a", stream="s", first=3, last=None)))["type"] == "gap"
+
+
+def test_time_is_rfc_3339_with_milliseconds() -> None:
+    assert rfc3339(1_767_225_600.1239) == "2026-01-01T00:00:00.123Z"
+
+
+def test_the_asyncapi_file_is_what_the_structs_say() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert json.loads(text) == json.loads(json.dumps(asyncapi.document())), (
+        "run: python -m serstream.feed.asyncapi > docs/asyncapi.json"
+    )
+
+
+def test_every_reference_of_the_asyncapi_file_leads_somewhere() -> None:
+    document = asyncapi.document()
+
+    def references(node: object) -> list[str]:
+        if isinstance(node, dict):
+            own = [node["$ref"]] if "$ref" in node else []
+            return own + [ref for child in node.values() for ref in references(child)]
+        return [ref for child in node for ref in references(child)] if isinstance(node, list) else []
+
+    for reference in references(document):
+        node: object = document
+        for step in reference.removeprefix("#/").split("/"):
+            assert isinstance(node, dict), reference
+            node = node[step]
+    assert (
+        set(document["channels"]["events"]["messages"]) == set(TYPES) == {m.TYPE for m in get_args(Message)}
+    )

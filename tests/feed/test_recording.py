@@ -1,0 +1,91 @@
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from scripted_feed import EPOCH, LABELS, Script, call
+
+from serstream.errors import FeedError
+from serstream.feed import emotionml
+from serstream.feed.messages import Gap, UtteranceEmotion, encode
+from serstream.feed.recording import calls, read
+
+EMO = f"{{{emotionml.NAMESPACE}}}"
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "events.jsonl"
+    lines = [encode(message) for message in (*call("a", windows=40), *call("b", windows=8))]
+    lines.insert(3, encode(Gap(call="a", stream="a-c", first=1, last=2)))
+    path.write_bytes(b"\n".join(lines) + b"\n\n")
+    return path
+
+
+def test_a_recording_is_read_back(recording: Path) -> None:
+    assert list(read(recording)) == [*call("a", windows=40), *call("b", windows=8)]
+
+
+def test_a_bad_line_is_named(recording: Path) -> None:
+    with recording.open("a") as file:
+        file.write("not json\n")
+    with pytest.raises(FeedError, match=r"events\.jsonl, line \d+: message b'not json"):
+        list(read(recording))
+
+
+def test_a_missing_recording_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FeedError, match=r"none\.jsonl: cannot read it: No such file"):
+        list(read(tmp_path / "none.jsonl"))
+
+
+def test_messages_are_sorted_into_calls_and_parties(recording: Path) -> None:
+    a, b = calls(recording)
+    assert (a.name, b.name) == ("a", "b")
+    assert set(a.parties) == {"a-c", "a-a"}
+    assert len(a.parties["a-c"].windows) == 40
+    assert a.seconds == 81.0
+    assert a.summary is not None
+
+
+def test_emotionml_keeps_the_rules_of_its_schema(recording: Path) -> None:
+    """EmotionML 1.0, sections 2 and 3, and the assertions of its test suite that apply to our elements."""
+    root = ET.fromstring(emotionml.export(recording))
+    assert root.tag == f"{EMO}emotionml"
+    assert root.get("version") == "1.0"
+    vocabularies = root.findall(f"{EMO}vocabulary")
+    declared = {v.get("id"): {item.get("name") for item in v} for v in vocabularies}
+    assert [v.get("type") for v in vocabularies] == ["category"]
+    assert root.get("category-set") in {f"#{name}" for name in declared}
+    emotions = root.findall(f"{EMO}emotion")
+    assert [child.tag for child in root] == [f"{EMO}vocabulary"] + [f"{EMO}emotion"] * len(emotions)
+    ids = [e.get("id") for e in root.iter() if e.get("id")]
+    assert len(ids) == len(set(ids)), "xs:ID is unique in a document"
+    for emotion in emotions:
+        assert set(emotion.keys()) <= {"id", "start", "end", "expressed-through"}
+        assert int(emotion.get("start", "")) < int(emotion.get("end", ""))
+        assert emotion.get("expressed-through") == "voice"
+        (info,) = emotion.findall(f"{EMO}info")
+        assert all(child.tag.startswith("{") and not child.tag.startswith(EMO) for child in info)
+        categories, dimensions = emotion.findall(f"{EMO}category"), emotion.findall(f"{EMO}dimension")
+        assert {c.get("name") for c in categories} == declared["labels"] == set(LABELS)
+        assert {d.get("name") for d in dimensions} == {"arousal", "valence"}, "of the FSRE dimensions"
+        for element in (*categories, *dimensions):
+            assert set(element.keys()) == {"name", "value"}
+            assert 0 <= float(element.get("value", "")) <= 1
+
+
+def test_emotionml_says_what_the_messages_say(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    utterance = Script("a", "a-c").utterance(2.0, 6.5, "sad", 0.75)
+    path.write_bytes(encode(utterance))
+    (emotion,) = ET.fromstring(emotionml.export(path)).findall(f"{EMO}emotion")
+    assert int(emotion.get("start", "")) == (EPOCH + 2.0) * 1000
+    assert int(emotion.get("end", "")) == (EPOCH + 6.5) * 1000
+    values = {e.get("name"): float(e.get("value", "")) for e in emotion if e.get("value")}
+    assert values["sad"] == 0.75
+    assert values["valence"] == pytest.approx((utterance.valence + 1) / 2, abs=1e-4)
+
+
+def test_a_recording_without_utterances_is_an_empty_document(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\n".join(encode(m) for m in call("a") if not isinstance(m, UtteranceEmotion)))
+    assert not list(ET.fromstring(emotionml.export(path)))

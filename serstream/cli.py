@@ -27,11 +27,7 @@ DEFAULT_ENDPOINT = config.FeedSettings().endpoint
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it went well, 2 when the user can mend what went wrong."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.DEBUG if arguments.verbose else logging.INFO,
-        format="%(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    _log(logging.DEBUG if arguments.verbose else logging.INFO)
     try:
         code: int = arguments.command(arguments)
     except SerstreamError as error:
@@ -44,6 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
+
+
+def _log(level: int) -> None:
+    from serstream.service.journal import JournalHandler, under_journal
+
+    if under_journal(os.environ):
+        logging.basicConfig(level=level, format="%(message)s", handlers=[JournalHandler()])
+    else:
+        logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -69,7 +74,7 @@ def _replay(arguments: argparse.Namespace) -> int:
 
     model = load_model(settings.model, base)
     for path in arguments.file:
-        for message in replay(recording_events(path, roles), settings, model):
+        for message in replay(recording_events(path, roles, settings), settings, model):
             sys.stdout.buffer.write(encode(message) + b"\n")
         sys.stdout.flush()
     return 0
@@ -120,6 +125,24 @@ def _check(arguments: argparse.Namespace) -> int:
         f"{arguments.config}: fine; {n_sources} source(s), model {model.metadata.reference} "
         f"({', '.join(model.metadata.labels)}) on {model.providers[0]}, feed {settings.feed.endpoint}"
     )
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    import msgspec
+
+    from serstream.service.control import Status, StatusRequest, ask, socket_path
+
+    settings = config.load(arguments.config, _overrides(arguments)) if arguments.config else config.Settings()
+    base = arguments.config.parent if arguments.config else Path()
+    status = ask(socket_path(settings.control.socket, base), StatusRequest())
+    assert isinstance(status, Status)
+    if arguments.json:
+        print(msgspec.json.encode(status).decode())
+        return 0
+    from serstream.view.status import describe
+
+    print(describe(status))
     return 0
 
 
@@ -196,8 +219,10 @@ def _parser() -> argparse.ArgumentParser:
         _replay,
         "score recordings, events as JSON lines",
         "Put recordings through the daemon's own pipeline, without a clock, and print what the feed would\n"
-        "carry: one JSON message a line. Any format libsndfile reads, any rate; every channel is a stream.",
+        "carry: one JSON message a line. Any format libsndfile reads, any rate; every channel is a stream.\n"
+        "A network capture (pcap, pcapng) is replayed with its own timing; [[rtp]] says what is in it.",
         "  serstream replay call.wav --roles customer,agent\n"
+        "  serstream replay call.pcap -c my.toml\n"
         "  serstream replay recordings/ -o events/      # all cores; go on after Ctrl-C with the same line\n"
         "  serstream replay *.flac | jq -r 'select(.type==\"utterance\") | [.end, .emotion] | @tsv'",
     )
@@ -262,6 +287,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("config", type=Path, metavar="CONFIG", help="serstream.toml")
     overrides(check)
+    status = add(
+        "status",
+        _status,
+        "how the running daemon is",
+        "Ask the running daemon how it is: sources, streams, windows by outcome, packets by fate, model.\n"
+        "Exit code 0 when it answers, 2 when none runs or it does not answer.",
+        "  serstream status\n  serstream status --json | jq .health.windows",
+    )
+    status.add_argument("--json", action="store_true", help="print everything as one line of JSON")
+    status.add_argument(
+        "-c", "--config", type=Path, metavar="FILE", help="serstream.toml, for its control.socket"
+    )
+    overrides(status)
     add(
         "demo",
         _demo,

@@ -14,10 +14,10 @@ from serstream.emotion.loading import load_model
 from serstream.emotion.model import EmotionModel
 from serstream.errors import SerstreamError, SourceError
 from serstream.feed.messages import StreamEnded, encode
-from serstream.replay import recording_events, replay
+from serstream.replay import CAPTURES, recording_events, replay
 from serstream.types import Role
 
-SUFFIXES = {".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav"}
+SUFFIXES = CAPTURES | {".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav"}
 """What counts as a recording when a folder is searched; a file that is named may be of any kind."""
 
 
@@ -102,7 +102,7 @@ def _score(job: Job, settings: Settings, roles: tuple[Role, ...]) -> Done:
     partial = job.events.with_name(f".{job.events.name}.{os.getpid()}")
     seconds = 0.0
     try:
-        events = recording_events(job.recording, roles)
+        events = recording_events(job.recording, roles, settings)
         job.events.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             for message in replay(events, settings, _model):

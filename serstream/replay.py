@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from serstream.audio.file import file_events
-from serstream.config import FileSettings, Settings
+from serstream.config import FileSettings, RtpSettings, Settings
 from serstream.emotion.model import EmotionModel
+from serstream.errors import SourceError
 from serstream.feed.messages import Message
 from serstream.pipeline import Pipeline
+from serstream.rtp.pcap import source_events
 from serstream.types import Role, SourceEvent
+
+CAPTURES = {".cap", ".pcap", ".pcapng"}
+"""Names that network captures end in."""
 
 EVENTS_PER_BATCH = 256
 """Source events whose windows are scored together."""
 
 
-def recording_events(path: Path, roles: tuple[Role, ...] = ()) -> Iterator[SourceEvent]:
-    """What a recording gives, without a clock.
+def recording_events(path: Path, roles: tuple[Role, ...], settings: Settings) -> Iterator[SourceEvent]:
+    """What a recording or a network capture gives, without a clock.
 
     Args:
-        path: of any format that libsndfile reads.
+        path: of any format that libsndfile reads, or a capture of RTP.
         roles: one per channel; none: all unknown.
+        settings: the first ``[[rtp]]`` says what the payload types and roles in a capture are.
 
     Raises:
-        SourceError: at once, not at the first event.
+        SourceError: the file cannot be used.
     """
-    return file_events(FileSettings(path=str(path), roles=roles, realtime=False))
+    if path.suffix.lower() not in CAPTURES:
+        return file_events(FileSettings(path=str(path), roles=roles, realtime=False))
+    if roles:
+        raise SourceError(
+            f"file {path}: a capture has no channels; give roles to its streams under [[rtp]] roles"
+        )
+    return chain.from_iterable(source_events(path, settings.rtp[0] if settings.rtp else RtpSettings()))
 
 
 def replay(events: Iterable[SourceEvent], settings: Settings, model: EmotionModel) -> Iterator[Message]:

@@ -43,7 +43,7 @@ def test_every_recording_gets_the_events_that_replay_gives(
         "deeper/b.flac.jsonl",
     ]
     model = EmotionModel(tiny_model)
-    events = replay(recording_events(folder / "a.flac"), Settings(), model)
+    events = replay(recording_events(folder / "a.flac", (), Settings()), Settings(), model)
     assert (out / "a.flac.jsonl").read_bytes() == b"".join(encode(event) + b"\n" for event in events)
 
 

@@ -1,0 +1,54 @@
+import struct
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from serstream.config import RtpSettings, Settings
+from serstream.emotion.model import EmotionModel
+from serstream.errors import SourceError
+from serstream.feed.messages import WindowEmotion
+from serstream.replay import recording_events, replay
+from serstream.rtp.sender import CLOCK_RATE, PACKET_SAMPLES, OutgoingStream, encode_mulaw
+from serstream.shipped import SAMPLE_CALL
+
+
+def write_capture(path: Path, stream: OutgoingStream) -> None:
+    """A pcap of raw IPv4 packets, one every 20 ms."""
+    with path.open("wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101))
+        for number in range(stream.n_packets):
+            payload = stream.packet(number)
+            udp = struct.pack("!HHHH", 40000, stream.port, 8 + len(payload), 0)
+            ip = struct.pack(
+                "!BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 0, 0, 64, 17, 0, b"\x7f\0\0\1", b"\x7f\0\0\1"
+            )
+            frame = ip + udp + payload
+            at = 1_700_000_000_000_000 + number * 1_000_000 * PACKET_SAMPLES // CLOCK_RATE
+            file.write(struct.pack("<IIII", at // 1_000_000, at % 1_000_000, len(frame), len(frame)) + frame)
+
+
+def windows(path: Path, model: EmotionModel) -> list[WindowEmotion]:
+    settings = Settings(rtp=(RtpSettings(role="customer"),))
+    events = recording_events(path, (), settings)
+    return [message for message in replay(events, settings, model) if isinstance(message, WindowEmotion)]
+
+
+def test_a_capture_gives_what_its_recording_gives(tiny_model: Path, tmp_path: Path) -> None:
+    samples, rate = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True, frames=12 * CLOCK_RATE)
+    customer = samples[:, 0]
+    soundfile.write(tmp_path / "call.wav", customer, rate, subtype="ULAW")
+    write_capture(tmp_path / "call.pcap", OutgoingStream("127.0.0.1", 5004, 1, encode_mulaw(customer)))
+    model = EmotionModel(tiny_model)
+    of_capture, of_file = windows(tmp_path / "call.pcap", model), windows(tmp_path / "call.wav", model)
+    assert of_capture
+    assert [(w.start, w.end, w.emotion) for w in of_capture] == [(w.start, w.end, w.emotion) for w in of_file]
+    assert of_capture[0].role == "customer"
+    assert of_capture[0].time.startswith("2023-11-14T22:13:2"), "the capture's own clock"
+
+
+def test_roles_of_channels_do_not_fit_a_capture(tmp_path: Path) -> None:
+    with pytest.raises(
+        SourceError, match=r"a capture has no channels; give roles to its streams under \[\[rtp\]\]"
+    ):
+        recording_events(tmp_path / "call.pcap", ("customer",), Settings())

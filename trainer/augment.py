@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -19,6 +20,7 @@ import soundfile
 import soxr
 from msgspec import Meta
 
+from serstream.rtp.concealment import conceal
 from serstream.types import SAMPLE_RATE, Samples
 from trainer.corpora.clip import audio_files
 from trainer.windows import load
@@ -26,6 +28,8 @@ from trainer.windows import load
 SPEECH_DBFS = -26.0
 """Median clip level of a speaker in front of the line (ITU-T P.56 nominal level)."""
 TELEPHONE_RATE = 8000
+PACKET = 160
+"""Samples of one packet, 20 ms."""
 ROOM_S = 0.5
 """Impulse responses are faded out by then: offices, not halls."""
 
@@ -48,6 +52,8 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     room: Share = 0.3
     telephone: Share = 0.5
     """Share of lines over 8 kHz G.711, half of them with each law."""
+    loss: Share = 0.1
+    """Telephone lines lose at most this share of their packets."""
     low_pass: Share = 0.2
     """Share of the other lines that lose the band above a random 3.4 to 7 kHz."""
 
@@ -67,6 +73,8 @@ class Line:
     low_pass_hz: float | None = None
     law: Law | None = None
     """G.711 at 8 kHz."""
+    loss: float = 0.0
+    """Share of 20 ms packets lost in bursts of two on average, and concealed; needs ``law``."""
 
 
 CLEAN = Line()
@@ -114,19 +122,21 @@ def draw_line(settings: Augmentation, sounds: Sounds, rng: np.random.Generator) 
         line = replace(line, noise=noise, noise_db=float(rng.uniform(*settings.noise_db)))
     if rng.random() < settings.telephone:
         law: Law = "ULAW" if rng.random() < 0.5 else "ALAW"
-        return replace(line, law=law)
+        return replace(line, law=law, loss=float(rng.uniform(0, settings.loss)))
     if rng.random() < settings.low_pass:
         return replace(line, low_pass_hz=float(rng.uniform(3400, 7000)))
     return line
 
 
 def test_line(condition: str, sounds: Sounds, rng: np.random.Generator) -> Line:
-    """The line of a robustness test: ``g711`` or ``noise10`` (10 dB)."""
+    """The line of a robustness test: ``g711``, ``loss5`` (5 % of packets over G.711), ``noise10`` (10 dB)."""
     if condition == "g711":
         return Line(law="ULAW" if rng.random() < 0.5 else "ALAW")
+    if condition == "loss5":
+        return Line(law="ULAW" if rng.random() < 0.5 else "ALAW", loss=0.05)
     if condition == "noise10":
         return Line(noise=sounds.test_noises[rng.integers(len(sounds.test_noises))], noise_db=10.0)
-    raise ValueError(f"no test condition {condition!r}; there are g711 and noise10")
+    raise ValueError(f"no test condition {condition!r}; there are g711, loss5 and noise10")
 
 
 def transmit(samples: Samples, line: Line, rng: np.random.Generator) -> Samples:
@@ -152,12 +162,12 @@ def transmit(samples: Samples, line: Line, rng: np.random.Generator) -> Samples:
         sections = scipy.signal.butter(6, line.low_pass_hz, output="sos", fs=SAMPLE_RATE)
         samples = scipy.signal.sosfilt(sections, samples).astype(np.float32)
     if line.law is not None:
-        samples = g711(samples, line.law)
+        samples = g711(samples, line.law, line.loss, rng)
     return samples
 
 
-def g711(samples: Samples, law: Law) -> Samples:
-    """Through an 8 kHz G.711 line and back, same shape (libsndfile's coder)."""
+def g711(samples: Samples, law: Law, loss: float, rng: np.random.Generator) -> Samples:
+    """Through an 8 kHz G.711 line and back (libsndfile's coder, the daemon's concealment)."""
     narrow = soxr.resample(samples, SAMPLE_RATE, TELEPHONE_RATE)
     octets = io.BytesIO()
     soundfile.write(octets, narrow, TELEPHONE_RATE, format="RAW", subtype=law)
@@ -165,8 +175,25 @@ def g711(samples: Samples, law: Law) -> Samples:
     decoded, _ = soundfile.read(
         octets, dtype="float32", format="RAW", subtype=law, samplerate=TELEPHONE_RATE, channels=1
     )
+    for start, end in _lost(len(decoded), loss, rng):
+        decoded[start:end] = conceal(decoded[:start], end - start, TELEPHONE_RATE)
     wide: Samples = soxr.resample(decoded, TELEPHONE_RATE, SAMPLE_RATE)
     return wide
+
+
+def _lost(n_samples: int, loss: float, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
+    """Bursts of lost packets (Gilbert 1960: a packet after a lost one is lost with probability 1/2)."""
+    start = None
+    for begin in range(0, n_samples, PACKET):
+        chance = loss / (2 * (1 - loss)) if start is None else 0.5
+        lost = rng.random() < chance
+        if lost and start is None:
+            start = begin
+        if not lost and start is not None:
+            yield start, begin
+            start = None
+    if start is not None:
+        yield start, n_samples
 
 
 def level_dbfs(samples: Samples) -> float:

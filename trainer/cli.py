@@ -1,8 +1,234 @@
-"""Command line of the trainer."""
+"""The ``serstream-train`` command: parse, call, print."""
 
 from __future__ import annotations
 
+import argparse
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-def main() -> int:
-    """Entry point of ``serstream-train``."""
-    raise SystemExit("serstream-train: being written")
+import msgspec
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from serstream.emotion.model import EmotionModel
+from serstream.emotion.store import MODEL_FILE, ModelStore
+from serstream.errors import ConfigError, SerstreamError
+from trainer import corpora, recipe, report
+from trainer.card import training_data, write_card
+from trainer.experiment import TEST_CONDITIONS, Workplace, run, train_all
+from trainer.export import write_model
+from trainer.folds import PROTOCOLS
+from trainer.publish import publish
+from trainer.training import Epoch, load, save
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+_EXAMPLES = """examples:
+  serstream-train corpora --data ~/corpora
+  serstream-train train trainer/recipes/cnn-lstm.toml --data ~/corpora
+  serstream-train evaluate trainer/recipes/cnn-lstm.toml --protocol speakers --seeds 3
+  serstream-train export trainer/recipes/cnn-lstm.toml --model-version 2
+  serstream-train publish models/cnn-lstm/2 --repository models.d --held-out my-calls
+
+An interrupted command goes on where it stopped when it is given again.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 when it went well, 2 when the user can mend what went wrong."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        arguments.command(arguments)
+    except SerstreamError as error:
+        print(f"serstream-train: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("serstream-train: interrupted; give the command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _corpora(arguments: argparse.Namespace) -> None:
+    table = Table("corpus", "clips", "speakers", "women / men", "emotions", "licence")
+    counts: dict[str, dict[str, int]] = {}
+    names = corpora.found(arguments.data)
+    if not names:
+        raise corpora.CorpusError(
+            f"data folder {arguments.data}: no corpus in it; wanted folders {', '.join(corpora.KNOWN)}, "
+            "or any folder with a manifest.csv (columns file, speaker, emotion)"
+        )
+    for name in names:
+        clips = corpora.read(name, arguments.data)
+        counts[name] = dict(sorted(Counter(clip.emotion for clip in clips).items()))
+        sexes = Counter(sex for _, sex in {(clip.speaker, clip.sex) for clip in clips})
+        known = corpora.KNOWN.get(name)
+        table.add_row(
+            name,
+            str(len(clips)),
+            str(sexes.total()),
+            f"{sexes['female']} / {sexes['male']}",
+            ", ".join(f"{emotion} {count}" for emotion, count in counts[name].items()),
+            known.licence if known else "see its folder",
+        )
+    Console().print(table)
+    if arguments.picture:
+        report.draw_counts(counts, arguments.picture)
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    wanted = recipe.load(arguments.recipe)
+    workplace = _workplace(arguments)
+    windows = workplace.windows(wanted)
+    workplace.windows(wanted, TEST_CONDITIONS)
+    print(f"{len(windows.clip)} training windows of {len(windows.clips)} clips: {workplace.runs / 'cache'}")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    wanted = recipe.load(arguments.recipe).with_seed(arguments.seed)
+    workplace = _workplace(arguments)
+    with _Telling(wanted.training.epochs) as telling:
+        trained = train_all(wanted, workplace, lambda epoch: telling(wanted.name, epoch))
+    path = workplace.weights(wanted)
+    save(trained, path)
+    print(path)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    wanted, protocol = recipe.load(arguments.recipe), PROTOCOLS[arguments.protocol]
+    workplace = _workplace(arguments)
+    if protocol.corpus is not None and protocol.corpus not in wanted.corpora:
+        raise ConfigError(
+            f"protocol {protocol.name} tests {protocol.corpus}, but recipe {arguments.recipe} has corpora "
+            f"{', '.join(wanted.corpora)}; add it there or choose another protocol"
+        )
+    with _Telling(wanted.training.epochs) as telling:
+        predictions = run(wanted, protocol, range(arguments.seeds), workplace, telling)
+    folder = workplace.folder(wanted) / protocol.name
+    report.write(wanted, protocol, predictions, folder)
+    print(folder / "report.md")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    wanted = recipe.load(arguments.recipe)
+    workplace = _workplace(arguments)
+    measured = [
+        msgspec.json.decode(path.read_bytes())
+        for path in sorted(workplace.folder(wanted).glob("*/metrics.json"))
+    ]
+    if not any(metrics["protocol"] == "speakers" for metrics in measured):
+        raise ConfigError(
+            f"recipe {arguments.recipe}: it was never measured on held-out speakers; run "
+            f"'serstream-train evaluate {arguments.recipe} --protocol speakers' first"
+        )
+    trained = load(wanted, workplace.weights(wanted))
+    folder: Path = arguments.models / wanted.name / str(arguments.model_version)
+    metadata, difference = write_model(
+        wanted, trained, measured, training_data(wanted), workplace, folder, arguments.model_version
+    )
+    n_parameters = sum(weights.numel() for weights in trained.network.parameters())
+    card = write_card(metadata, wanted, n_parameters, measured)
+    (folder / "card.md").write_text(card, encoding="utf-8")
+    print(f"{folder}: torch and ONNX Runtime differ by at most {difference:.1g}")
+
+
+def _publish(arguments: argparse.Namespace) -> None:
+    draft = arguments.model / MODEL_FILE
+    trained_on = " ".join(EmotionModel(draft).metadata.training_data)
+    for name in arguments.held_out:
+        if name in trained_on:
+            raise ConfigError(f"--held-out {name}: {draft} was trained on it; name recordings it never saw")
+    clips = corpora.read_all(arguments.held_out, arguments.data)
+    card = (arguments.model / "card.md").read_text(encoding="utf-8")
+    store = ModelStore(arguments.repository)
+    folder, judgement = publish(draft, card, clips, store, arguments.floor)
+    print(f"{folder}: UAR {judgement.uar:.1%} on {judgement.clips} clips of {judgement.speakers} speakers")
+
+
+def _workplace(arguments: argparse.Namespace) -> Workplace:
+    return Workplace(arguments.data, arguments.folds, arguments.runs)
+
+
+class _Telling:
+    """Epochs as a progress bar on a terminal, as plain lines elsewhere."""
+
+    def __init__(self, epochs: int):
+        self._epochs = epochs
+        self._progress = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Callable[[str, Epoch], None]:
+        self._progress.start()
+        return self._tell
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _tell(self, title: str, epoch: Epoch) -> None:
+        line = f"{title}: epoch {epoch.number + 1}/{self._epochs}, loss {epoch.loss:.3f}"
+        if epoch.valid_uar == epoch.valid_uar:  # not NaN: there are validation speakers
+            line += f", validation UAR {100 * epoch.valid_uar:.1f} %"
+        if self._progress.disable:
+            print(line, file=sys.stderr, flush=True)
+            return
+        task = self._tasks.setdefault(title, self._progress.add_task(title, total=self._epochs))
+        self._progress.update(task, description=line, completed=epoch.number + 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="serstream-train",
+        description="Make models for serstream from recordings of acted or labelled emotions.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        sub.add_argument(
+            "--data", type=Path, default=_SHARED / "data", help="folder of corpora (%(default)s)"
+        )
+        sub.add_argument(
+            "--folds", type=Path, default=_SHARED / "folds", help="folder of fold files (%(default)s)"
+        )
+        sub.add_argument(
+            "--runs", type=Path, default=Path("runs"), help="where results and caches go (%(default)s)"
+        )
+        return sub
+
+    listing = add("corpora", _corpora, "List the corpora found: clips by emotion, speakers, licences.")
+    listing.add_argument("--picture", type=Path, help="also draw the counts into this PNG")
+    for name, command, text in (
+        ("prepare", _prepare, "Compute and cache the features of a recipe."),
+        ("train", _train, "Train a recipe on all speakers of its corpora."),
+        ("evaluate", _evaluate, "Measure a recipe under a protocol and write its report."),
+        ("export", _export, "Write a trained and measured recipe as a model folder."),
+    ):
+        sub = add(name, command, text)
+        sub.add_argument("recipe", type=Path, help="a TOML file, see trainer/recipes/")
+        if name == "train":
+            sub.add_argument("--seed", type=int, default=0)
+        if name == "evaluate":
+            sub.add_argument("--protocol", choices=PROTOCOLS, default="speakers")
+            sub.add_argument("--seeds", type=int, default=1, help="trainings of each fold (%(default)s)")
+        if name == "export":
+            sub.add_argument("--model-version", type=int, required=True, help="1, 2, ...")
+            sub.add_argument("--models", type=Path, default=Path("models"), help="(%(default)s)")
+    publishing = add("publish", _publish, "Add an exported model to the repository of a running daemon.")
+    publishing.add_argument("model", type=Path, help="folder with model.onnx, e.g. models/cnn-lstm/2")
+    publishing.add_argument("--repository", type=Path, required=True, help="the daemon's model repository")
+    publishing.add_argument(
+        "--held-out",
+        nargs="+",
+        required=True,
+        metavar="CORPUS",
+        help="corpora that judge it, never trained on",
+    )
+    publishing.add_argument("--floor", type=float, default=0.4, help="least UAR, 0 to 1 (%(default)s)")
+    return parser

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.config import SegmenterSettings
-from serstream.emotion.features import FeatureSpec, FloatArray, mfcc
+from serstream.emotion.features import FeatureSpec, FloatArray, levels_dbfs, mfcc
 from trainer.augment import (
     CLEAN,
     SPEECH_DBFS,
@@ -32,10 +32,10 @@ from trainer.windows import cut, load_clip
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the code here or in augment.py gives other features for the same recipe."""
 
-_SEGMENTER = SegmenterSettings()
+SEGMENTER = SegmenterSettings()
 """The daemon's defaults: training windows are the daemon's windows."""
 
 CLEAN_CONDITION = "clean"
@@ -49,6 +49,8 @@ class WindowSet:
     """(n_windows, n_coeffs, n_frames); half precision halves the memory, and rounds far below the noise."""
     levels: FloatArray
     """RMS level of every window before it was normalised, dBFS, shape (n_windows,)."""
+    seconds: FloatArray
+    """Sound of every window that no earlier window of its clip held, shape (n_windows,)."""
     clip: NDArray[np.int32]
     """Index of the clip each window is cut from."""
     line: NDArray[np.int32]
@@ -80,6 +82,7 @@ class WindowSet:
             self,
             features=self.features[chosen],
             levels=self.levels[chosen],
+            seconds=self.seconds[chosen],
             clip=self.clip[chosen],
             line=self.line[chosen],
         )
@@ -93,7 +96,7 @@ class Preparation:
     augmentation: Augmentation
     sounds: Sounds
     cache: Path
-    segmenter: SegmenterSettings = _SEGMENTER
+    segmenter: SegmenterSettings = SEGMENTER
 
     def conditions(self) -> list[str]:
         """Names of the conditions that training uses: clean, and one per augmented line."""
@@ -118,7 +121,7 @@ class Preparation:
         path = self.shard(clips, condition)
         if path.is_file():
             return path
-        features, levels, clip_index, silent = [], [], [], 0
+        features, levels, seconds, clip_index, silent = [], [], [], [], 0
         for speaker in sorted({clip.speaker for clip in clips}):
             own = [i for i, clip in enumerate(clips) if clip.speaker == speaker]
             rng = np.random.default_rng(list(f"{condition} {speaker}".encode()))
@@ -127,17 +130,19 @@ class Preparation:
             gain = np.float32(10 ** ((SPEECH_DBFS - np.median(loudness)) / 20))
             for i in own:
                 sound = transmit(load_clip(clips[i]) * gain, line, rng)
-                windows, spoken = cut(sound, self.spec, self.segmenter)
-                silent += not spoken
-                features.append(mfcc(windows, self.spec).astype(np.float16))
-                levels.append([level_dbfs(window) for window in windows])
-                clip_index.extend([i] * len(windows))
+                pieces = cut(sound, self.spec, self.segmenter)
+                silent += not pieces.spoken
+                features.append(mfcc(pieces.windows, self.spec).astype(np.float16))
+                levels.append(levels_dbfs(pieces.windows))
+                seconds.extend(pieces.seconds)
+                clip_index.extend([i] * len(pieces.windows))
         self.cache.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".tmp.npz")
         np.savez(
             unfinished,
             features=np.concatenate(features),
-            levels=np.concatenate(levels).astype(np.float32),
+            levels=np.concatenate(levels),
+            seconds=np.array(seconds, np.float32),
             clip=np.array(clip_index, np.int32),
             silent=np.array(silent),
         )
@@ -155,14 +160,16 @@ class Preparation:
 
 def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -> WindowSet:
     """Windows of clips of any corpora under some conditions, from the cache where they are there."""
-    parts: dict[str, list[NDArray[Any]]] = {"features": [], "levels": [], "clip": [], "line": []}
+    parts: dict[str, list[NDArray[Any]]] = {
+        name: [] for name in ("features", "levels", "seconds", "clip", "line")
+    }
     silent = 0
     for corpus in sorted({clip.corpus for clip in clips}):
         own = [i for i, clip in enumerate(clips) if clip.corpus == corpus]
         for line, condition in enumerate(conditions):
             with np.load(preparation.prepare([clips[i] for i in own], condition)) as shard:
-                parts["features"].append(shard["features"])
-                parts["levels"].append(shard["levels"])
+                for name in ("features", "levels", "seconds"):
+                    parts[name].append(shard[name])
                 parts["clip"].append(np.array(own, np.int32)[shard["clip"]])
                 parts["line"].append(np.full(len(shard["clip"]), line, np.int32))
                 silent += int(shard["silent"])

@@ -1,12 +1,20 @@
-"""Figures of a trained network: one prediction per clip."""
+"""Figures of a protocol: one prediction per clip for recalls, one per window for calibration."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
+import scipy.optimize
 from numpy.typing import NDArray
 
 from serstream.emotion.features import FloatArray
-from trainer.dataset import WindowSet
+
+Labels = NDArray[np.int64]
+Counts = NDArray[np.int64]
+
+CALIBRATION_BINS = 15
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:
@@ -16,26 +24,95 @@ def log_softmax(logits: FloatArray) -> FloatArray:
     return result
 
 
-def clip_scores(logits: FloatArray, windows: WindowSet) -> tuple[NDArray[np.int64], FloatArray]:
+def clip_scores(logits: FloatArray, clip: NDArray[Any]) -> tuple[Labels, FloatArray]:
     """Mean log probability over the windows of each clip.
+
+    Args:
+        logits: shape (n_windows, n_labels).
+        clip: index of each window's clip, shape (n_windows,).
 
     Returns:
         Indices of the clips (n,), and their scores (n, n_labels).
     """
-    clips, inverse = np.unique(windows.clip, return_inverse=True)
+    clips, inverse = np.unique(clip, return_inverse=True)
     scores = np.zeros((len(clips), logits.shape[1]), np.float32)
     np.add.at(scores, inverse, log_softmax(logits))
     scores /= np.bincount(inverse)[:, None]
     return clips.astype(np.int64), scores
 
 
-def confusion(label: NDArray[np.int64], predicted: NDArray[np.int64], n_labels: int) -> NDArray[np.int64]:
+def confusion(label: Labels, predicted: Labels, n_labels: int) -> Counts:
     """Counts, rows are true labels, shape (n_labels, n_labels)."""
     counts = np.zeros((n_labels, n_labels), np.int64)
     np.add.at(counts, (label, predicted), 1)
     return counts
 
 
-def uar(label: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+def recalls(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Recall of each label, NaN where it does not occur; counts (..., n_labels, n_labels)."""
+    total = counts.sum(axis=-1)
+    diagonal = np.diagonal(counts, axis1=-2, axis2=-1)
+    share: NDArray[np.float64] = np.divide(diagonal, total, out=np.full(total.shape, np.nan), where=total > 0)
+    return share
+
+
+def uar(label: Labels, predicted: Labels) -> float:
     """Unweighted average recall over the labels that occur."""
-    return float(np.mean([np.mean(predicted[label == k] == k) for k in np.unique(label)]))
+    return float(np.nanmean(recalls(confusion(label, predicted, int(max(label.max(), predicted.max())) + 1))))
+
+
+def macro_f1(counts: Counts) -> float:
+    """Mean over the labels that occur of the harmonic mean of precision and recall."""
+    correct = np.diagonal(counts)
+    total = counts.sum(axis=0) + counts.sum(axis=1)
+    return float(np.mean(2 * correct[counts.sum(axis=1) > 0] / total[counts.sum(axis=1) > 0]))
+
+
+def speaker_interval(counts: Iterable[Counts], draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of UAR by bootstrap over speakers.
+
+    Args:
+        counts: a confusion matrix for each speaker.
+        draws: resamplings.
+        seed: of the resampling.
+    """
+    stacked = np.stack(list(counts))
+    n = len(stacked)
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
+    pooled = np.tensordot(weights, stacked, axes=1)
+    low, high = np.percentile(np.nanmean(recalls(pooled), axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def fit_temperature(logits: FloatArray, label: Labels) -> float:
+    """The temperature that makes logits (n, n_labels) most likely (Guo et al. 2017)."""
+
+    def loss(log_temperature: float) -> float:
+        scores = log_softmax(logits / np.float32(np.exp(log_temperature)))
+        return float(-scores[np.arange(len(label)), label].mean())
+
+    found = scipy.optimize.minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
+    return float(np.exp(found.x))
+
+
+def reliability(confidence: FloatArray, correct: NDArray[np.bool_]) -> list[tuple[float, float, int]]:
+    """For each bin of equal width: mean confidence, share correct, count; empty bins are left out."""
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    return [
+        (float(confidence[bins == b].mean()), float(correct[bins == b].mean()), int((bins == b).sum()))
+        for b in np.unique(bins)
+    ]
+
+
+def calibration_error(bins: list[tuple[float, float, int]]) -> float:
+    """Expected calibration error of `reliability`'s bins."""
+    total = sum(count for _, _, count in bins)
+    return sum(abs(confidence - share) * count for confidence, share, count in bins) / total
+
+
+def risk_coverage(confidence: FloatArray, correct: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    """Share kept and share of errors among them, from the most confident on; both of shape (n,)."""
+    order = np.argsort(-confidence, kind="stable")
+    kept = np.arange(1, len(order) + 1)
+    risk = np.cumsum(~correct[order]) / kept
+    return (kept / len(order)).astype(np.float32), risk.astype(np.float32)

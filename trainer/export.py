@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,9 +16,17 @@ import torch
 from serstream.emotion.features import FloatArray
 from serstream.emotion.metadata import ModelMetadata
 from serstream.errors import ModelError
+from trainer.dataset import CLEAN_CONDITION
+from trainer.experiment import Workplace
 from trainer.networks import Network
+from trainer.recipe import Recipe
+from trainer.training import Trained
 
 OPSET = 17
+PROTOCOL = (
+    "5-fold cross-validation by speakers; the weights here were trained by the same recipe on all speakers, "
+    "and nothing was chosen with them."
+)
 TOLERANCE = 1e-4
 """Largest difference of a logit between torch and ONNX Runtime."""
 
@@ -64,6 +74,55 @@ def export(network: Network, metadata: ModelMetadata, path: Path, examples: Floa
         )
     os.replace(unfinished, path)
     return difference
+
+
+def write_model(
+    recipe: Recipe,
+    trained: Trained,
+    measured: Sequence[Mapping[str, Any]],
+    training_data: tuple[str, ...],
+    workplace: Workplace,
+    folder: Path,
+    version: int,
+) -> tuple[ModelMetadata, float]:
+    """Write the ``model.onnx`` of a trained and measured recipe.
+
+    Args:
+        recipe: that was trained.
+        trained: its weights.
+        measured: metrics.json of each protocol; temperature and threshold come from ``speakers``.
+        training_data: corpora with their licences.
+        workplace: where the corpora are; both runtimes are compared on all of their clean windows.
+        folder: the model's.
+        version: its number.
+
+    Returns:
+        The metadata, and the largest difference of a logit between the runtimes.
+    """
+    held_out = next(metrics for metrics in measured if metrics["protocol"] == "speakers")
+    metadata = ModelMetadata(
+        name=recipe.name,
+        version=version,
+        labels=recipe.labels,
+        feature_spec=trained.spec,
+        temperature=held_out["temperature"],
+        licence=recipe.licence,
+        abstain_below=held_out["abstain_below"],
+        training_data=training_data,
+        protocol=PROTOCOL,
+        metrics={
+            f"{metrics['protocol']}, {row['condition']}, after {row['heard_s']:.0f} s: {name}": row[name]
+            for metrics in measured
+            for row in metrics["modes"]
+            for name in row
+            if name == "ua" or name.startswith("ua ")
+        },
+        recipe_sha256=recipe.sha256,
+    )
+    windows = workplace.windows(recipe, [CLEAN_CONDITION])
+    path = folder / "model.onnx"
+    difference = export(trained.network, metadata, path, windows.features.astype(np.float32))
+    return metadata, difference
 
 
 def _difference(network: Network, path: Path, examples: FloatArray) -> float:

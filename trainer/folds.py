@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from serstream.errors import ConfigError
 from trainer.corpora import Clip
 
 
@@ -15,22 +19,162 @@ class Fold:
     name: str
     train: list[int]
     valid: list[int]
-    """Chooses the epoch and the temperature."""
+    """Chooses the epoch, if the recipe wants it chosen; otherwise it is trained on."""
     test: list[int]
     """Chooses nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A published or own way to split one corpus (or all of a recipe's)."""
+
+    name: str
+    title: str
+    corpus: str | None
+    """The corpus that is tested (others of the recipe are always trained on); None: each of them."""
+    overlap: bool
+    """Speakers of the test part are also trained on: not comparable, and the table says so."""
+    folds: Callable[[Sequence[Clip], Path], list[Fold]]
+    """Takes the clips and the folder with fold files."""
+
+
+def leave_one_speaker_out(clips: Sequence[Clip], corpus: str) -> list[Fold]:
+    """Every speaker of the corpus tests once; the next one validates."""
+    speakers = sorted({clip.speaker for clip in clips if clip.corpus == corpus})
+    following = speakers[1:] + speakers[:1]
+    return [
+        _by_speaker(clips, speaker, test={speaker}, valid={other})
+        for speaker, other in zip(speakers, following, strict=True)
+    ]
+
+
+def leave_one_corpus_out(clips: Sequence[Clip]) -> list[Fold]:
+    """Every corpus tests once, on the labels that the others have; every tenth other speaker validates."""
+    folds = []
+    for corpus in sorted({clip.corpus for clip in clips}):
+        known = {clip.emotion for clip in clips if clip.corpus != corpus}
+        others = sorted({clip.speaker for clip in clips if clip.corpus != corpus})
+        fold = _by_speaker(
+            clips,
+            f"without {corpus}",
+            test={clip.speaker for clip in clips if clip.corpus == corpus},
+            valid=set(others[::10]),
+        )
+        shared = [i for i in fold.test if clips[i].emotion in known]
+        folds.append(Fold(fold.name, fold.train, fold.valid, shared))
+    return folds
 
 
 def by_speakers(clips: Sequence[Clip], n_folds: int) -> list[Fold]:
     """Speakers of every corpus dealt into ``n_folds`` groups: one tests, the next one validates."""
     groups = _deal(clips, n_folds)
+    return [
+        _by_speaker(clips, f"group {k + 1}", test=groups[k], valid=groups[(k + 1) % n_folds])
+        for k in range(n_folds)
+    ]
+
+
+def from_file(clips: Sequence[Clip], corpus: str, path: Path) -> list[Fold]:
+    """Folds of a JSON file: per fold ``test_speakers`` (and ``valid_speakers``), or clip names in ``test``.
+
+    Where no validation part is given, it is the next fold's test speakers, or, when clips are listed, no one.
+    """
+    parts = _read(path)["folds"]
     folds = []
-    for k in range(n_folds):
-        test, valid = groups[k], groups[(k + 1) % n_folds]
-        folds.append(_fold(clips, f"fold {k + 1}", test=test, valid=valid))
+    for k, part in enumerate(parts):
+        if "test_speakers" in part:
+            following = parts[(k + 1) % len(parts)]["test_speakers"]
+            valid = set(part.get("valid_speakers", following))
+            folds.append(_by_speaker(clips, f"fold {k + 1}", test=set(part["test_speakers"]), valid=valid))
+            continue
+        names = set(part["test"])
+        chosen = [clip.corpus == corpus and clip.name in names for clip in clips]
+        folds.append(
+            Fold(
+                f"fold {k + 1}",
+                train=[i for i, test in enumerate(chosen) if not test],
+                valid=[],
+                test=[i for i, test in enumerate(chosen) if test],
+            )
+        )
     return folds
 
 
-def _fold(clips: Sequence[Clip], name: str, *, test: set[str], valid: set[str]) -> Fold:
+def _from_file(corpus: str, file: str) -> Callable[[Sequence[Clip], Path], list[Fold]]:
+    return lambda clips, folder: from_file(clips, corpus, folder / file)
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            "emo-db-loso",
+            "EMO-DB, leave one speaker out",
+            "emo-db",
+            overlap=False,
+            folds=lambda clips, _: leave_one_speaker_out(clips, "emo-db"),
+        ),
+        Protocol(
+            "emo-db-emobox",
+            "EmoBox EMO-DB, 5 folds",
+            "emo-db",
+            overlap=True,
+            folds=_from_file("emo-db", "emobox-emodb.json"),
+        ),
+        Protocol(
+            "ravdess-5fold",
+            "RAVDESS, 5 folds (Luna-Jiménez)",
+            "ravdess",
+            overlap=False,
+            folds=_from_file("ravdess", "ravdess-5fold.json"),
+        ),
+        Protocol(
+            "ravdess-emobox",
+            "EmoBox RAVDESS, 6 folds",
+            "ravdess",
+            overlap=False,
+            folds=_from_file("ravdess", "emobox-ravdess.json"),
+        ),
+        Protocol(
+            "crema-d-evar",
+            "CREMA-D, EVAR",
+            "crema-d",
+            overlap=False,
+            folds=_from_file("crema-d", "cremad-evar.json"),
+        ),
+        Protocol(
+            "crema-d-emosuperb",
+            "CREMA-D, EMO-SUPERB 5 folds",
+            "crema-d",
+            overlap=False,
+            folds=_from_file("crema-d", "cremad-emosuperb.json"),
+        ),
+        Protocol(
+            "crema-d-emobox",
+            "EmoBox CREMA-D",
+            "crema-d",
+            overlap=True,
+            folds=_from_file("crema-d", "emobox-cremad.json"),
+        ),
+        Protocol(
+            "speakers",
+            "held-out speakers of every corpus, 5 folds",
+            None,
+            overlap=False,
+            folds=lambda clips, _: by_speakers(clips, 5),
+        ),
+        Protocol(
+            "corpora",
+            "leave one corpus out, shared classes",
+            None,
+            overlap=False,
+            folds=lambda clips, _: leave_one_corpus_out(clips),
+        ),
+    )
+}
+
+
+def _by_speaker(clips: Sequence[Clip], name: str, *, test: set[str], valid: set[str]) -> Fold:
     parts: tuple[list[int], list[int], list[int]] = ([], [], [])
     for i, clip in enumerate(clips):
         parts[2 if clip.speaker in test else 1 if clip.speaker in valid else 0].append(i)
@@ -44,3 +188,13 @@ def _deal(clips: Sequence[Clip], n_groups: int) -> list[set[str]]:
     for i, (_, _, speaker) in enumerate(speakers):
         groups[i % n_groups].add(speaker)
     return groups
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        parsed: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"folds {path}: cannot read them: {error}; give their folder with --folds"
+        ) from error
+    return parsed

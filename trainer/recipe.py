@@ -13,6 +13,7 @@ from msgspec import Meta
 from serstream.emotion.features import FeatureSpec
 from serstream.errors import ConfigError
 from trainer.augment import Augmentation
+from trainer.calls import BaselineTraining
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -31,6 +32,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Parameter of the beta distribution (Zhang et al. 2018); 0 is off."""
     ema: Share = 0.99
     """Decay of the averaged weights, per step; the averaged ones are what is kept."""
+    choose_epoch: bool = False
+    """Keep the epoch with the best UAR on validation speakers; otherwise they are trained on, to the end."""
     seed: int = 0
 
 
@@ -48,6 +51,12 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     features: FeatureSpec = FeatureSpec()
     augmentation: Augmentation = Augmentation()
     training: Training = Training()
+    baseline: BaselineTraining | None = None
+    """The speaker baseline; None: every window stands for itself."""
+
+    def with_seed(self, seed: int) -> Recipe:
+        """The same recipe with another seed."""
+        return msgspec.structs.replace(self, training=msgspec.structs.replace(self.training, seed=seed))
 
     @property
     def sha256(self) -> str:

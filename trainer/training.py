@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import copy
-import logging
+import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from serstream.emotion.features import FloatArray
+from serstream.emotion.baseline import BaselineSpec
+from serstream.emotion.features import FeatureSpec, FloatArray
+from serstream.errors import ConfigError
+from trainer.calls import BaselineTraining, Calls, average_speaker
 from trainer.corpora import Clip
 from trainer.dataset import WindowSet
 from trainer.evaluation import clip_scores, uar
 from trainer.networks import Network, build
 from trainer.recipe import Recipe, Training
-
-logger = logging.getLogger(__name__)
 
 MASKED = -1e4
 """Logit of a label that the clip's corpus does not have; finite, so that mixup stays finite."""
@@ -33,6 +37,15 @@ class Epoch:
     number: int
     loss: float
     valid_uar: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A network and the features it learned from."""
+
+    network: Network
+    spec: FeatureSpec
+    history: list[Epoch]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,71 +75,119 @@ class Targets:
 
 
 def train(
-    recipe: Recipe, windows: WindowSet, valid: WindowSet | None, on_epoch: Callable[[Epoch], None]
-) -> Network:
+    recipe: Recipe,
+    windows: WindowSet,
+    valid: WindowSet | None,
+    checkpoint: Path,
+    on_epoch: Callable[[Epoch], None],
+) -> Trained:
     """Train a network.
 
     Args:
         recipe: everything that can be chosen.
         windows: the training part.
         valid: the epoch is chosen by clip UAR on these; None takes the last one.
+        checkpoint: written after every epoch; an interrupted training goes on from it to the same result.
         on_epoch: told about every epoch.
 
     Returns:
-        The averaged weights of that epoch.
+        The averaged weights of that epoch, and the feature spec they need.
     """
     settings = recipe.training
     torch.manual_seed(settings.seed)
-    rng = np.random.default_rng(settings.seed)
     targets = Targets.of(windows.clips, recipe.labels)
-    network = build(recipe.network, recipe.features, len(recipe.labels))
-    network.front.standardise(torch.from_numpy(windows.features[::4].astype(np.float32)))
-    for parameter in network.parameters():
-        if parameter.dim() == 4:  # convolutions run twice as fast on a CPU with their channels last
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    averaged = copy.deepcopy(network).eval()
-    draw = _Draw(windows, targets, rng)
+    spec = recipe.features
+    if recipe.baseline is not None:
+        spec = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, recipe.baseline))
     steps = max(1, len(np.unique(windows.clip)) * 2 // settings.batch)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=steps * settings.epochs, pct_start=0.2
-    )
-    best, best_uar = averaged, -1.0
-    for number in range(settings.epochs):
-        network.train()
-        losses = []
-        for _ in range(steps):
-            features, label, known = draw(settings.batch)
-            target = _smooth(label, known, settings.label_smoothing)
-            if settings.mixup:
-                features, target, known = _mixup(features, target, known, settings, rng)
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = network(features)
-            log_probability = torch.log_softmax(logits.float().masked_fill(~known, MASKED), dim=1)
-            loss = -(target * log_probability).sum(dim=1).mean()
-            optimiser.zero_grad()
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimiser.step()
-            schedule.step()
-            _average(averaged, network, settings.ema)
-            losses.append(loss.item())
-        reached = _valid_uar(averaged, valid, targets) if valid else math.nan
-        if reached >= best_uar:
-            best, best_uar = copy.deepcopy(averaged), reached
-        on_epoch(Epoch(number, float(np.mean(losses)), reached))
-    return best
+    state = _State(recipe, spec, windows, steps)
+    draw = _Draw(windows, targets, recipe.baseline, spec.baseline, state.rng)
+    if checkpoint.is_file():
+        state.restore(checkpoint)
+    for number in range(len(state.history), settings.epochs):
+        state.network.train()
+        losses = [_step(state, draw, settings) for _ in range(steps)]
+        reached = _valid_uar(Trained(state.averaged, spec, []), valid, targets) if valid else math.nan
+        state.history.append(Epoch(number, float(np.mean(losses)), reached))
+        if valid is None or reached >= max(epoch.valid_uar for epoch in state.history):
+            state.best.load_state_dict(state.averaged.state_dict())
+        state.save(checkpoint)
+        on_epoch(state.history[-1])
+    return Trained(state.best, spec, state.history)
 
 
-def logits_of(network: Network, windows: WindowSet) -> FloatArray:
-    """Logits of every window, shape (n_windows, n_labels)."""
-    network.eval()
+class _State:
+    """All that changes while training."""
+
+    def __init__(self, recipe: Recipe, spec: FeatureSpec, windows: WindowSet, steps: int):
+        settings = recipe.training
+        self.network = build(recipe.network, spec, len(recipe.labels))
+        self.network.front.standardise(torch.from_numpy(windows.features[::4].astype(np.float32)))
+        for parameter in self.network.parameters():
+            if parameter.dim() == 4:  # convolutions run twice as fast on a CPU with their channels last
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self.averaged = copy.deepcopy(self.network).eval()
+        self.best = copy.deepcopy(self.averaged)
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, settings.learning_rate, total_steps=steps * settings.epochs, pct_start=0.2
+        )
+        self.rng = np.random.default_rng(settings.seed)
+        self.history: list[Epoch] = []
+
+    def save(self, path: Path) -> None:
+        unfinished = path.with_suffix(".tmp")
+        parts = {name: getattr(self, name).state_dict() for name in _STATEFUL}
+        numpy_rng = json.dumps(self.rng.bit_generator.state)
+        history = [(epoch.number, epoch.loss, epoch.valid_uar) for epoch in self.history]
+        torch.save(
+            {"parts": parts, "torch_rng": torch.get_rng_state(), "numpy_rng": numpy_rng, "history": history},
+            unfinished,
+        )
+        os.replace(unfinished, path)
+
+    def restore(self, path: Path) -> None:
+        stored = torch.load(path, weights_only=True)
+        for name in _STATEFUL:
+            getattr(self, name).load_state_dict(stored["parts"][name])
+        torch.set_rng_state(stored["torch_rng"])
+        self.rng.bit_generator.state = json.loads(stored["numpy_rng"])
+        self.history = [Epoch(*epoch) for epoch in stored["history"]]
+
+
+_STATEFUL = ("network", "averaged", "best", "optimiser", "schedule")
+
+
+def _step(state: _State, draw: _Draw, settings: Training) -> float:
+    """One batch; returns its loss."""
+    features, label, known = draw(settings.batch)
+    target = _smooth(label, known, settings.label_smoothing)
+    if settings.mixup:
+        features, target, known = _mixup(features, target, known, settings.mixup, state.rng)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = state.network(features)
+    log_probability = torch.log_softmax(logits.float().masked_fill(~known, MASKED), dim=1)
+    loss = -(target * log_probability).sum(dim=1).mean()
+    state.optimiser.zero_grad()
+    torch.autograd.backward(loss)
+    nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
+    state.optimiser.step()
+    state.schedule.step()
+    _average(state.averaged, state.network, settings.ema)
+    return loss.item()
+
+
+def logits_of(trained: Trained, windows: WindowSet, heard_s: float = 0.0) -> FloatArray:
+    """Logits of every window after so much other speech of its speaker, shape (n_windows, n_labels)."""
+    trained.network.eval()
+    features = windows.features.astype(np.float32)
+    if heard_s and trained.spec.baseline is not None:
+        features = Calls(windows, trained.spec.baseline).after(heard_s, seed=0)
     with torch.inference_mode():
         batches = [
-            network(torch.from_numpy(windows.features[i : i + 256].astype(np.float32)))
-            for i in range(0, len(windows.features), 256)
+            trained.network(torch.from_numpy(features[i : i + 256])) for i in range(0, len(features), 256)
         ]
     joined: FloatArray = torch.cat(batches).float().numpy()
     return joined
@@ -135,8 +196,16 @@ def logits_of(network: Network, windows: WindowSet) -> FloatArray:
 class _Draw:
     """Draws a clip by weight, then one of its windows under any line."""
 
-    def __init__(self, windows: WindowSet, targets: Targets, rng: np.random.Generator):
-        self._windows, self._targets, self._rng = windows, targets, rng
+    def __init__(
+        self,
+        windows: WindowSet,
+        targets: Targets,
+        settings: BaselineTraining | None,
+        baseline: BaselineSpec | None,
+        rng: np.random.Generator,
+    ):
+        self._windows, self._targets, self._settings, self._rng = windows, targets, settings, rng
+        self._calls = None if baseline is None else Calls(windows, baseline)
         order = np.argsort(windows.clip, kind="stable")
         self._clips, starts = np.unique(windows.clip[order], return_index=True)
         self._rows = np.split(order, starts[1:])
@@ -147,8 +216,12 @@ class _Draw:
         chosen = self._rng.choice(len(self._clips), n, p=self._chance)
         rows = np.array([self._rng.choice(self._rows[k]) for k in chosen])
         clips = self._clips[chosen]
+        if self._calls is None or self._settings is None:
+            features = self._windows.features[rows].astype(np.float32)
+        else:
+            features = self._calls.draw(rows, self._settings, self._rng)
         return (
-            torch.from_numpy(self._windows.features[rows].astype(np.float32)),
+            torch.from_numpy(features),
             torch.from_numpy(self._targets.label[clips]),
             torch.from_numpy(self._targets.known[clips]),
         )
@@ -161,9 +234,9 @@ def _smooth(label: Tensor, known: Tensor, smoothing: float) -> Tensor:
 
 
 def _mixup(
-    features: Tensor, target: Tensor, known: Tensor, settings: Training, rng: np.random.Generator
+    features: Tensor, target: Tensor, known: Tensor, alpha: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    share = float(rng.beta(settings.mixup, settings.mixup))
+    share = float(rng.beta(alpha, alpha))
     other = torch.from_numpy(rng.permutation(len(features)))
     return (
         share * features + (1 - share) * features[other],
@@ -181,7 +254,27 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
                 kept.copy_(new)
 
 
-def _valid_uar(network: Network, valid: WindowSet, targets: Targets) -> float:
-    clips, scores = clip_scores(logits_of(network, valid), valid)
+def _valid_uar(trained: Trained, valid: WindowSet, targets: Targets) -> float:
+    clips, scores = clip_scores(logits_of(trained, valid), valid.clip)
     predicted = np.where(targets.known[clips], scores, -np.inf).argmax(axis=1)
     return uar(targets.label[clips], predicted)
+
+
+def save(trained: Trained, path: Path) -> None:
+    """Keep trained weights with their feature spec."""
+    torch.save({"network": trained.network.state_dict(), "spec": trained.spec.to_json()}, path)
+
+
+def load(recipe: Recipe, path: Path) -> Trained:
+    """Read trained weights back.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no weights of recipe {recipe.name}; run 'serstream-train train' first")
+    stored = torch.load(path, weights_only=True)
+    spec = FeatureSpec.from_json(stored["spec"])
+    network = build(recipe.network, spec, len(recipe.labels))
+    network.load_state_dict(stored["network"])
+    return Trained(network.eval(), spec, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -42,7 +43,19 @@ def load_clip(clip: Clip) -> Samples:
     return load(clip.path)
 
 
-def cut(samples: Samples, spec: FeatureSpec, settings: SegmenterSettings) -> tuple[Samples, bool]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """Windows of one clip."""
+
+    windows: Samples
+    """(n_windows, spec.n_samples)"""
+    seconds: list[float]
+    """Sound of each window that no earlier window held."""
+    spoken: bool
+    """Whether speech was detected."""
+
+
+def cut(samples: Samples, spec: FeatureSpec, settings: SegmenterSettings) -> Cut:
     """Cut a clip as the daemon's `Segmenter` does.
 
     Args:
@@ -51,20 +64,22 @@ def cut(samples: Samples, spec: FeatureSpec, settings: SegmenterSettings) -> tup
         settings: of the segmenter.
 
     Returns:
-        Windows (n_windows, spec.n_samples), and whether speech was detected. A clip without detected speech
-        gives its loudest part as one window, so that an evaluation has a prediction for every clip.
+        At least one window: a clip without detected speech gives its loudest part, so that an evaluation has
+        a prediction for every clip.
     """
     silence = np.zeros(round(SILENCE_S * SAMPLE_RATE), np.float32)
     segmenter = Segmenter("clip", settings)
     segments = segmenter.push(np.concatenate([silence, samples, silence])) + segmenter.flush()
-    windows = [
-        pad(segment.samples[-spec.n_samples :], spec)
-        for segment in segments
-        if isinstance(segment, SpeechWindow)
-    ]
+    windows, seconds, heard_to = [], [], 0
+    for segment in segments:
+        if isinstance(segment, SpeechWindow):
+            windows.append(pad(segment.samples[-spec.n_samples :], spec))
+            seconds.append((segment.end - max(segment.start, heard_to)) / SAMPLE_RATE)
+            heard_to = segment.end
     if windows:
-        return np.stack(windows), True
-    return pad(_loudest(samples, spec.n_samples), spec)[None], False
+        return Cut(np.stack(windows), seconds, spoken=True)
+    loudest = _loudest(samples, spec.n_samples)
+    return Cut(pad(loudest, spec)[None], [len(loudest) / SAMPLE_RATE], spoken=False)
 
 
 def _loudest(samples: Samples, n_samples: int) -> Samples:

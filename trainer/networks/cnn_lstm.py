@@ -6,13 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from serstream.emotion.features import FeatureSpec
-from trainer.networks.layers import AttentiveStatistics, LogMel, Residual, SpecAugment, convolution
+from trainer.networks.layers import (
+    AttentiveStatistics,
+    FunctionalsClassifier,
+    LogMel,
+    SpecAugment,
+    convolution,
+)
 
 
 class CnnLstm(nn.Module):
     """``features`` (batch, n_mfcc, n_frames) to ``logits`` (batch, n_labels).
 
-    The LSTM runs in both directions over the fixed window; nothing outside the window is seen.
+    Two opinions are added: a CNN-LSTM's on what happens when, and a perceptron's on functionals of the whole
+    window. The LSTM runs in both directions over the fixed window; nothing outside the window is seen.
     """
 
     def __init__(self, spec: FeatureSpec, n_labels: int, *, width: int = 16, hidden: int = 64):
@@ -20,24 +27,26 @@ class CnnLstm(nn.Module):
         self.front = LogMel(spec)
         self.mask = SpecAugment()
         self.convolutions = nn.Sequential(
-            convolution(1, width, kernel=5, stride=2),
-            Residual(width, 2 * width),
-            nn.MaxPool2d((2, 1)),
-            Residual(2 * width, 3 * width),
+            convolution(1, width, kernel=(7, 5), stride=(4, 2)),
+            convolution(width, 2 * width),
             nn.MaxPool2d((2, 2)),
-            Residual(3 * width, 4 * width),
+            convolution(2 * width, 3 * width),
             nn.MaxPool2d((2, 1)),
+            convolution(3 * width, 4 * width),
         )
-        bands = (spec.n_mels + 1) // 2 // 8
-        self.project = nn.Linear(4 * width * bands, 2 * hidden)
+        rows = -(-spec.n_mels // 4) // 4
+        self.project = nn.Linear(4 * width * rows, 2 * hidden)
         self.lstm = nn.LSTM(2 * hidden, hidden, batch_first=True, bidirectional=True)
         self.pool = AttentiveStatistics(2 * hidden)
         self.dropout = nn.Dropout(0.3)
         self.classify = nn.Linear(4 * hidden, n_labels)
+        self.functionals = FunctionalsClassifier(spec, n_labels)
 
     def forward(self, features: Tensor) -> Tensor:
-        maps = self.convolutions(self.mask(self.front(features)))
+        bands = self.front(features)
+        maps = self.convolutions(self.mask(bands))
         frames = self.dropout(torch.relu(self.project(maps.permute(0, 3, 1, 2).flatten(2))))
         ordered, _ = self.lstm(frames)
-        logits: Tensor = self.classify(self.dropout(self.pool(frames + ordered)))
+        opinion: Tensor = self.functionals(features, bands)
+        logits: Tensor = opinion + self.classify(self.dropout(self.pool(frames + ordered)))
         return logits

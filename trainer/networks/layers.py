@@ -68,10 +68,13 @@ def _mask(x: Tensor, axis: int, width: int) -> Tensor:
     return (~hidden).view(shape).to(x.dtype)
 
 
-def convolution(n_in: int, n_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution that keeps the shape (or halves it), batch normalisation, ReLU."""
+def convolution(
+    n_in: int, n_out: int, kernel: tuple[int, int] = (3, 3), stride: tuple[int, int] = (1, 1)
+) -> nn.Sequential:
+    """Convolution that keeps the shape but for its stride, batch normalisation, ReLU."""
+    padding = (kernel[0] // 2, kernel[1] // 2)
     return nn.Sequential(
-        nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=False),
+        nn.Conv2d(n_in, n_out, kernel, stride, padding=padding, bias=False),
         nn.BatchNorm2d(n_out),
         nn.ReLU(inplace=True),
     )
@@ -105,3 +108,45 @@ class AttentiveStatistics(nn.Module):
         mean = (weight * x).sum(dim=1)
         variance = (weight * (x - mean.unsqueeze(1)) ** 2).sum(dim=1)
         return torch.cat([mean, torch.sqrt(variance + 1e-5)], dim=1)
+
+
+class Functionals(nn.Module):
+    """Statistics of cepstra and bands over the window, as openSMILE's functionals (Eyben et al. 2010).
+
+    (batch, n_mfcc, n_frames) and its bands (batch, 1, n_mels, n_frames) to (batch, 4 * rows): mean and
+    deviation, of the values and of the size of the steps between frames. Cheap, and hard to overfit.
+    """
+
+    CEPSTRA = 24
+
+    def __init__(self, spec: FeatureSpec):
+        super().__init__()
+        self.cepstra = min(self.CEPSTRA, spec.n_mfcc)
+        self.size = 4 * (self.cepstra + spec.n_mels)
+
+    def forward(self, features: Tensor, bands: Tensor) -> Tensor:
+        rows = torch.cat([features[:, : self.cepstra], bands.squeeze(1)], dim=1)
+        step = (rows[:, :, 2:] - rows[:, :, :-2]).abs()
+        return torch.cat([rows.mean(2), _deviation(rows), step.mean(2), _deviation(step)], dim=1)
+
+
+class FunctionalsClassifier(nn.Module):
+    """A perceptron on functionals: (batch, n_mfcc, n_frames) and their bands to (batch, n_labels)."""
+
+    def __init__(self, spec: FeatureSpec, n_labels: int, hidden: int = 128):
+        super().__init__()
+        self.functionals = Functionals(spec)
+        size = self.functionals.size
+        self.normalise = nn.BatchNorm1d(size, affine=False)
+        self.classify = nn.Sequential(
+            nn.Dropout(0.5), nn.Linear(size, hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, n_labels)
+        )
+
+    def forward(self, features: Tensor, bands: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):  # sums over frames need the precision
+            logits: Tensor = self.classify(self.normalise(self.functionals(features, bands)))
+        return logits
+
+
+def _deviation(rows: Tensor) -> Tensor:
+    return torch.sqrt((rows - rows.mean(2, keepdim=True)).square().mean(2) + 1e-5)

@@ -1,0 +1,112 @@
+"""What a monitor would have heard of a speaker before a window: the baseline in training and tests."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from serstream.emotion.baseline import BaselineSpec, Heard, normalise, window_statistics
+from serstream.emotion.features import FeatureSpec, FloatArray
+from trainer.dataset import WindowSet
+
+Rows = NDArray[np.intp]
+
+
+class BaselineTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[baseline]`` of a recipe: one network learns to work with and without a speaker baseline."""
+
+    prior: Annotated[float, Meta(gt=0)] = 4.0
+    """The average speaker counts as so many windows."""
+    cold: Annotated[float, Meta(ge=0, le=1)] = 0.3
+    """Share of training windows that are the first of their stream."""
+    windows: Annotated[int, Meta(ge=1)] = 40
+    """The others come after 1 to so many windows."""
+    level: bool = True
+    """Whether the level relative to the stream's mean level is added to the first coefficient."""
+
+
+def average_speaker(windows: WindowSet, spec: FeatureSpec, settings: BaselineTraining) -> BaselineSpec:
+    """The baseline's prior: mean and deviation of every coefficient over the training windows."""
+    features = windows.features.astype(np.float32)
+    per_db = np.log(10) / 10 * np.sqrt(spec.n_mels) if settings.level else 0.0
+    return BaselineSpec(
+        mean=tuple(features.mean(axis=(0, 2)).round(4).tolist()),
+        deviation=tuple(features.std(axis=(0, 2)).round(4).tolist()),
+        prior=settings.prior,
+        level_per_db=round(float(per_db), 6),
+    )
+
+
+class Calls:
+    """Simulated calls: windows of one speaker over one line, in random order."""
+
+    def __init__(self, windows: WindowSet, spec: BaselineSpec):
+        self._windows = windows
+        self._spec = spec
+        statistics = [
+            window_statistics(windows.features[i : i + 256].astype(np.float32))
+            for i in range(0, len(windows.features), 256)
+        ]
+        self._mean = np.concatenate([mean for mean, _ in statistics])
+        self._square = np.concatenate([square for _, square in statistics])
+        speakers = {name: i for i, name in enumerate(sorted({clip.speaker for clip in windows.clips}))}
+        speaker = np.array([speakers[clip.speaker] for clip in windows.clips])[windows.clip]
+        _, self._call = np.unique(np.stack([speaker, windows.line]), axis=1, return_inverse=True)
+        order = np.argsort(self._call, kind="stable")
+        self._members = np.split(order, np.cumsum(np.bincount(self._call))[:-1])
+
+    def draw(self, rows: Rows, settings: BaselineTraining, rng: np.random.Generator) -> FloatArray:
+        """Features of windows, each normalised after a random number of other windows of its call."""
+        counts = rng.integers(1, settings.windows + 1, len(rows))
+        counts[rng.random(len(rows)) < settings.cold] = 0
+        before = [
+            self._pick(row, count, rng) for row, count in zip(rows.tolist(), counts.tolist(), strict=True)
+        ]
+        return self._normalised(rows, before)
+
+    def after(self, seconds: float, seed: int) -> FloatArray:
+        """Features of all windows, each normalised after so much other speech of its speaker.
+
+        The windows come from other clips, in an order that is random but the same for all windows of a clip.
+        """
+        rows = np.arange(len(self._windows.clip))
+        before = []
+        for row in rows.tolist():
+            rng = np.random.default_rng([seed, int(self._windows.clip[row])])
+            others = rng.permutation(self._others(row))
+            heard = np.cumsum(self._windows.seconds[others])
+            before.append(others[: int(np.searchsorted(heard, seconds)) + 1 if seconds else 0])
+        return np.concatenate(
+            [self._normalised(rows[i : i + 256], before[i : i + 256]) for i in range(0, len(rows), 256)]
+        )
+
+    def _others(self, row: int) -> Rows:
+        """Windows of other clips in the same call."""
+        members = self._members[self._call[row]]
+        others: Rows = members[self._windows.clip[members] != self._windows.clip[row]]
+        return others
+
+    def _pick(self, row: int, count: int, rng: np.random.Generator) -> Rows:
+        others = self._others(row)
+        if not count or not len(others):
+            return others[:0]
+        return others[rng.integers(len(others), size=count)]
+
+    def _normalised(self, rows: Rows, before: list[Rows]) -> FloatArray:
+        windows = self._windows
+        heard = Heard(
+            windows=np.array([len(others) for others in before], np.float32),
+            mean=_means(self._mean, before),
+            square=_means(self._square, before),
+            level=_means(windows.levels, before),
+        )
+        return normalise(windows.features[rows].astype(np.float32), windows.levels[rows], heard, self._spec)
+
+
+def _means(values: FloatArray, chosen: list[Rows]) -> FloatArray:
+    """Mean over the chosen rows; 0 where none is chosen."""
+    return np.stack([values[rows].mean(axis=0) if len(rows) else 0 * values[0] for rows in chosen])

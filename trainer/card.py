@@ -1,0 +1,97 @@
+"""The model card: what a model is, what it was made from, and how well it was measured to work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serstream.emotion.metadata import ModelMetadata
+from trainer.corpora import KNOWN
+from trainer.recipe import Recipe
+
+ATTRIBUTION = {
+    "banglaser": "BanglaSER, CC BY 4.0 to our knowledge (Mendeley Data t9h6p943xy; the licence line itself "
+    "was not re-checked); Das et al., Data in Brief 42:108091, 2022; resampled to 16 kHz mono",
+}
+"""Of corpora that are read through their manifest."""
+
+AUGMENTED_WITH = (
+    "Augmented with ESC-10 (Piczak 2015, CC BY 3.0) and impulse responses of Chromium's web-audio samples "
+    "(Apache-2.0)."
+)
+
+
+def training_data(recipe: Recipe) -> tuple[str, ...]:
+    """Each corpus of a recipe with its licence and citation."""
+    return tuple(
+        f"{name}, {KNOWN[name].licence}: {KNOWN[name].published}"
+        if name in KNOWN
+        else ATTRIBUTION.get(name, f"{name}: your own recordings")
+        for name in recipe.corpora
+    )
+
+
+def write_card(
+    metadata: ModelMetadata, recipe: Recipe, n_parameters: int, measured: list[dict[str, Any]]
+) -> str:
+    """Markdown.
+
+    Args:
+        metadata: of the model file.
+        recipe: it was trained by.
+        n_parameters: of the network.
+        measured: metrics.json of each protocol the recipe was run under.
+    """
+    lines = [
+        f"# {metadata.reference}",
+        "",
+        f"{', '.join(metadata.labels)} from {metadata.feature_spec.window_s:g} s of speech. Network "
+        f"{recipe.network}, {n_parameters:,} parameters. Licence of the weights: **{metadata.licence}**.",
+        "",
+        "## Training data",
+        "",
+        *(f"- {corpus}" for corpus in metadata.training_data),
+        "",
+        f"{AUGMENTED_WITH} Clips with other emotions were left out; emotions that a corpus lacks were masked "
+        "in its loss.",
+        "",
+        "## Measured",
+        "",
+        f"{metadata.protocol} One prediction per clip over the labels its corpus has; percent, mean over "
+        "seeds, 95 % interval by bootstrap over speakers.",
+    ]
+    for metrics in measured:
+        rows = metrics["modes"]
+        groups = [name for name in rows[0] if name.startswith("ua ") and name != "ua unknown"]
+        lines += [
+            "",
+            f"### Protocol {metrics['protocol']}",
+            "",
+            f"| condition | heard before | seeds | UA | 95 % | UA by window | {' | '.join(groups)} |",
+            "|---" * (6 + len(groups)) + "|",
+        ]
+        lines += [
+            f"| {row['condition']} | {row['heard_s']:.0f} s | {row['seeds']} | **{row['ua']:.1f}** | "
+            f"{row['ua_interval'][0]:.1f} to {row['ua_interval'][1]:.1f} | {row['window_ua']:.1f} | "
+            f"{' | '.join(format(row[name], '.1f') if name in row else '-' for name in groups)} |"
+            for row in rows
+        ]
+        lines += [
+            "",
+            f"ECE by window {metrics['ece']:.3f} (before calibration {metrics['ece_uncalibrated']:.3f}).",
+        ]
+        if metrics.get("confusion"):
+            labels = metrics["labels"]
+            lines += ["", f"| acted, percent | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
+            lines += [
+                f"| {label} | {' | '.join(format(share, '.0f') for share in shares)} |"
+                for label, shares in zip(labels, metrics["confusion"], strict=True)
+            ]
+    lines += [
+        "",
+        "## Limits",
+        "",
+        "Acted emotions in few languages; real calls are milder and mixed. Use it to notice trends and to "
+        "find calls worth hearing, not to judge a person.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,175 @@
+"""From the predictions of a protocol to metrics.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serstream.emotion.features import FloatArray
+from trainer.evaluation import (
+    Counts,
+    Labels,
+    calibration_error,
+    clip_scores,
+    confusion,
+    fit_temperature,
+    macro_f1,
+    recalls,
+    reliability,
+    risk_coverage,
+    speaker_interval,
+)
+from trainer.experiment import Part, Predictions
+
+ABSTAIN_SHARE = 0.2
+"""Windows that the suggested abstain threshold gives up: the least confident fifth."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """How far confidences can be believed, over held-out windows."""
+
+    temperature: float
+    error_before: float
+    error: float
+    """Expected calibration error, each fold with the temperature of the other folds."""
+    bins: list[tuple[float, float, int]]
+    coverage: FloatArray
+    risk: FloatArray
+    abstain_below: float
+
+
+def modes(predictions: Predictions) -> list[dict[str, Any]]:
+    """One entry per condition and amount of speech heard before; recalls in percent."""
+    keys = sorted({(part.condition, part.heard_s) for part in predictions.parts}, key=_clean_first)
+    return [_mode(predictions, condition, heard_s) for condition, heard_s in keys]
+
+
+def pooled_confusion(predictions: Predictions, condition: str, heard_s: float) -> Counts:
+    """Clips of all folds and seeds, shape (n_labels, n_labels)."""
+    label, predicted = _by_clip(predictions, _chosen(predictions, condition, heard_s))[1:]
+    return confusion(label, predicted, len(predictions.labels))
+
+
+def calibrate(predictions: Predictions, heard_s: float) -> Calibration:
+    """Over clean test windows; no fold has a say in the temperature it is measured with."""
+    chosen = _chosen(predictions, "clean", heard_s)
+    labels = _labels(predictions)
+    masked = [np.where(predictions.known[part.clip], part.logits, -1e4).astype(np.float32) for part in chosen]
+    truth = [labels[part.clip] for part in chosen]
+    before, after, correct = [], [], []
+    for k, part in enumerate(chosen):
+        others = [i for i, other in enumerate(chosen) if other.fold != part.fold] or [k]
+        temperature = fit_temperature(
+            np.concatenate([masked[i] for i in others]), np.concatenate([truth[i] for i in others])
+        )
+        before.append(_confidence(masked[k], 1.0))
+        after.append(_confidence(masked[k], temperature))
+        correct.append(masked[k].argmax(axis=1) == truth[k])
+    right, confidence = np.concatenate(correct), np.concatenate(after)
+    bins = reliability(confidence, right)
+    coverage, risk = risk_coverage(confidence, right)
+    return Calibration(
+        temperature=fit_temperature(np.concatenate(masked), np.concatenate(truth)),
+        error_before=calibration_error(reliability(np.concatenate(before), right)),
+        error=calibration_error(bins),
+        bins=bins,
+        coverage=coverage,
+        risk=risk,
+        abstain_below=float(np.quantile(confidence, ABSTAIN_SHARE)),
+    )
+
+
+def _mode(predictions: Predictions, condition: str, heard_s: float) -> dict[str, Any]:
+    chosen = _chosen(predictions, condition, heard_s)
+    n_labels = len(predictions.labels)
+    seeds = sorted({part.seed for part in chosen})
+    rows = []
+    for seed in seeds:
+        own = [part for part in chosen if part.seed == seed]
+        clip, label, predicted = _by_clip(predictions, own)
+        counts = confusion(label, predicted, n_labels)
+        window_label, window_predicted = _by_window(predictions, own)
+        rows.append(
+            {
+                "ua": _ua(counts),
+                "wa": 100 * float(np.mean(label == predicted)),
+                "f1": 100 * macro_f1(counts),
+                "window_ua": _ua(confusion(window_label, window_predicted, n_labels)),
+                **_groups(predictions, clip, label, predicted),
+            }
+        )
+    clip, label, predicted = _by_clip(predictions, chosen)
+    speakers = np.array([predictions.clips[i].speaker for i in clip])
+    interval = speaker_interval(
+        confusion(label[speakers == s], predicted[speakers == s], n_labels) for s in np.unique(speakers)
+    )
+    by_class = 100 * recalls(confusion(label, predicted, n_labels))
+    return {
+        "condition": condition,
+        "heard_s": heard_s,
+        "seeds": len(seeds),
+        "clips": len(np.unique(clip)),
+        **{name: round(float(np.mean([row[name] for row in rows])), 2) for name in rows[0]},
+        "ua_sd": round(float(np.std([row["ua"] for row in rows], ddof=1)), 2) if len(rows) > 1 else None,
+        "ua_interval": [round(100 * bound, 2) for bound in interval],
+        "recall": {
+            name: round(float(recall), 2)
+            for name, recall in zip(predictions.labels, by_class, strict=True)
+            if not np.isnan(recall)
+        },
+    }
+
+
+def _groups(predictions: Predictions, clip: Labels, label: Labels, predicted: Labels) -> dict[str, float]:
+    """UA by sex and by corpus."""
+    figures = {}
+    for kind in ("sex", "corpus"):
+        values = np.array([getattr(predictions.clips[i], kind) for i in clip])
+        for value in np.unique(values):
+            own = values == value
+            figures[f"ua {value}"] = _ua(confusion(label[own], predicted[own], len(predictions.labels)))
+    return figures
+
+
+def _chosen(predictions: Predictions, condition: str, heard_s: float) -> list[Part]:
+    return [p for p in predictions.parts if p.condition == condition and p.heard_s == heard_s]
+
+
+def _by_clip(predictions: Predictions, parts: list[Part]) -> tuple[Labels, Labels, Labels]:
+    """Clips of all parts, their labels and predictions, each of shape (n_clips,)."""
+    labels, clips, predicted = _labels(predictions), [], []
+    for part in parts:
+        clip, scores = clip_scores(part.logits, part.clip)
+        clips.append(clip)
+        predicted.append(np.where(predictions.known[clip], scores, -np.inf).argmax(axis=1))
+    joined = np.concatenate(clips)
+    return joined, labels[joined], np.concatenate(predicted)
+
+
+def _by_window(predictions: Predictions, parts: list[Part]) -> tuple[Labels, Labels]:
+    clip = np.concatenate([part.clip for part in parts])
+    logits = np.concatenate([part.logits for part in parts])
+    return _labels(predictions)[clip], np.where(predictions.known[clip], logits, -np.inf).argmax(axis=1)
+
+
+def _labels(predictions: Predictions) -> Labels:
+    return np.array([predictions.labels.index(clip.emotion) for clip in predictions.clips])
+
+
+def _confidence(logits: FloatArray, temperature: float) -> FloatArray:
+    scaled = logits / np.float32(temperature)
+    exponent = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    confidence: FloatArray = exponent.max(axis=1) / exponent.sum(axis=1)
+    return confidence
+
+
+def _ua(counts: NDArray[Any]) -> float:
+    return 100 * float(np.nanmean(recalls(counts)))
+
+
+def _clean_first(key: tuple[str, float]) -> tuple[bool, str, float]:
+    return key[0] != "clean", *key

@@ -1,0 +1,164 @@
+"""A run on paper: one Markdown report with its pictures, and metrics.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from trainer.evaluation import Counts
+from trainer.experiment import Predictions
+from trainer.folds import Protocol
+from trainer.metrics import Calibration, calibrate, modes, pooled_confusion
+from trainer.recipe import Recipe
+from trainer.training import Epoch
+
+
+def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: Path) -> dict[str, Any]:
+    """Write report.md, its pictures and metrics.json into a folder.
+
+    Returns:
+        What metrics.json holds.
+    """
+    rows = modes(predictions)
+    best = max(row["heard_s"] for row in rows)
+    calibration = calibrate(predictions, best)
+    metrics = {
+        "recipe": recipe.name,
+        "recipe_sha256": recipe.sha256,
+        "protocol": protocol.name,
+        "speakers_overlap": protocol.overlap,
+        "labels": predictions.labels,
+        "modes": rows,
+        "confusion": _percent(pooled_confusion(predictions, "clean", best)).round(1).tolist(),
+        "temperature": round(calibration.temperature, 4),
+        "ece": round(calibration.error, 4),
+        "ece_uncalibrated": round(calibration.error_before, 4),
+        "abstain_below": round(calibration.abstain_below, 4),
+    }
+    (folder / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(metrics)))
+    draw_confusion(pooled_confusion(predictions, "clean", best), predictions.labels, folder / "confusion.png")
+    _draw_calibration(calibration, folder / "calibration.png")
+    _draw_learning(predictions.histories, folder / "learning.png")
+    (folder / "report.md").write_text(_markdown(recipe, protocol, metrics), encoding="utf-8")
+    return metrics
+
+
+def draw_confusion(counts: Counts, labels: Sequence[str], path: Path) -> None:
+    """Shares of each true label, one row per label."""
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.subplots()
+    shares = _percent(counts)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for row, column in np.ndindex(shares.shape):
+        dark = shares[row, column] > 50
+        axes.text(
+            column,
+            row,
+            f"{shares[row, column]:.0f}",
+            ha="center",
+            va="center",
+            color="white" if dark else "black",
+        )
+    axes.set_xticks(range(len(labels)), labels, rotation=45)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="acted", title="percent of the acted emotion")
+    figure.savefig(path, dpi=110)
+
+
+def _percent(counts: Counts) -> NDArray[np.float64]:
+    shares: NDArray[np.float64] = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares
+
+
+def draw_counts(counts: dict[str, dict[str, int]], path: Path) -> None:
+    """Clips per emotion, one panel per corpus."""
+    figure = Figure(figsize=(4 * len(counts), 3.2), layout="constrained")
+    panels: Sequence[Axes] = figure.subplots(1, len(counts), squeeze=False)[0]
+    for axes, (corpus, by_emotion) in zip(panels, counts.items(), strict=True):
+        axes.bar(list(by_emotion), list(by_emotion.values()))
+        axes.tick_params(axis="x", rotation=60)
+        axes.set(title=corpus, ylabel="clips")
+    figure.savefig(path, dpi=110)
+
+
+def _draw_calibration(calibration: Calibration, path: Path) -> None:
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    left.plot([c for c, _, _ in calibration.bins], [share for _, share, _ in calibration.bins], marker="o")
+    left.set(xlabel="confidence", ylabel="share correct", title=f"ECE {calibration.error:.3f}")
+    right.plot(calibration.coverage, calibration.risk)
+    right.set(xlabel="share of windows kept", ylabel="share wrong", ylim=(0, None), title="risk and coverage")
+    figure.savefig(path, dpi=110)
+
+
+def _draw_learning(histories: list[list[Epoch]], path: Path) -> None:
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for history in histories:
+        axes.plot([epoch.loss for epoch in history], color="tab:blue", alpha=0.4)
+    axes.set(xlabel="epoch", ylabel="training loss (mixup, smoothed labels)")
+    if not np.isnan(histories[0][0].valid_uar):
+        second = axes.twinx()
+        for history in histories:
+            second.plot([epoch.valid_uar for epoch in history], color="tab:orange", alpha=0.4)
+        second.set_ylabel("UAR of the validation speakers")
+    figure.savefig(path, dpi=110)
+
+
+def _markdown(recipe: Recipe, protocol: Protocol, metrics: dict[str, Any]) -> str:
+    rows = metrics["modes"]
+    lines = [
+        f"# {recipe.name}: {protocol.title}",
+        "",
+        f"Network {recipe.network}, trained on {', '.join(recipe.corpora)}; recipe {recipe.sha256[:12]}. One "
+        "prediction per clip (mean log probability of its windows) over the labels its corpus has. "
+        "Figures in percent, mean over seeds; the interval is 95 % by bootstrap over speakers.",
+    ]
+    if protocol.overlap:
+        lines += ["", "**Speakers overlap between training and test: not a figure for new voices.**"]
+    lines += [
+        "",
+        "| condition | speech heard before | seeds | UA | sd | 95 % | WA | macro F1 | UA by window |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['condition']} | {row['heard_s']:.0f} s | {row['seeds']} | **{row['ua']:.1f}** | "
+        f"{'-' if row['ua_sd'] is None else format(row['ua_sd'], '.1f')} | {row['ua_interval'][0]:.1f} to "
+        f"{row['ua_interval'][1]:.1f} | {row['wa']:.1f} | {row['f1']:.1f} | {row['window_ua']:.1f} |"
+        for row in rows
+    ]
+    clean = [row for row in rows if row["condition"] == "clean"]
+    groups = [name for name in clean[0] if name.startswith("ua ")]
+    lines += ["", f"| speech heard before | {' | '.join(groups)} |", "|---" * (len(groups) + 1) + "|"]
+    lines += [
+        f"| {row['heard_s']:.0f} s | {' | '.join(format(row[name], '.1f') for name in groups)} |"
+        for row in clean
+    ]
+    labels = list(clean[0]["recall"])
+    lines += ["", f"| recall, heard before | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
+    lines += [
+        f"| {row['heard_s']:.0f} s | {' | '.join(format(row['recall'][name], '.1f') for name in labels)} |"
+        for row in clean
+    ]
+    lines += [
+        "",
+        "![confusion](confusion.png)",
+        "",
+        f"Calibration by window: ECE {metrics['ece']:.3f} ({metrics['ece_uncalibrated']:.3f} before), each "
+        f"fold at the temperature of the others; temperature {metrics['temperature']:.2f}. The least "
+        f"confident fifth of the windows lies below {metrics['abstain_below']:.2f}.",
+        "",
+        "![calibration](calibration.png)",
+        "",
+        "![learning curves](learning.png)",
+        "",
+    ]
+    return "\n".join(lines)

@@ -21,6 +21,7 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/resample.py
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/offline.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/rtp_ingest.py
 	$(BIN)/python benchmarks/feed.py

@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint bench system-deps clean
+.PHONY: demo test lint bench system-deps clean install uninstall soak test-systemd
 
 demo: .venv/installed-base
 	$(BIN)/serstream demo
@@ -53,6 +53,50 @@ SYSTEM_PACKAGES := ffmpeg libportaudio2 libasound2-plugins pulseaudio pulseaudio
 .venv/installed-bench: pyproject.toml | .venv/bin/python
 	$(PIP) --editable '.[dev,trainer,bench]'
 	touch $@ .venv/installed-dev .venv/installed-base
+
+# The service, as root: an environment of its own, the units, the configuration and the models. Running it again
+# upgrades; it never touches a configuration or a model that is there.
+PREFIX := /opt/serstream
+UNITS := /usr/local/lib/systemd/system
+PACKAGE ?= .
+PIP_OPTIONS ?=
+SYSTEMCTL := $(if $(wildcard /run/systemd/system),systemctl,@echo "no systemd here, not done: systemctl")
+
+install:
+	@test "$$(id -u)" = 0 || { echo "install: needs root: sudo make install"; exit 1; }
+	test -x $(PREFIX)/bin/python || $(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade $(PIP_OPTIONS) $(PACKAGE)
+	install -D -m 644 -t $(UNITS) systemd/serstream.service systemd/serstream.socket
+	install -D -m 644 systemd/sysusers.conf /usr/local/lib/sysusers.d/serstream.conf
+	install -D -m 644 systemd/tmpfiles.conf /usr/local/lib/tmpfiles.d/serstream.conf
+	install -D -m 644 -t $(PREFIX)/share/serstream systemd/drop-ins/*.conf
+	systemd-sysusers /usr/local/lib/sysusers.d/serstream.conf
+	systemd-tmpfiles --create /usr/local/lib/tmpfiles.d/serstream.conf
+	test -e /etc/serstream/serstream.toml || sed 's|^#repository = ""|repository = "/var/lib/serstream/models"|' \
+		config/serstream.toml | install -m 644 /dev/stdin /etc/serstream/serstream.toml
+	cp --recursive --no-clobber models/. /var/lib/serstream/models
+	chown --recursive serstream:serstream /var/lib/serstream
+	ln -sf $(PREFIX)/bin/serstream /usr/local/bin/serstream
+	$(SYSTEMCTL) daemon-reload
+	$(SYSTEMCTL) enable serstream.service
+	$(SYSTEMCTL) restart serstream.service
+
+# Leaves the configuration and the models.
+uninstall:
+	@test "$$(id -u)" = 0 || { echo "uninstall: needs root: sudo make uninstall"; exit 1; }
+	-$(SYSTEMCTL) disable --now serstream.socket serstream.service
+	rm -rf $(PREFIX) $(UNITS)/serstream.service $(UNITS)/serstream.socket /usr/local/bin/serstream \
+		/usr/local/lib/sysusers.d/serstream.conf /usr/local/lib/tmpfiles.d/serstream.conf
+	$(SYSTEMCTL) daemon-reload
+	! test -e /var/lib/serstream || chown --recursive root:root /var/lib/serstream /etc/serstream
+	! getent passwd serstream >/dev/null || userdel serstream
+
+# The service in a real systemd: install, boot, reload, kill, stop, uninstall. Says why when it cannot.
+test-systemd: .venv/installed-dev
+	$(BIN)/python tests/systemd_rehearsal.py
+
+soak: .venv/installed-bench
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -13,7 +13,7 @@ from pathlib import Path
 import serstream
 from serstream import config, model_commands
 from serstream.errors import SerstreamError
-from serstream.overrides import Override, from_arguments, from_environment
+from serstream.overrides import Override, from_arguments, from_credentials, from_environment
 from serstream.types import Role
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,12 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _overrides(arguments: argparse.Namespace) -> list[Override]:
-    return [*from_environment(os.environ), *from_arguments(arguments.set)]
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    return [
+        *(from_credentials(Path(credentials)) if credentials else ()),
+        *from_environment(os.environ),
+        *from_arguments(arguments.set),
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -225,6 +225,20 @@ class ControlSettings(_Settings, frozen=True):
     """Socket file, relative to the configuration file; empty: see `serstream.service.control.socket_path`."""
 
 
+class OverloadSettings(_Settings, frozen=True):
+    """``[overload]``: what happens when there is more speech than can be scored."""
+
+    max_delay_ms: Annotated[int, Meta(ge=10, le=60_000)] = 500
+    """Scoring of one turn may take so long; windows beyond that are published as unscored."""
+
+
+class MetricsSettings(_Settings, frozen=True):
+    """``[metrics]``: HTTP on loopback for Prometheus and health checks."""
+
+    port: Annotated[int, Meta(ge=0, le=65535)] = 9464
+    """0: none."""
+
+
 class Settings(_Settings, frozen=True):
     """The whole of serstream.toml."""
 
@@ -239,6 +253,8 @@ class Settings(_Settings, frozen=True):
     alert: tuple[AlertSettings, ...] = ()
     feed: FeedSettings = FeedSettings()
     control: ControlSettings = ControlSettings()
+    overload: OverloadSettings = OverloadSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
 
 def load(path: Path, overrides: Sequence[Override] = ()) -> Settings:

@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from serstream.errors import ConfigError
@@ -49,6 +50,23 @@ def from_environment(environment: Mapping[str, str]) -> list[Override]:
         for name in sorted(environment)
         if name.startswith(PREFIX) and NESTING in name.removeprefix(PREFIX)
     ]
+
+
+def from_credentials(directory: Path) -> list[Override]:
+    """What systemd's credentials set: a file's name is a key like ``rtp.0.srtp``, its content the value.
+
+    Files whose name has no dot are none of ours.
+
+    Raises:
+        ConfigError: a file cannot be read, or its name is no key.
+    """
+    found = []
+    for path in sorted(directory.glob("*.*")):
+        try:
+            found.append(_override(f"credential {path.name}", path.name, path.read_text().strip()))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"credential {path}: cannot read it: {error}") from error
+    return found
 
 
 def apply(overrides: Iterable[Override], tables: dict[str, Any]) -> None:

@@ -103,7 +103,8 @@ class DaemonProcess:
         self._events: queue.SimpleQueue[tuple[Event, float]] = queue.SimpleQueue()
         self._heard = threading.Event()
         self._over = threading.Event()
-        self._configuration = f'{configuration}\n[feed]\nendpoint = "{self.endpoint}"\nheartbeat_s = 0.25\n'
+        own = f'[feed]\nendpoint = "{self.endpoint}"\nheartbeat_s = 0.25\n[metrics]\nport = 0\n'
+        self._configuration = f"{configuration}\n{own}"
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="serstream-")

@@ -72,6 +72,7 @@ class Source(Protocol):
     def run(self, emit: Emit) -> None:
         """Emit events until the source is exhausted or stopped.
 
+        Emits at least every 5 seconds, an empty list when there is nothing: silence means that it is stuck.
         Returns after every announced stream was ended. Never raises for bad input from outside.
         """
 

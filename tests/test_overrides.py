@@ -4,7 +4,7 @@ import pytest
 
 from serstream import config
 from serstream.errors import ConfigError
-from serstream.overrides import from_arguments, from_environment
+from serstream.overrides import from_arguments, from_credentials, from_environment
 
 TEXT = """
 [[rtp]]
@@ -75,3 +75,10 @@ def test_an_error_names_the_override(tmp_path: Path, assignment: str, message: s
 def test_an_error_names_the_variable(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"with SERSTREAM_FEED__HISTORY: feed\.history is -1"):
         load(tmp_path, SERSTREAM_FEED__HISTORY="-1")
+
+
+def test_a_credential_sets_the_key_it_is_named_after(tmp_path: Path) -> None:
+    (tmp_path / "rtp.0.srtp").write_text('["inline:key"]\n')
+    (tmp_path / "unrelated").write_text("x")
+    (override,) = from_credentials(tmp_path)
+    assert (override.key, override.value) == (("rtp", 0, "srtp"), ["inline:key"])

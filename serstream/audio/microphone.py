@@ -61,6 +61,7 @@ class MicrophoneSource:
                     log.warning("%s; trying again every %.1f s", error, RETRY_S)
                 gone = True
             reopening = True
+            emit([])
             self._stopped.wait(RETRY_S)
 
     def stop(self) -> None:

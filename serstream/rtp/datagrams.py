@@ -134,7 +134,9 @@ class UdpPort:
 
     def __init__(self, address: str, port: int, buffer_bytes: int, bind: Bind):
         self.socket = bind(address, port)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+        if self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2 < buffer_bytes:
+            # A socket from systemd may have more already than we would be granted.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         self.buffer_bytes = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
         """Granted by the kernel, which reports twice what it grants (socket(7))."""
         if self.buffer_bytes < buffer_bytes:

@@ -18,6 +18,7 @@ import zmq
 
 import serstream
 from serstream.errors import ControlError, NotRunningError, SerstreamError
+from serstream.service.health import Health
 
 REQUESTS_PER_POLL = 16
 """Requests answered before the daemon goes on with sound; the rest wait for the next poll."""
@@ -110,6 +111,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="reply", tag="
     streams: int
     """Alive now."""
     model: ModelStatus
+    health: Health = Health()
 
 
 class Accepted(msgspec.Struct, frozen=True, tag_field="reply", tag="accepted"):

@@ -10,19 +10,18 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from serstream.audio.file import FileSource
 from serstream.config import Settings
 from serstream.emotion.loading import load_model
-from serstream.errors import ConfigError, SourceError
+from serstream.errors import ConfigError, SerstreamError
 from serstream.feed.messages import rfc3339
 from serstream.feed.publisher import Publisher
 from serstream.pipeline import Pipeline
-from serstream.rtp.receiver import RtpSource
 from serstream.service.control import (
     Accepted,
     Activate,
@@ -35,14 +34,23 @@ from serstream.service.control import (
     StatusRequest,
     socket_path,
 )
+from serstream.service.health import Health
 from serstream.service.intake import Intake
+from serstream.service.metrics import Metrics, MetricsServer
 from serstream.service.models import Models
-from serstream.types import Source
+from serstream.service.overload import Capacity
+from serstream.service.reload import fixed_changes, without_fixed_changes
+from serstream.service.sources import Sources
+from serstream.service.systemd import Notifier, SocketShelf, inherited_sockets
+from serstream.types import SourceEvent, SpeechWindow
 
 log = logging.getLogger(__name__)
 
 INTAKE_CAPACITY_S = 600.0
 """Seconds of sound, over all streams, that may wait for the pipeline."""
+
+REPORT_S = 1.0
+"""How often status is renewed and losses are warned of."""
 
 TAKE_TIMEOUT_S = 0.1
 """How long the main loop waits for sound before it looks after the feed and the sources."""
@@ -51,24 +59,38 @@ TAKE_TIMEOUT_S = 0.1
 class Daemon:
     """Everything that `serstream run` runs.
 
+    Args:
+        load: reads the configuration; called again at every reload.
+        base: folder that relative paths of the configuration start from.
+
     Raises:
         SerstreamError: from the constructor, when a source, the model or the feed cannot be opened.
     """
 
-    def __init__(self, settings: Settings, base: Path):
-        if not (settings.rtp or settings.microphone or settings.file):
-            raise ConfigError(
-                "no source: the configuration needs at least one [[rtp]], [[microphone]] or [[file]]"
-            )
+    def __init__(self, load: Callable[[], Settings], base: Path):
+        settings = load()
+        _check_sources(settings)
         self._settings = settings
+        self._load = load
+        self._notifier = Notifier(os.environ)
+        self._shelf = SocketShelf(self._notifier, inherited_sockets(os.environ, os.getpid()))
         self._started = time.time()
         self._models = Models(settings.model, base, load_model(settings.model, base), time.monotonic())
         self._pipeline = Pipeline(settings, self._models)
         self._publisher = Publisher(settings.feed, directory=base)
         self._control = ControlServer(socket_path(settings.control.socket, base))
         self._intake = Intake(INTAKE_CAPACITY_S)
-        self._sources = _open_sources(settings, base)
-        self._failed = False
+        self._sources = Sources(settings, base, self._intake, self._shelf)
+        self._shelf.close_unused()
+        self._capacity = Capacity(settings.overload.max_delay_ms / 1000)
+        self._metrics = Metrics()
+        self._metrics_server = (
+            MetricsServer(self._metrics, settings.metrics.port) if settings.metrics.port else None
+        )
+        self._next_report = 0.0
+        self._reported: Counter[str] = Counter()
+        self._reloads = 0
+        self._reload_error = ""
         self._reload = False
         model = self._models.active
         log.info(
@@ -95,33 +117,98 @@ class Daemon:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._ask_to_reload)
-        threads = [
-            threading.Thread(target=self._listen, args=(source,), name=f"source-{i}", daemon=True)
-            for i, source in enumerate(self._sources)
-        ]
-        for thread in threads:
-            thread.start()
+        self._sources.start()
         self._publisher.publish([self._models.announce(time.monotonic(), time.time())])
         try:
-            while any(thread.is_alive() for thread in threads):
+            self._turn(0)
+            self._metrics.ready = True
+            self._notifier.ready()
+            while self._sources.alive:
                 self._turn(TAKE_TIMEOUT_S)
             self._turn(0)
         finally:
+            if self._metrics_server:
+                self._metrics_server.close()
             self._control.close()
             self._models.close()
             self._publisher.close()
-        return 1 if self._failed else 0
+        return 1 if self._sources.failed else 0
 
     def _turn(self, timeout_s: float) -> None:
         events = self._intake.take(timeout_s)
-        self._publisher.publish(self._pipeline.feed(events))
+        if events:
+            self._score(events)
         if self._reload:
             self._reload = False
-            self._models.reread_pointer()
+            self._reread()
         now, utc = time.monotonic(), time.time()
+        self._report(now)
         self._publisher.publish(self._models.poll(now, utc))
         self._publisher.poll(now, utc)
         self._control.poll(self._answer)
+
+    def _score(self, events: list[SourceEvent]) -> None:
+        with self._metrics.stage("segment"):
+            steps = self._pipeline.segment(events)
+        arrivals = [step.arrived for _, step in steps if isinstance(step, SpeechWindow) and step.arrived]
+        limit = self._capacity.limit
+        began = time.monotonic()
+        with self._metrics.stage("score"):
+            messages = self._pipeline.tell(steps, limit)
+        scored = self._metrics.windows["scored"]
+        self._metrics.count(messages)
+        self._capacity.observe(self._metrics.windows["scored"] - scored, time.monotonic() - began)
+        with self._metrics.stage("publish"):
+            self._publisher.publish(messages)
+        now = time.monotonic()
+        for arrived in arrivals:
+            self._metrics.observe_latency(now - arrived)
+
+    def _report(self, now: float) -> None:
+        """Once a second: feed the watchdog, renew what is shown, warn of what was lost."""
+        stuck = self._sources.stuck(now)
+        if not stuck:
+            self._notifier.progress(now)
+        if now < self._next_report:
+            return
+        self._next_report = now + REPORT_S
+        status = self._status()
+        self._metrics.update(status, now)
+        self._notifier.status(status.health.line(status.streams, status.model.name))
+        losses = Counter(
+            {
+                "windows shed by overload": self._metrics.windows["overload"],
+                "seconds of sound dropped by overload": round(self._intake.dropped_s),
+            }
+        )
+        if news := losses - self._reported:
+            self._reported = losses
+            log.warning("lost: %s", ", ".join(f"{count} {what}" for what, count in news.items()))
+        if stuck:
+            log.error("stuck, the watchdog is not fed any more: %s", ", ".join(stuck))
+
+    def _reread(self) -> None:
+        """Reload: everything or, if anything in the file is wrong, nothing."""
+        self._notifier.reloading(time.monotonic())
+        self._models.reread_pointer()
+        try:
+            settings = self._load()
+            _check_sources(settings)
+        except SerstreamError as error:
+            self._reload_error = str(error)
+            log.error("reload refused, everything stays as it was: %s", error)
+        else:
+            for key, reason in fixed_changes(self._settings, settings):
+                log.warning("reload: %s is changed only by a restart: %s", key, reason)
+            settings = without_fixed_changes(self._settings, settings)
+            self._sources.reload(settings)
+            self._pipeline.settings = settings
+            self._capacity.max_delay_s = settings.overload.max_delay_ms / 1000
+            self._settings = settings
+            self._reloads += 1
+            self._reload_error = ""
+            log.info("reloaded: %d source(s)", len(self._sources))
+        self._notifier.ready()
 
     def _answer(self, request: Request) -> Reply:
         match request:
@@ -142,36 +229,40 @@ class Daemon:
             feed=self._settings.feed.endpoint,
             streams=self._pipeline.n_streams,
             model=self._models.status(),
+            health=self._health(),
         )
 
-    def _listen(self, source: Source) -> None:
-        emit = self._intake.put_patiently if isinstance(source, FileSource) else self._intake.put
-        try:
-            source.run(emit)
-        except SourceError as error:
-            log.error("%s", error)
-        except Exception:  # a defect of ours: end in order, with a trace, instead of running on deaf
-            log.exception("source %s failed", type(source).__name__)
-            self._failed = True
-            self._stop_sources()
+    def _health(self) -> Health:
+        feed = self._publisher.counters
+        return Health(
+            sources=self._sources.names(),
+            stuck=self._sources.stuck(time.monotonic()),
+            windows=dict(self._metrics.windows),
+            waiting_s=round(self._intake.waited_s, 3),
+            dropped_s=round(self._intake.dropped_s, 3),
+            window_limit=self._capacity.limit or 0,
+            published=feed.published,
+            overflowed=feed.overflowed,
+            repeated=sum(feed.repeated.values()),
+            snapshots=feed.snapshots,
+            refused_clients=feed.refused,
+            reloads=self._reloads,
+            reload_error=self._reload_error,
+            ports=tuple(source.status for source in self._sources.rtp()),
+        )
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         log.info("%s: ending all streams", signal.Signals(number).name)
-        self._stop_sources()
+        self._metrics.ready = False
+        self._notifier.stopping()
+        self._sources.stop()
 
     def _ask_to_reload(self, _number: int, _frame: FrameType | None) -> None:
         self._reload = True
 
-    def _stop_sources(self) -> None:
-        for source in self._sources:
-            source.stop()
 
-
-def _open_sources(settings: Settings, base: Path) -> list[Source]:
-    sources: list[Source] = [RtpSource(rtp) for rtp in settings.rtp]
-    sources += [FileSource(file, base) for file in settings.file]
-    if settings.microphone:  # an RTP-only server need not have PortAudio
-        from serstream.audio.microphone import MicrophoneSource
-
-        sources += [MicrophoneSource(microphone) for microphone in settings.microphone]
-    return sources
+def _check_sources(settings: Settings) -> None:
+    if not (settings.rtp or settings.microphone or settings.file):
+        raise ConfigError(
+            "no source: the configuration needs at least one [[rtp]], [[microphone]] or [[file]]"
+        )

@@ -25,6 +25,8 @@ class Intake:
         lock = threading.RLock()
         self._arrival = threading.Condition(lock)
         self._room = threading.Condition(lock)
+        self.waited_s = 0.0
+        """Seconds of sound that the last `take` found."""
         self.dropped_s = 0.0
         """Seconds of sound dropped so far because the pipeline was too slow."""
 
@@ -52,7 +54,7 @@ class Intake:
                 self._arrival.wait(timeout_s)
             events = list(self._events)
             self._events.clear()
-            self._held_s = 0.0
+            self.waited_s, self._held_s = self._held_s, 0.0
             self._room.notify_all()
             return events
 

@@ -10,8 +10,10 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import TypeAlias
+
+from serstream.rtp.datagrams import Bind
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +22,6 @@ LISTEN_FDS_START = 3
 
 Address: TypeAlias = tuple[str, int]
 """Local IP address and port."""
-Bind: TypeAlias = Callable[[str, int], socket.socket]
-"""Opens a UDP socket at an address and port."""
 
 
 class Notifier:

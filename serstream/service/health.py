@@ -1,0 +1,52 @@
+"""How the daemon does its work, as a value: told by `serstream status`, /metrics and ``systemctl status``."""
+
+from __future__ import annotations
+
+import msgspec
+
+from serstream.rtp.status import PortStatus
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts since the start, and what is going on now."""
+
+    sources: tuple[str, ...] = ()
+    """Names of the sources that run."""
+    stuck: tuple[str, ...] = ()
+    """Of those that have not been heard of for long."""
+    windows: dict[str, int] = {}
+    """``scored``, and what is not scored by reason."""
+    waiting_s: float = 0.0
+    """Seconds of sound, over all streams, that wait for the pipeline."""
+    dropped_s: float = 0.0
+    """Seconds of sound dropped because the pipeline was too slow."""
+    window_limit: int = 0
+    """Windows that one turn has time to score; 0 as long as that was not measured."""
+    published: int = 0
+    """Messages."""
+    overflowed: int = 0
+    """Messages during which the queue of a subscriber was full."""
+    repeated: int = 0
+    """Messages sent again because a subscriber had missed them."""
+    snapshots: int = 0
+    refused_clients: int = 0
+    """Connections turned away for their keys."""
+    reloads: int = 0
+    reload_error: str = ""
+    """Why the last reload was refused; empty when it was not."""
+    ports: tuple[PortStatus, ...] = ()
+    """RTP ports."""
+
+    def line(self, streams: int, model: str) -> str:
+        """For ``systemctl status``: counts are exact, nothing in it changes while nothing happens."""
+        unscored = sum(count for reason, count in self.windows.items() if reason != "scored")
+        parts = [
+            f"{streams} streams",
+            f"{self.windows.get('scored', 0)} windows scored, {unscored} not",
+            model,
+        ]
+        if self.stuck:
+            parts.append(f"STUCK: {', '.join(self.stuck)}")
+        if self.reload_error:
+            parts.append("last reload refused")
+        return "; ".join(parts)

@@ -1,0 +1,87 @@
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from serstream.errors import SourceError
+from serstream.rtp.status import PortStatus
+from serstream.service.control import ModelStatus, Status
+from serstream.service.health import Health
+from serstream.service.metrics import STALE_S, Metrics, MetricsServer
+
+STATUS = Status(
+    pid=1,
+    started="2026-01-01T00:00:00.000Z",
+    uptime_s=1.0,
+    feed="tcp://127.0.0.1:5556",
+    streams=3,
+    model=ModelStatus(name="cnn-lstm@1", path="", labels=("happy",), providers=("CPUExecutionProvider",)),
+    health=Health(
+        sources=("rtp:5004",),
+        windows={"scored": 7, "loss": 2},
+        ports=(PortStatus(port=5004, dropped={"not allowed": 4}, streams=[], kernel_drops=5),),
+    ),
+)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def server(metrics: Metrics) -> Iterator[MetricsServer]:
+    running = MetricsServer(metrics, 0)
+    yield running
+    running.close()
+
+
+def get(server: MetricsServer, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_prometheus_reads_the_status(metrics: Metrics, server: MetricsServer) -> None:
+    metrics.update(STATUS, 0.0)
+    metrics.observe_latency(0.02)
+    with metrics.stage("score"):
+        pass
+    code, text = get(server, "/metrics")
+    assert code == 200
+    for line in (
+        "serstream_streams 3.0",
+        'serstream_windows_total{outcome="loss"} 2.0',
+        'serstream_rtp_dropped_total{port="5004",reason="not allowed"} 4.0',
+        'serstream_rtp_kernel_drops_total{port="5004"} 5.0',
+        'serstream_stage_seconds_count{stage="score"} 1.0',
+        'serstream_window_latency_seconds_bucket{le="0.025"} 1.0',
+        'serstream_model_info{model="cnn-lstm@1",provider="CPUExecutionProvider",version="0.1.0"} 1.0',
+    ):
+        assert line in text
+
+
+def test_live_while_the_status_is_fresh_and_nothing_is_stuck(metrics: Metrics) -> None:
+    assert not metrics.live(0.0)
+    metrics.update(STATUS, 0.0)
+    assert metrics.live(STALE_S - 0.1)
+    assert not metrics.live(STALE_S)
+    stuck = msgspec.structs.replace(STATUS, health=Health(stuck=("rtp:5004",)))
+    metrics.update(stuck, 0.0)
+    assert not metrics.live(0.0)
+
+
+def test_ready_only_while_the_daemon_says_so(metrics: Metrics, server: MetricsServer) -> None:
+    assert get(server, "/readyz")[0] == 503
+    metrics.ready = True
+    assert get(server, "/readyz") == (200, "ok\n")
+    assert get(server, "/nothing")[0] == 404
+
+
+def test_a_port_in_use_is_named(server: MetricsServer) -> None:
+    with pytest.raises(SourceError, match=rf"metrics 127\.0\.0\.1:{server.port}: cannot bind"):
+        MetricsServer(Metrics(), server.port)

@@ -22,7 +22,7 @@ from trainer.card import training_data, write_card
 from trainer.experiment import TEST_CONDITIONS, Workplace, run, train_all
 from trainer.export import write_model
 from trainer.folds import PROTOCOLS
-from trainer.publish import publish
+from trainer.publish import publish, seal
 from trainer.training import Epoch, load, save
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -133,6 +133,7 @@ def _export(arguments: argparse.Namespace) -> None:
     n_parameters = sum(weights.numel() for weights in trained.network.parameters())
     card = write_card(metadata, wanted, n_parameters, measured)
     (folder / "card.md").write_text(card, encoding="utf-8")
+    seal(folder)
     print(f"{folder}: torch and ONNX Runtime differ by at most {difference:.1g}")
 
 

@@ -21,7 +21,15 @@ from serstream.emotion.golden import FILE_NAME, MAX_CLIPS, GoldenClips
 from serstream.emotion.inspection import inspect_apart
 from serstream.emotion.loading import load_version
 from serstream.emotion.model import EmotionModel
-from serstream.emotion.store import MODEL_FILE, POINTER_FILE, ModelStore, Reference, read_file
+from serstream.emotion.store import (
+    MODEL_FILE,
+    POINTER_FILE,
+    SUMS_FILE,
+    ModelStore,
+    Reference,
+    read_file,
+    sums,
+)
 from serstream.errors import ModelError
 from serstream.shipped import SAMPLE_CALL
 from serstream.types import SAMPLE_RATE
@@ -31,6 +39,7 @@ from trainer.windows import cut, load_clip
 
 ON_CPU = ModelSettings(device="cpu")
 
+CARD_FILE = "card.md"
 N_GOLDEN = 8
 DRAWS = 10_000
 """Resamplings of the bootstrap."""
@@ -82,9 +91,19 @@ def publish(
             f"model {draft}: significantly worse than {judgement.active} on the same {judgement.speakers} "
             f"speakers: UAR {100 * low:+.1f} to {100 * high:+.1f} points (95 %)"
         )
-    golden = GoldenClips.record(model, golden_windows(model.metadata.feature_spec.n_samples))
-    files = {MODEL_FILE: read_file(draft), FILE_NAME: golden.to_bytes(), "card.md": card.encode()}
-    return store.publish(Reference.parse(model.reference), files), judgement
+    return store.publish(Reference.parse(model.reference), _files(model, card)), judgement
+
+
+def seal(folder: Path) -> None:
+    """Complete a folder with model.onnx and card.md to a version that a daemon loads, without judging it.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
+    model = EmotionModel(folder / MODEL_FILE)
+    files = _files(model, (folder / CARD_FILE).read_text(encoding="utf-8"))
+    for name, content in (files | {SUMS_FILE: sums(files)}).items():
+        (folder / name).write_bytes(content)
 
 
 def judge(model: EmotionModel, active: EmotionModel | None, clips: Sequence[Clip]) -> Judgement:
@@ -124,6 +143,11 @@ def golden_windows(n_samples: int) -> NDArray[np.int16]:
     loudest = np.sort(np.argsort(-np.square(windows).mean(axis=1), kind="stable")[:N_GOLDEN])
     golden: NDArray[np.int16] = (windows[loudest] * 32767).astype(np.int16)
     return golden
+
+
+def _files(model: EmotionModel, card: str) -> dict[str, bytes]:
+    golden = GoldenClips.record(model, golden_windows(model.metadata.feature_spec.n_samples))
+    return {MODEL_FILE: read_file(model.path), FILE_NAME: golden.to_bytes(), CARD_FILE: card.encode()}
 
 
 def _active(store: ModelStore) -> EmotionModel | None:

@@ -183,11 +183,10 @@ class ModelStore:
                 f"model {reference}: {folder} exists and a version never changes; "
                 f"publish it as version {self.next_version(reference.name)}"
             )
-        sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
         with self._writing():
             unfinished = self.root / f"{UNFINISHED}{reference}"
             unfinished.mkdir()
-            for name, content in {**files, SUMS_FILE: sums.encode()}.items():
+            for name, content in {**files, SUMS_FILE: sums(files)}.items():
                 _write_synced(unfinished / name, content)
             _sync(unfinished)
             folder.parent.mkdir(exist_ok=True)
@@ -228,6 +227,13 @@ class ModelStore:
 
     def _what_there_is(self) -> str:
         return f"there is {', '.join(map(str, self.references())) or 'no model yet'}"
+
+
+def sums(files: Mapping[str, bytes]) -> bytes:
+    """The ``SHA256SUMS`` of files, by name."""
+    return "".join(
+        f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items()
+    ).encode()
 
 
 def check_sums(folder: Path) -> None:

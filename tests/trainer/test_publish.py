@@ -13,7 +13,7 @@ from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import ModelStore, Reference
 from serstream.errors import ModelError
 from trainer.corpora import Clip
-from trainer.publish import golden_windows, judge, publish
+from trainer.publish import golden_windows, judge, publish, seal
 
 CLIPS = sorted((Path(__file__).parents[1] / "fixtures" / "emo-db").glob("*.flac"))
 
@@ -109,6 +109,15 @@ def test_golden_windows_are_speech_and_always_the_same() -> None:
     assert windows.shape == (8, 32_000)
     assert np.array_equal(windows, golden_windows(32_000))
     assert (np.sqrt(np.square(windows.astype(float)).mean(axis=1)) > 300).all()
+
+
+def test_a_sealed_folder_is_a_version(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny" / "4"
+    folder.mkdir(parents=True)
+    write_model(folder / "model.onnx", version=4)
+    (folder / "card.md").write_text("# tiny")
+    seal(folder)
+    assert inspect(folder).reference == "tiny@4"
 
 
 def test_a_published_folder_holds_what_its_sums_say(

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import random as rnd
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serstream.emotion.baseline import Baselines, BaselineSpec
+from serstream.emotion.features import FeatureSpec
+from serstream.errors import ModelError
+
+N_COEFFS, N_FRAMES = 5, 40
+SPEC = BaselineSpec(mean=(0.0,) * N_COEFFS, deviation=(1.0,) * N_COEFFS, prior=1.0)
+
+
+def windows_of(rng: np.random.Generator, n: int, offset: float = 0.0, spread: float = 1.0) -> np.ndarray:
+    return (offset + spread * rng.normal(size=(n, N_COEFFS, N_FRAMES))).astype(np.float32)
+
+
+def test_the_first_window_of_a_stream_stays_as_it_is() -> None:
+    features = windows_of(np.random.default_rng(0), 2, offset=3)
+    levels = np.array([-10, -40], np.float32)
+    np.testing.assert_allclose(Baselines(SPEC).normalise(["a", "b"], features, levels), features, atol=1e-5)
+
+
+def test_a_speaker_becomes_the_average_speaker() -> None:
+    features = windows_of(np.random.default_rng(0), 200, offset=7, spread=3)
+    normalised = Baselines(SPEC).normalise(["a"] * 200, features, np.zeros(200, np.float32))
+    assert abs(float(normalised[100:].mean())) < 0.1
+    assert abs(float(normalised[100:].std()) - 1) < 0.1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=30), st.randoms(use_true_random=False))
+def test_how_windows_are_grouped_changes_nothing(streams: list[int], dice: rnd.Random) -> None:
+    names = [str(stream) for stream in streams]
+    features = windows_of(np.random.default_rng(3), len(names), offset=2)
+    levels = np.linspace(-40, -10, len(names), dtype=np.float32)
+    whole = Baselines(SPEC).normalise(names, features, levels)
+    baselines, pieces, begin = Baselines(SPEC), [], 0
+    while begin < len(names):
+        end = begin + dice.randint(1, 5)
+        pieces.append(baselines.normalise(names[begin:end], features[begin:end], levels[begin:end]))
+        begin = end
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+def test_streams_do_not_hear_each_other() -> None:
+    features = windows_of(np.random.default_rng(0), 6, offset=4)
+    levels = np.zeros(6, np.float32)
+    mixed = Baselines(SPEC).normalise(["a", "b"] * 3, features, levels)
+    alone = Baselines(SPEC).normalise(["a"] * 3, features[::2], levels[::2])
+    np.testing.assert_array_equal(mixed[::2], alone)
+
+
+def test_a_forgotten_stream_begins_anew() -> None:
+    features, levels = windows_of(np.random.default_rng(0), 1, offset=4), np.zeros(1, np.float32)
+    baselines = Baselines(SPEC)
+    first = baselines.normalise(["a"], features, levels)
+    assert not np.allclose(baselines.normalise(["a"], features, levels), first)
+    baselines.forget("a")
+    np.testing.assert_array_equal(baselines.normalise(["a"], features, levels), first)
+
+
+def test_a_louder_window_than_usual_raises_the_first_coefficient() -> None:
+    spec = BaselineSpec(mean=(0.0,) * N_COEFFS, deviation=(1.0,) * N_COEFFS, prior=1.0, level_per_db=2.0)
+    features = np.tile(windows_of(np.random.default_rng(0), 1), (2, 1, 1))
+    quiet = Baselines(spec).normalise(["a", "a"], features, np.array([-20, -20], np.float32))
+    loud = Baselines(spec).normalise(["a", "a"], features, np.array([-20, -14], np.float32))
+    difference = loud[1] - quiet[1]
+    # One window heard against a prior of one: half of 6 dB counts.
+    np.testing.assert_allclose(difference[0], 2.0 * 0.5 * 6, atol=1e-4)
+    np.testing.assert_allclose(difference[1:], 0, atol=1e-5)
+
+
+def test_a_baseline_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="5 coefficients, wanted 40"):
+        FeatureSpec(baseline=SPEC)
+    with pytest.raises(ModelError, match="prior"):
+        FeatureSpec.from_json('{"baseline": {"mean": [0], "deviation": [1], "prior": 0}}')

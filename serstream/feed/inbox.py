@@ -113,6 +113,9 @@ class Inbox:
         self._ended: dict[Key, _End] = {}
         """Streams that are over, oldest first."""
         self._feed = ""
+        self._header = b""
+        """Frame 2 as it came last; reading it anew for each message would cost more than the message."""
+        self._format: Format = "json"
         self._joined = False
         """Whether there was a snapshot of this feed: from then on every message is owed to the reader."""
         self._heartbeat: int | None = None
@@ -138,7 +141,7 @@ class Inbox:
             raise FeedError(f"message of {len(frames)} frames, wanted 3; is this a serstream feed?")
         topic, header, body = frames
         format = self._open(header, now)
-        if not is_known(topic.rpartition(b".")[2].decode("utf-8", "replace")):
+        if not is_known(topic):
             logger.debug("feed: message type of a newer minor version: %s", topic)
             return
         message = decode(body, format)
@@ -185,8 +188,11 @@ class Inbox:
 
     def _open(self, header: bytes, now: float) -> Format:
         """Note who speaks. Another feed name: the daemon was started anew, all counts begin again."""
-        format, feed = read_header(header)
         self.heard_at = now
+        if header == self._header:
+            return self._format
+        format, feed = read_header(header)
+        self._header, self._format = header, format
         if feed != self._feed:
             for name, call in self._calls.items():
                 for stream, position in call.next.items():
@@ -263,9 +269,10 @@ class Inbox:
 
     def _sort(self, message: Message, now: float) -> None:
         """Deliver a message whose turn it is; drop a copy; hold back one that comes too early."""
-        end = self._ended.get((message.call, message.stream))
-        if end and message.sequence == 0 and now >= end.copies_until:
-            del self._ended[message.call, message.stream]
+        if message.sequence == 0:
+            end = self._ended.get((message.call, message.stream))
+            if end and now >= end.copies_until:
+                del self._ended[message.call, message.stream]
         position = self._position(message.call, message.stream) or 0
         if message.sequence < position:
             return
@@ -395,7 +402,9 @@ class Inbox:
         self.events.append(Gap(call=call, stream=stream, first=first, last=last))
 
     def _call(self, name: str) -> _Call:
-        return self._calls.setdefault(name, _Call())
+        if (call := self._calls.get(name)) is None:
+            call = self._calls[name] = _Call()
+        return call
 
     def _position(self, call: str, stream: str) -> int | None:
         """Sequence number of the stream's next message; None: the stream is not known."""

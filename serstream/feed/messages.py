@@ -292,9 +292,12 @@ def rfc3339(utc: float) -> str:
     return datetime.fromtimestamp(utc, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def is_known(type: str) -> bool:
-    """Whether this version has a struct for a message ``type``; a newer minor version may send others."""
-    return type in TYPES
+_KNOWN = frozenset(type.encode() for type in TYPES)
+
+
+def is_known(topic: bytes) -> bool:
+    """Whether this version has a struct for messages of a topic; a newer minor version may send others."""
+    return topic[topic.rfind(b".") + 1 :] in _KNOWN
 
 
 def topic(message: Message) -> bytes:

@@ -124,11 +124,13 @@ class FeedState:
                 yield Position(name, stream, state.sequence)
 
     def _update_stream(self, message: FeedMessage) -> None:
-        call = self.calls.setdefault(message.call, CallState())
+        if (call := self.calls.get(message.call)) is None:
+            call = self.calls[message.call] = CallState()
         if isinstance(message, StreamStarted):
             call.streams[message.stream] = StreamState(started=message, sequence=message.sequence)
             return
-        stream = call.streams.setdefault(message.stream, StreamState())
+        if (stream := call.streams.get(message.stream)) is None:
+            stream = call.streams[message.stream] = StreamState()
         stream.sequence = message.sequence
         match message:
             case WindowEmotion():

@@ -107,6 +107,7 @@ class Subscription:
             if keys:
                 keys.apply(socket)
             socket.connect(address)
+        self._next_poll = 0.0
         self._poller = zmq.Poller()
         for socket in (self._subscriber, self._dealer, self._monitor):
             self._poller.register(socket, zmq.POLLIN)
@@ -130,10 +131,7 @@ class Subscription:
         Raises:
             FeedError: see the class.
         """
-        self._exchange()
-        if not self.inbox.events:
-            self._poller.poll(int(timeout_s * 1000))
-            self._exchange()
+        self._exchange(timeout_s)
         events = [event for event in self.inbox.events if self._wanted.passes(event)]
         self.inbox.events.clear()
         return events
@@ -157,19 +155,23 @@ class Subscription:
     ) -> None:
         self.close()
 
-    def _exchange(self) -> None:
-        """Read what there is, without waiting, and send what the inbox asks for."""
+    def _exchange(self, timeout_s: float) -> None:
+        """Read what there is, or wait for something, and send what the inbox asks for."""
+        ready = dict(self._poller.poll(int(timeout_s * 1000)))
         now = time.monotonic()
+        if self._monitor in ready:
+            self._fail(self._monitor.recv_multipart(zmq.NOBLOCK))
         with suppress(zmq.Again):
-            while True:
-                self._fail(self._monitor.recv_multipart(zmq.NOBLOCK))
-        with suppress(zmq.Again):
-            while True:
+            while self._dealer in ready:
                 self.inbox.replied(self._dealer.recv_multipart(zmq.NOBLOCK), now)
         with suppress(zmq.Again):
-            for _ in range(READ_LIMIT):
+            for _ in range(READ_LIMIT if self._subscriber in ready else 0):
                 self.inbox.arrived(self._subscriber.recv_multipart(zmq.NOBLOCK), now)
-        self.inbox.poll(now)
+        if now >= self._next_poll:
+            self._next_poll = now + POLL_S
+            self.inbox.poll(now)
+        if not self.inbox.requests:
+            return
         with suppress(zmq.Again):
             while self.inbox.requests:
                 self._dealer.send(msgspec.json.encode(self.inbox.requests[0]), zmq.NOBLOCK)

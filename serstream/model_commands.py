@@ -76,7 +76,7 @@ class _Place:
     """The daemon and the repository that a configuration speaks of."""
 
     def __init__(self, arguments: argparse.Namespace):
-        from serstream.emotion.loading import open_store
+        from serstream.emotion.store import open_store
         from serstream.service.control import socket_path
 
         settings = config.load(arguments.config) if arguments.config else config.Settings()

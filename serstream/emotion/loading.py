@@ -8,21 +8,10 @@ from pathlib import Path
 from serstream.config import ModelSettings
 from serstream.emotion.golden import FILE_NAME, GoldenClips
 from serstream.emotion.model import EmotionModel
-from serstream.emotion.store import MODEL_FILE, ModelStore, Reference, check_sums
+from serstream.emotion.store import MODEL_FILE, Reference, check_sums, open_store
 from serstream.errors import ModelError
-from serstream.shipped import models_dir
 
 log = logging.getLogger(__name__)
-
-
-def open_store(settings: ModelSettings, base: Path = Path()) -> ModelStore:
-    """The repository of the configuration, or the one that ships with serstream.
-
-    Args:
-        settings: ``[model]``.
-        base: folder that a relative ``repository`` starts from.
-    """
-    return ModelStore(base / settings.repository if settings.repository else models_dir())
 
 
 def load_model(settings: ModelSettings, base: Path = Path()) -> EmotionModel:

@@ -26,7 +26,9 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from serstream.config import ModelSettings
 from serstream.errors import ModelError
+from serstream.shipped import models_dir
 
 MODEL_FILE = "model.onnx"
 SUMS_FILE = "SHA256SUMS"
@@ -227,6 +229,16 @@ class ModelStore:
 
     def _what_there_is(self) -> str:
         return f"there is {', '.join(map(str, self.references())) or 'no model yet'}"
+
+
+def open_store(settings: ModelSettings, base: Path = Path()) -> ModelStore:
+    """The repository of the configuration, or the one that ships with serstream.
+
+    Args:
+        settings: ``[model]``.
+        base: folder that a relative ``repository`` starts from.
+    """
+    return ModelStore(base / settings.repository if settings.repository else models_dir())
 
 
 def sums(files: Mapping[str, bytes]) -> bytes:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from serstream.config import ModelSettings
-from serstream.emotion.loading import open_store
 from serstream.emotion.model import EmotionModel
-from serstream.emotion.store import ModelStore, Reference
+from serstream.emotion.store import ModelStore, Reference, open_store
 from serstream.errors import ControlError, ModelError
 from serstream.feed.messages import NONE, Message, ModelChanged, ModelRefused, ShadowReport, rfc3339
 from serstream.service.candidate import Candidate, Contents

@@ -155,7 +155,9 @@ class Gatekeeper:
         socket.curve_server = True
         socket.curve_publickey = self._keys.public.encode()
         socket.curve_secretkey = self._keys.secret.encode()
-        self._monitors.append(socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL))
+        # A client that sees first that it cannot agree hangs up, and this side then knows no details.
+        failures = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        self._monitors.append(socket.get_monitor_socket(failures))
 
     def release(self) -> None:
         """Forget the guarded sockets; before they are closed."""

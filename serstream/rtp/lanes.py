@@ -130,6 +130,9 @@ class Lanes:
         while len(candidates):
             first = self._first_of_each(lanes[candidates])
             now, later = candidates[first], candidates[~first]
+            if len(now) < MIN_PACKETS:
+                other.append(candidates)
+                break
             plain = self._is_plain(headers, datagrams, now, lanes[now])
             other.append(now[~plain])
             pieces += self._advance(headers, datagrams, now[plain], lanes[now[plain]])

@@ -35,7 +35,7 @@ class Stream:
         self.jitter = jitter
         self.last_payload_type = -1
         self.last_payload = b""
-        """Of the last packet, if it was sound and went straight through."""
+        """Of the last packet that was decoded."""
         self.undecodable = 0
         """Packets of sound that the codec could not read; they are concealed like lost ones."""
         self._formats = formats
@@ -46,7 +46,6 @@ class Stream:
     def push(self, packet: RtpPacket, arrived: float) -> list[AudioChunk]:
         """Take a packet; returns the sound that it completes."""
         found = self._formats.get(packet.payload_type)
-        self.last_payload = b""
         if found is None or found.encoding not in SOUND:
             # It has a place in the sequence, so that it is not missed, but it is no sound.
             silent = found is not None and found.encoding == COMFORT_NOISE
@@ -56,9 +55,7 @@ class Stream:
             chunks = self.flush()
             self.jitter.restart(found.clock_rate)
         duration = self._decoder(packet.payload_type).duration(packet.payload)
-        chunks += self._chunks(self.jitter.push(packet, duration, arrived, silent=duration == 0))
-        self.last_payload, self.last_payload_type = packet.payload, packet.payload_type
-        return chunks
+        return chunks + self._chunks(self.jitter.push(packet, duration, arrived, silent=duration == 0))
 
     def release(self, now: float) -> list[AudioChunk]:
         """What is due at ``now``; see `JitterBuffer.release`."""
@@ -81,6 +78,7 @@ class Stream:
         samples = self._decoder(self.last_payload_type).decode(payload)
         assert samples is not None, "only G.711 has lanes, and it decodes everything"
         self._remember(samples)
+        self.last_payload = payload
 
     def _decoder(self, payload_type: int) -> Decoder:
         if payload_type not in self._decoders:
@@ -105,6 +103,7 @@ class Stream:
         elif len(samples) != wanted:
             samples = np.resize(np.append(samples, np.zeros(wanted, np.float32)), wanted)
         self._remember(samples)
+        self.last_payload, self.last_payload_type = item.payload, item.payload_type
         return [self._chunk(samples[item.skip * ratio :], item.position * ratio, lost, item.arrived)]
 
     def _fill(self, gap: Gap) -> list[AudioChunk]:

@@ -73,7 +73,12 @@ def talk(
     """One packet every 20 ms (for 160 bytes), in order."""
     return [
         Sent(
-            rtp(sequence_number + i, timestamp + i * n_bytes, payload[i * n_bytes :][:n_bytes], ssrc=ssrc),
+            rtp(
+                sequence_number + i,
+                timestamp + i * n_bytes,
+                payload[i * n_bytes : (i + 1) * n_bytes],
+                ssrc=ssrc,
+            ),
             start + i * n_bytes / 8000,
             source,
         )

@@ -35,7 +35,7 @@ from serstream.view.screen import (
 
 FRAME_S = 0.1
 """Seconds between two frames."""
-HELP = "↑↓ select  ⏎ open  / filter  r role  s sort  p pause  q quit"
+HELP = "↑↓ ⏎ open  /filter  r role  s sort  p pause  q quit"
 CALL_HELP = "esc back  p pause  q quit"
 ROLES: tuple[Role | None, ...] = (None, "customer", "agent", "unknown")
 

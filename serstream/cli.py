@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import serstream
-from serstream import config, model_commands
+from serstream import config, feed_commands, model_commands
 from serstream.errors import SerstreamError
 from serstream.overrides import Override, from_arguments, from_credentials, from_environment
 from serstream.types import Role
@@ -61,6 +61,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
+    if arguments.rules:
+        return feed_commands.try_rules(arguments.rules, arguments.file)
     settings = config.load(arguments.config) if arguments.config else config.Settings()
     base = arguments.config.parent if arguments.config else Path()
     roles = _roles(arguments.roles)
@@ -91,7 +93,7 @@ def _listen(arguments: argparse.Namespace) -> int:
     from serstream.feed.messages import encode
 
     silent_until = time.monotonic() + SILENCE_S
-    with subscribe(arguments.endpoint) as subscription:
+    with subscribe(arguments.endpoint, keys=arguments.keys) as subscription:
         while True:
             for event in subscription.receive(0.5):
                 sys.stdout.buffer.write(encode(event) + b"\n")
@@ -104,7 +106,7 @@ def _listen(arguments: argparse.Namespace) -> int:
 def _live(arguments: argparse.Namespace) -> int:
     from serstream.view.live import run_live
 
-    run_live(arguments.endpoint)
+    run_live(arguments.endpoint, keys=arguments.keys)
     return 0
 
 
@@ -196,6 +198,12 @@ def _parser() -> argparse.ArgumentParser:
             metavar="ENDPOINT",
             help="ZeroMQ endpoint of the feed (default: %(default)s)",
         )
+        command.add_argument(
+            "--keys",
+            type=Path,
+            metavar="FILE",
+            help="made by 'serstream keys new', for a feed that wants one",
+        )
 
     def overrides(command: argparse.ArgumentParser) -> None:
         command.add_argument(
@@ -239,6 +247,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.add_argument(
         "--roles", default="", metavar="ROLE,…", help="one role per channel: customer, agent or unknown"
+    )
+    replay.add_argument(
+        "--rules",
+        type=Path,
+        metavar="CONFIG",
+        help="FILE holds recorded events: print what the alert rules of CONFIG would have raised per hour",
     )
     replay.add_argument(
         "-o",
@@ -314,4 +328,5 @@ def _parser() -> argparse.ArgumentParser:
         "  serstream demo",
     )
     model_commands.add_parser(commands)
+    feed_commands.add_parsers(commands)
     return parser

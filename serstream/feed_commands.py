@@ -1,0 +1,117 @@
+"""``serstream keys``, ``report`` and ``export``: what is done with the feed apart from listening to it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serstream import config
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_parsers(commands: Commands) -> None:
+    """Add the commands to the main parser."""
+    keys = _add(
+        commands,
+        "keys",
+        "keys for subscribers",
+        "Make a key for a client of a feed that can be reached from other machines, and one for the daemon\n"
+        "if it has none. Hand the client's file over a safe way. A running daemon accepts the new key\n"
+        "within a second; to revoke it remove DIR/clients/NAME.public.",
+        "  serstream keys new wallboard\n"
+        "  serstream keys new wallboard --keys /etc/serstream/keys -o wallboard.toml",
+    )
+    new = keys.add_subparsers(required=True, metavar="new").add_parser("new", help="make a key for a client")
+    new.add_argument("name", metavar="NAME", help="the client's name, for the logs")
+    new.add_argument(
+        "--keys", type=Path, default=Path("keys"), metavar="DIR", help="feed.keys (default: %(default)s)"
+    )
+    new.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="file for the client (default: NAME.toml)"
+    )
+    new.set_defaults(command=_new_key)
+
+    report = _add(
+        commands,
+        "report",
+        "a page for each recorded call",
+        "Draw recorded events as HTML: a timeline of both parties, alerts and a summary on one page per\n"
+        "call that needs nothing but a browser. With several calls each file's name gets the call's.",
+        "  serstream replay call.wav --roles customer,agent > events.jsonl\n"
+        "  serstream report events.jsonl -o call.html",
+    )
+    report.add_argument("recording", type=Path, metavar="FILE", help="JSON lines of listen or replay")
+    report.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="page to write")
+    report.set_defaults(command=_report)
+
+    export = _add(
+        commands,
+        "export",
+        "recorded events in another format",
+        "Print recorded events in a standard format: EmotionML 1.0 of the W3C, one emotion per utterance.",
+        "  serstream export --emotionml events.jsonl > call.xml",
+    )
+    export.add_argument("recording", type=Path, metavar="FILE", help="JSON lines of listen or replay")
+    export.add_argument("--emotionml", action="store_true", required=True, help="EmotionML 1.0")
+    export.set_defaults(command=_export)
+
+
+def try_rules(rules: Path, recordings: list[Path]) -> int:
+    """Print what the alert rules of a configuration would have raised per hour of recorded events."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from serstream.emotion.alerts import try_rules
+    from serstream.feed.recording import read
+
+    messages = (message for recording in recordings for message in read(recording))
+    table = Table("rule", "role", "severity", "raised", "per hour", "share of time")
+    for trial in try_rules(messages, config.load(rules).alert):
+        share = trial.raised_s / 3600 / trial.hours if trial.hours else 0.0
+        rule = trial.rule
+        table.add_row(
+            rule.name, rule.role, rule.severity, str(trial.raised), f"{trial.per_hour:.1f}", f"{share:.1%}"
+        )
+    Console().print(table)
+    return 0
+
+
+def _add(commands: Commands, name: str, summary: str, text: str, examples: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=text,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _new_key(arguments: argparse.Namespace) -> int:
+    from serstream.feed.keys import new_client
+
+    to = arguments.output or Path(f"{arguments.name}.toml")
+    new_client(arguments.keys, arguments.name, to)
+    print(
+        f"{to}: hand it to {arguments.name}, then delete it here; the daemon needs "
+        f'feed.keys = "{arguments.keys}"'
+    )
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from serstream.view.report import write_reports
+
+    for path in write_reports(arguments.recording, arguments.output):
+        print(path)
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from serstream.feed.emotionml import export
+
+    sys.stdout.write(export(arguments.recording))
+    return 0

@@ -1,0 +1,60 @@
+"""The commands around the feed, as a user types them."""
+
+from pathlib import Path
+
+import pytest
+from scripted_feed import Script, call
+
+from serstream.cli import main
+from serstream.feed.keys import ClientKeys, ServerKeys
+from serstream.feed.messages import encode
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\n".join(map(encode, call("a", windows=20))))
+    return path
+
+
+def test_keys_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "anna.toml"
+    assert main(["keys", "new", "anna", "--keys", str(tmp_path / "keys"), "-o", str(file)]) == 0
+    assert "hand it to anna" in capsys.readouterr().out
+    assert ClientKeys.load(file).server == ServerKeys.load(tmp_path / "keys").public
+    assert main(["keys", "new", "anna", "--keys", str(tmp_path / "keys"), "-o", str(file)]) == 2
+    assert "'anna' has a key already" in capsys.readouterr().err
+
+
+def test_report(recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "call.html"
+    assert main(["report", str(recording), "-o", str(page)]) == 0
+    assert capsys.readouterr().out.strip() == str(page)
+    assert "<svg" in page.read_text()
+
+
+def test_export(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--emotionml", str(recording)]) == 0
+    assert "<emotionml" in capsys.readouterr().out
+
+
+def test_replay_with_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = Script("a", "a-c")
+    recording = tmp_path / "events.jsonl"
+    recording.write_bytes(b"\n".join(encode(script.window(float(end), "angry")) for end in range(2, 1801)))
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[alert]]\nname = "anger"\nemotions = ["angry"]\n')
+    assert main(["replay", "--rules", str(rules), str(recording)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "anger" in line]
+    assert [cell.strip() for cell in line.strip("│ ").split("│")][:5] == [
+        "anger",
+        "any",
+        "warning",
+        "1",
+        "2.0",
+    ]
+
+
+def test_a_bad_recording_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "none.jsonl"), "-o", str(tmp_path / "x.html")]) == 2
+    assert "none.jsonl: cannot read it" in capsys.readouterr().err

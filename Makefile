@@ -1,13 +1,17 @@
 # make demo   a sample call through a real daemon, watched live (no GPU, no microphone, no network once installed)
+# make retrain-demo   train a model, publish it, activate it in a running daemon while a call goes on
 # make test   everything, with what the tests need installed into .venv
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint bench system-deps clean install uninstall soak test-systemd
+.PHONY: demo retrain-demo test lint bench system-deps clean install uninstall soak test-systemd
 
 demo: .venv/installed-base
 	$(BIN)/serstream demo
+
+retrain-demo: .venv/installed-dev
+	$(BIN)/python -m trainer.retrain_demo
 
 test: .venv/installed-dev
 	$(BIN)/pytest
@@ -26,6 +30,7 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/rtp_ingest.py
 	$(BIN)/python benchmarks/feed.py
 	$(BIN)/python benchmarks/live_view.py
+	$(BIN)/python benchmarks/swap.py
 
 # What the tests need from Debian; tests whose part is missing skip and say so.
 system-deps:

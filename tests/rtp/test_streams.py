@@ -1,0 +1,251 @@
+import base64
+import ipaddress
+import logging
+import struct
+from pathlib import Path
+
+import numpy as np
+import pylibsrtp
+import pytest
+from fuzz import SETTINGS, storm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from network import (
+    ALICE,
+    PTIME_S,
+    STRANGER,
+    Sent,
+    chunks,
+    decoded,
+    ends,
+    listen,
+    names,
+    receive,
+    rtp,
+    sound,
+    talk,
+)
+from network import speech as words
+
+from serstream.config import RtpSettings
+from serstream.errors import ConfigError
+from serstream.rtp.datagrams import Datagrams, source_of
+from serstream.rtp.sdp import media_of
+from serstream.rtp.streams import Streams
+from serstream.types import StreamStart
+
+SPEECH = words(2)
+BOB = source_of(ipaddress.ip_address("10.0.0.2"), 30_000)
+SECRET = bytes(range(30))
+CRYPTO = "AES_CM_128_HMAC_SHA1_80 inline:" + base64.b64encode(SECRET).decode()
+
+
+def starts(events: list) -> list[StreamStart]:
+    return [event for event in events if isinstance(event, StreamStart)]
+
+
+def bye(ssrc: int) -> bytes:
+    return struct.pack("!BBHI", 0x80, 201, 1, ssrc) + struct.pack("!BBHI", 0x81, 203, 1, ssrc)
+
+
+def test_bye_ends_a_stream_and_stray_packets_begin_none() -> None:
+    sent = talk(SPEECH)
+    streams = Streams(RtpSettings(), 0.0)
+    events = receive(streams, sent[:90], settle_s=0)
+    next_port = source_of(ipaddress.ip_address("10.0.0.1"), 20_001)
+    events += streams.receive_rtcp(Datagrams.of([(bye(0xA11CE), next_port, sent[90].at)]))
+    events += receive(streams, sent[90:], settle_s=0)
+    assert ends(events) == {names(events)[0]: "bye"}
+    assert len(sound(events)[0]) == 160 * 90
+    assert streams.dropped == {"of a stream that has ended": 10}
+
+
+def test_port_reuse_begins_a_new_stream() -> None:
+    first = talk(SPEECH[:8000])
+    ended = [*first, Sent(bye(0xA11CE), first[-1].at + 0.01)]
+    second = talk(SPEECH[8000:], start=first[-1].at + 3.0, ssrc=5)
+    events = listen([*ended, *second])
+    assert [start.call for start in starts(events)] == ["rtp-5004-1", "rtp-5004-2"]
+    np.testing.assert_array_equal(sound(events, "rtp-5004-2")[0], decoded(SPEECH[8000:]))
+    assert chunks(events, "rtp-5004-2")[0].start == 0
+
+
+def test_a_sender_report_gives_the_wall_clock() -> None:
+    sent = talk(SPEECH)
+    utc = 1_800_000_000.25
+    report = struct.pack(
+        "!BBHIIIIII", 0x80, 200, 6, 0xA11CE, int(utc) + 2_208_988_800, 1 << 30, 5000 - 800, 0, 0
+    )
+    streams = Streams(RtpSettings(), 1_800_000_000.0 - 100)
+    streams.receive_rtcp(Datagrams.of([(report, ALICE, 99.9)]))
+    events = receive(streams, sent)
+    assert starts(events)[0].started_at == pytest.approx(utc + 0.1)
+
+
+def test_without_a_report_the_arrival_counts() -> None:
+    events = receive(Streams(RtpSettings(), 1000.0), talk(SPEECH))
+    assert starts(events)[0].started_at == pytest.approx(1100.0)
+
+
+def test_roles_by_network_and_ssrc() -> None:
+    settings = RtpSettings(
+        role="customer",
+        roles={"10.0.0.0/8": "unknown", "10.0.0.2/32": "agent", "0xBEEF": "agent"},
+    )
+    outside = source_of(ipaddress.ip_address("192.0.2.1"), 1)
+    arriving = [
+        *talk(SPEECH, ssrc=1, source=ALICE),
+        *talk(SPEECH, ssrc=2, source=BOB, start=100.001),
+        *talk(SPEECH, ssrc=0xBEEF, source=ALICE, start=100.002),
+        *talk(SPEECH, ssrc=4, source=outside, start=100.003),
+    ]
+    assert [start.role for start in starts(listen(arriving))] == ["unknown"] * 4
+    assert [start.role for start in starts(listen(arriving, settings))] == [
+        "unknown",
+        "agent",
+        "agent",
+        "customer",
+    ]
+
+
+def test_parties_make_one_call_after_the_other() -> None:
+    settings = RtpSettings(parties=("customer", "agent"), silence_timeout_s=1.0)
+    one_call = [*talk(SPEECH, ssrc=1), *talk(SPEECH, ssrc=2, source=BOB, start=100.1)]
+    next_call = [*talk(SPEECH, ssrc=3, start=110), *talk(SPEECH, ssrc=4, source=BOB, start=110.1)]
+    events = listen([*one_call, *next_call], settings)
+    assert [(start.call, start.role) for start in starts(events)] == [
+        ("rtp-5004-call-1", "customer"),
+        ("rtp-5004-call-1", "agent"),
+        ("rtp-5004-call-2", "customer"),
+        ("rtp-5004-call-2", "agent"),
+    ]
+
+
+def test_names_carry_no_address() -> None:
+    for start in starts(listen(talk(SPEECH))):
+        assert "10" not in start.stream.replace("5004", "")
+        assert start.source == "rtp:5004"
+
+
+def test_allow_list_refuses_and_counts() -> None:
+    streams = Streams(RtpSettings(allow=("10.0.0.0/24", "2001:db8::/32")), 0.0)
+    events = receive(streams, [*talk(SPEECH), *talk(SPEECH, ssrc=9, source=STRANGER)])
+    assert len(names(events)) == 1
+    assert streams.dropped == {"from outside of 'allow'": 100}
+
+
+def test_latch_of_the_port_refuses_a_second_sender_until_the_first_is_gone() -> None:
+    streams = Streams(RtpSettings(latch="port", silence_timeout_s=1.0), 0.0)
+    events = receive(streams, [*talk(SPEECH), *talk(SPEECH, ssrc=9, source=BOB, start=100.1)], settle_s=2)
+    assert len(names(events)) == 1
+    assert streams.dropped == {"from another address than the first": 100}
+    assert len(names(receive(streams, talk(SPEECH, ssrc=9, source=BOB, start=110)))) == 1
+
+
+def test_limit_of_streams_is_told() -> None:
+    streams = Streams(RtpSettings(max_streams=3), 0.0)
+    events = receive(streams, [packet for ssrc in range(5) for packet in talk(SPEECH, ssrc=ssrc)])
+    assert len(names(events)) == 3
+    assert streams.dropped["beyond max_streams"] > 0
+    assert all(len(sound(events, name)[0]) == len(SPEECH) for name in names(events))
+
+
+def test_undeclared_payload_type_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        events = listen(
+            [Sent(rtp(i, 160 * i, b"x" * 40, payload_type=96), 100 + i * 0.02) for i in range(50)]
+        )
+    assert not events
+    assert [record.getMessage() for record in caplog.records] == [
+        "rtp 127.0.0.1:5004: payload type 96 is not declared and dropped; declare it in payload_types, "
+        'e.g. { 96 = "opus/48000/2" }, or give the sender\'s SDP in sdp'
+    ]
+
+
+def test_a_codec_may_change_in_the_middle() -> None:
+    """re-INVITE from G.711 to L16 at another rate and clock: the same stream, stream time goes on."""
+    first = talk(SPEECH[:8000])
+    pcm = (np.sin(np.arange(16_000)) * 10_000).astype(">i2")
+    second = [
+        Sent(
+            rtp(150 + i, 99 + 320 * i, pcm[320 * i : 320 * (i + 1)].tobytes(), payload_type=97),
+            first[-1].at + PTIME_S * (i + 1),
+        )
+        for i in range(50)
+    ]
+    events = listen([*first, *second], RtpSettings(payload_types={"97": "L16/16000"}))
+    assert len(names(events)) == 1
+    wide = [chunk for chunk in chunks(events) if chunk.sample_rate == 16_000]
+    assert wide[0].start == 16_000
+    np.testing.assert_allclose(np.concatenate([chunk.samples for chunk in wide]), pcm / 32768, atol=1e-6)
+
+
+def test_srtp_takes_only_what_the_key_opens() -> None:
+    sender = pylibsrtp.Session(pylibsrtp.Policy(key=SECRET, ssrc_type=pylibsrtp.Policy.SSRC_ANY_OUTBOUND))
+    clear = talk(SPEECH)
+    secured = [Sent(sender.protect(packet.datagram), packet.at) for packet in clear]
+    injected = [Sent(packet.datagram, packet.at + 0.001) for packet in talk(SPEECH, sequence_number=900)]
+    replayed = [Sent(packet.datagram, packet.at + 0.002) for packet in secured]
+    farewell = [
+        Sent(bye(0xA11CE), clear[50].at + 0.003),
+        Sent(sender.protect_rtcp(bye(0xA11CE)), clear[-1].at + 0.01),
+    ]
+    streams = Streams(RtpSettings(srtp=(CRYPTO,)), 0.0)
+    events = receive(streams, [*secured, *injected, *replayed, *farewell])
+    np.testing.assert_array_equal(sound(events)[0], decoded(SPEECH))
+    assert ends(events) == {names(events)[0]: "bye"}
+    assert streams.dropped == {"not authenticated": 101, "replayed": 100}
+
+
+def test_sdp_of_ffmpeg_and_of_an_offer(tmp_path: Path) -> None:
+    written = tmp_path / "x.sdp"
+    written.write_text(
+        "SDP:\nv=0\no=- 0 0 IN IP4 127.0.0.1\ns=No Name\nc=IN IP4 127.0.0.1\nt=0 0\na=tool:libavformat\n"
+        "m=audio 5004 RTP/AVP 97\nb=AS:64\na=rtpmap:97 opus/48000/2\na=fmtp:97 sprop-stereo=0\n"
+    )
+    assert media_of(RtpSettings(sdp=str(written))).formats[97] == ("OPUS", 48000, 2)
+    offer = (
+        "v=0\r\nm=audio 6000 RTP/SAVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\n"
+        f"a=crypto:1 {CRYPTO}|2^20\r\nm=video 7000 RTP/AVP 99\r\na=rtpmap:99 H264/90000\r\n"
+        "m=audio 5004 RTP/AVP 0 96\r\na=rtpmap:96 G729/8000\r\n"
+    )
+    ours = media_of(RtpSettings(sdp=offer))
+    assert ours.keys == () and ours.formats[96] == ("G729", 8000, 1)
+    theirs = media_of(RtpSettings(sdp=offer, port=6000))
+    assert theirs.keys[0].secret == SECRET
+    assert base64.b64encode(SECRET).decode() not in repr(theirs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sdp": "none.sdp"}, "sdp 'none.sdp': cannot read it"),
+        ({"sdp": "v=0\nm=video 1 RTP/AVP 96"}, "no 'm=audio' line"),
+        ({"sdp": "m=audio x RTP/AVP 0"}, "wanted 'm=audio PORT PROTOCOL"),
+        ({"sdp": "m=audio 1 RTP/AVP 0\nm=audio 2 RTP/AVP 0"}, "audio for ports 1, 2, wanted one description"),
+        ({"sdp": "m=audio 1 RTP/SAVP 0"}, "is SRTP without 'a=crypto'"),
+        ({"payload_types": {"96": "speex/8000"}}, "payload_types.96 is 'speex/8000': serstream decodes PCMU"),
+        ({"payload_types": {"96": "opus"}}, "wanted encoding/clock rate"),
+        ({"payload_types": {"96": "G722/16000"}}, "the RTP clock of G722 is 8000 Hz"),
+        ({"payload_types": {"200": "PCMU/8000"}}, "wanted a payload type of 0 to 127"),
+        ({"srtp": ("AES inline:x",)}, "crypto suite 'AES', wanted one of"),
+        ({"srtp": ("AES_CM_128_HMAC_SHA1_80 inline:AAAA",)}, "wants a key and salt of 30 bytes, got 3"),
+        ({"srtp": ("AES_CM_128_HMAC_SHA1_80 inline:?",)}, "is not base64"),
+    ],
+)
+def test_what_is_not_understood_is_named(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        media_of(RtpSettings(**settings))
+    assert str(error.value).startswith("rtp 127.0.0.1:5004: ")
+    assert message in str(error.value)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_no_bytes_raise_and_none_are_kept(seed: int) -> None:
+    """`fuzz.py` does the same a million times."""
+    streams = Streams(SETTINGS, 0.0)
+    storm(streams, seed, 1024)
+    assert len(streams) <= SETTINGS.max_streams
+    streams.release(1e6)
+    assert len(streams) == 0

@@ -53,7 +53,7 @@ class Lanes:
         self._timestamp = np.zeros(n_lanes, np.uint32)
         self._length = np.zeros(n_lanes, np.int64)
         """Bytes and samples of every packet."""
-        self._source = np.zeros((n_lanes, 4), np.uint64)
+        self._source = np.zeros((4, n_lanes), np.uint64)
         self._position = np.zeros(n_lanes, np.int64)
         self._received = np.zeros(n_lanes, np.int64)
         self._transit = np.zeros(n_lanes)
@@ -73,7 +73,7 @@ class Lanes:
         """A lane for a stream, closed; there are as many as streams are allowed."""
         lane = self._free.pop()
         self._ssrc[lane] = ssrc
-        self._source[lane] = source
+        self._source[:, lane] = source
         self._used[lane] = True
         self._sorted = False
         return lane
@@ -157,7 +157,8 @@ class Lanes:
         found = np.searchsorted(self._sorted_ssrc, headers.ssrc)
         lanes = self._sorted_lane.take(found, mode="clip")
         known = headers.valid & (self._ssrc[lanes] == headers.ssrc)
-        known &= (self._source[lanes] == datagrams.sources).all(axis=1)
+        for word in range(datagrams.sources.shape[1]):
+            known &= self._source[word, lanes] == datagrams.sources[:, word]
         return np.where(known, lanes, -1)
 
     def _first_of_each(self, lanes: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -182,7 +183,7 @@ class Lanes:
     def _advance(
         self, headers: Headers, datagrams: Datagrams, packets: NDArray[np.int64], lanes: NDArray[np.int64]
     ) -> list[Pieces]:
-        """Count, measure and decode packets of different lanes, grouped by where their payload lies."""
+        """Count, measure and decode packets of different lanes, grouped by the form of their payload."""
         if not len(packets):
             return []
         position, arrived = self._position[lanes], datagrams.arrived[packets]
@@ -197,26 +198,23 @@ class Lanes:
         self._position[lanes] = position + length
         self._timestamp[lanes] += length.astype(np.uint32)
         self._expected[lanes] = expected & 0xFF_0000 | (expected + 1) & 0xFFFF
-        layout = headers.begin[packets] << 16 | length
+        layout = headers.begin[packets] << 24 | length << 8 | expected >> 16
         pieces = []
-        for where in np.unique(layout):
-            group = slice(None) if (same := layout == where).all() else same
-            begin, n_samples = int(where) >> 16, int(where) & 0xFFFF
+        alike = bool((layout == layout[0]).all())
+        for where in (layout[:1] if alike else np.unique(layout)).tolist():
+            group = slice(None) if alike else layout == where
+            begin, n_samples, payload_type = where >> 24, where >> 8 & 0xFFFF, where & 0x7F
             payload = datagrams.content[packets[group], begin : begin + n_samples]
             self._payload[lanes[group], :n_samples] = payload
-            law = (expected[group] >> 16 == PAYLOAD_TYPES[1]).astype(np.intp)
-            pairs = payload.view(np.uint16) + (law << 16)[:, None]
-            samples = _PAIRS.take(pairs).view(np.float32)
+            samples = _PAIRS[payload_type].take(payload.view(np.uint16), mode="clip").view(np.float32)
             pieces.append(Pieces(lanes[group], samples, position[group], arrived[group]))
         return pieces
 
 
-def _pairs() -> NDArray[np.float64]:
-    """Two samples at a time: for both laws, every pair of bytes decoded, as the bits of a double."""
+def _pairs(law: Samples) -> NDArray[np.float64]:
+    """Two samples at a time: every pair of bytes decoded, as the bits of a double, shape (65536,)."""
     first, second = np.arange(65536, dtype=np.uint16).view(np.uint8).reshape(-1, 2).T
-    return np.concatenate(
-        [np.stack([law[first], law[second]], axis=1).reshape(-1).view(np.float64) for law in (ULAW, ALAW)]
-    )
+    return np.stack([law[first], law[second]], axis=1).reshape(-1).view(np.float64)
 
 
-_PAIRS = _pairs()
+_PAIRS = {payload_type: _pairs(law) for payload_type, law in zip(PAYLOAD_TYPES, (ULAW, ALAW), strict=True)}

@@ -34,6 +34,8 @@ RETIRED_S = 2.0
 """So long after BYE or a change of SSRC, stray packets of the old one do not begin a new stream."""
 SWEEP_S = 0.1
 """How often streams are looked at for silence."""
+WARNING_S = 1.0
+"""Least time between two warnings."""
 WALL_CLOCK_SLACK_S = 5.0
 """A sender whose wall clock differs by more from ours is not believed."""
 
@@ -100,6 +102,8 @@ class Streams:
         """Streams so far."""
         self._next_sweep = 0.0
         self._undeclared: set[int] = set()
+        """Payload types that were warned of."""
+        self._next_warning = 0.0
         self.utc_offset = utc_offset
         """May be set anew when the wall clock was."""
         self.dropped: Counter[str] = Counter()
@@ -190,7 +194,7 @@ class Streams:
     def _push(self, member: _Member, packet: RtpPacket, arrived: float) -> list[AudioChunk]:
         self._leave_lane(member)
         if packet.payload_type not in self._formats:
-            self._warn_undeclared(packet.payload_type)
+            self._warn_undeclared(packet.payload_type, arrived)
             self.dropped[Refusal.UNDECLARED] += 1
         chunks = member.stream.push(packet, arrived)
         self._settle(member)
@@ -242,7 +246,7 @@ class Streams:
             return Refusal.LATCHED
         declared = self._formats.get(packet.payload_type)
         if declared is None:
-            self._warn_undeclared(packet.payload_type)
+            self._warn_undeclared(packet.payload_type, now)
             return Refusal.UNDECLARED
         return None if declared.encoding in SOUND else Refusal.NO_SOUND
 
@@ -332,9 +336,11 @@ class Streams:
             return float(self._lanes.last_arrived[member.lane])
         return member.stream.jitter.last_arrived
 
-    def _warn_undeclared(self, payload_type: int) -> None:
-        if payload_type not in self._undeclared:
+    def _warn_undeclared(self, payload_type: int, now: float) -> None:
+        """Once for each, and at most one a second: noise has all of them."""
+        if payload_type not in self._undeclared and now >= self._next_warning:
             self._undeclared.add(payload_type)
+            self._next_warning = now + WARNING_S
             log.warning(
                 "%s: payload type %d is not declared and dropped; declare it in payload_types, e.g. "
                 '{ %d = "opus/48000/2" }, or give the sender\'s SDP in sdp',

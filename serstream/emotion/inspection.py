@@ -25,8 +25,8 @@ CPU_LIMIT_S = 20
 MEMORY_LIMIT = 2 * 2**30
 """Bytes of private memory; a model at the size limit needs a tenth."""
 
-OPSETS = range(13, 27)
-"""Versions of the standard operators that every supported ONNX Runtime implements."""
+OPSETS = range(13, 24)
+"""Versions of the standard operators that every ONNX Runtime from 1.23 on implements."""
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """Operators whose run time depends on what is heard; a window must take the same time whatever it holds."""

@@ -60,6 +60,9 @@ class EmotionModel:
         """Scores of each window, in order. Windows longer than the model's are cut at their start.
 
         A model with a speaker baseline hears each window against what it scored of the same stream before.
+
+        Raises:
+            ModelError: the model fails on these windows.
         """
         if not windows:
             return []
@@ -69,9 +72,12 @@ class EmotionModel:
         if self._baselines is not None:
             streams = [window.stream for window in windows]
             features = self._baselines.normalise(streams, features, levels_dbfs(samples))
+        probabilities = self._probabilities(features)
+        if not np.isfinite(probabilities).all():
+            raise ModelError(f"model {self.path}: a window's scores are not finite")
         return [
             Scores(labels=self.metadata.labels, probabilities=row, model=self.reference)
-            for row in self._probabilities(features)
+            for row in probabilities
         ]
 
     def forget(self, stream: str) -> None:

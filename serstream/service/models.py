@@ -43,6 +43,10 @@ class Models:
         self._settings = settings
         self._store: ModelStore | None = None if settings.path else open_store(settings, base)
         self._inspected: Contents = set()
+        self._standby: EmotionModel | None = None
+        """The model before, while it is known to work: takes over when the active one fails on a window."""
+        self._failed: tuple[str, str] | None = None
+        """What it took over from, and why; not yet told."""
         self._candidate: Candidate | None = None
         self._shadow: Shadow | None = None
         self._previous = self._store.pointer().previous or "" if self._store else ""
@@ -63,8 +67,18 @@ class Models:
             )
 
     def score(self, windows: Sequence[SpeechWindow]) -> list[Scores]:
-        """By the active model; a shadow may hear the same windows later, and never in their way."""
-        scores = self.active.score(windows)
+        """By the active model; a shadow may hear the same windows later, and never in their way.
+
+        Raises:
+            ModelError: the active model fails, and so does, or is missing, the one before.
+        """
+        try:
+            scores = self.active.score(windows)
+        except ModelError as error:
+            if self._standby is None:
+                raise
+            self._fall_back(self._standby, str(error))
+            scores = self.active.score(windows)
         if self._shadow:
             self._shadow.offer(windows, scores)
         return scores
@@ -126,6 +140,9 @@ class Models:
             utc: seconds since the Unix epoch.
         """
         messages: list[Message] = []
+        if self._failed:
+            (failed, reason), self._failed = self._failed, None
+            messages += [self._refuse(failed, reason, now, utc), self.announce(now, utc, failed)]
         if self._candidate and self._candidate.is_done():
             candidate, self._candidate = self._candidate, None
             messages.append(self._decide(candidate, now, utc))
@@ -198,11 +215,23 @@ class Models:
         self.active.continue_from(before)
         if before.reference != self.reference:
             self._previous = before.reference
+            self._standby = before
         if self._shadow and self._shadow.reference == self.reference:
             self._end_shadow()
         self._swaps += 1
         log.info("model %s is active on %s", self.reference, self.active.providers[0])
         return self.announce(now, utc, before.reference)
+
+    def _fall_back(self, standby: EmotionModel, reason: str) -> None:
+        failed, self.active, self._standby = self.active, standby, None
+        self.active.continue_from(failed)
+        self._previous = failed.reference
+        self._failed = failed.reference, reason
+        self._swaps += 1
+        try:
+            self._writable_store().activate(Reference.parse(self.reference))
+        except ModelError as error:  # the calls go on; the next start tries the failed one first
+            log.error("%s", error)
 
     def _refuse(self, model: str, reason: str, now: float, utc: float) -> ModelRefused:
         self._refusals += 1

@@ -261,3 +261,36 @@ def test_speakers_stay_known_over_a_swap(store: ModelStore) -> None:
         assert np.array_equal(
             again.score([window])[0].probabilities, shipped.score([window])[0].probabilities
         )
+
+
+def test_a_model_that_fails_on_a_window_is_replaced_by_the_one_before(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The very windows that it failed on are scored."""
+    with serving(store) as models:
+        models.activate("tiny@2")
+        settle(models)
+        monkeypatch.setattr(
+            models.active._session, "run", lambda features: np.full((len(features), 6), np.nan)
+        )
+        scores = models.score(windows(3))
+        assert [s.model for s in scores] == ["tiny@1"] * 3
+        refused, changed = models.poll(2.0, 0.0)
+        assert isinstance(refused, ModelRefused)
+        assert (refused.candidate, refused.model) == ("tiny@2", "tiny@1")
+        assert "scores are not finite" in refused.reason
+        assert isinstance(changed, ModelChanged)
+        assert (changed.previous, changed.model) == ("tiny@2", "tiny@1")
+        assert store.pointer().active == "tiny@1"
+        assert models.poll(3.0, 0.0) == []
+
+
+def test_without_a_model_before_a_failure_is_fatal(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(store) as models:
+        monkeypatch.setattr(
+            models.active._session, "run", lambda features: np.full((len(features), 6), np.nan)
+        )
+        with pytest.raises(ModelError, match="scores are not finite"):
+            models.score(windows(1))

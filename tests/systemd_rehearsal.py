@@ -1,8 +1,8 @@
 """The service in a real systemd: install, boot, reload, kill, freeze, stop, uninstall.
 
-Boots a Debian in a container (debootstrap, systemd-nspawn; both need root) without a network, installs serstream
-with `make install`, and plays real RTP to it from inside. Prints a line per step; exit code 1 at the first that
-fails, 0 with the reason when this machine cannot do it.
+Boots a Debian in a container (debootstrap, systemd-nspawn; both need root) without a network, installs
+serstream with `make install`, and plays real RTP to it from inside. Prints a line per step; exit code 1 at
+the first that fails, 0 with the reason when this machine cannot do it.
 
     python tests/systemd_rehearsal.py [ROOT]     # ROOT: where the Debian is, or shall be made
 """
@@ -49,9 +49,16 @@ class Machine:
         # Debian's Python takes the libraries from our environment instead of downloading them.
         libraries = sysconfig.get_paths()["purelib"]
         self._boot = subprocess.Popen(
-            ["systemd-nspawn", "--quiet", "--boot", f"--directory={root}", "--register=no", "--keep-unit"]
-            + ["--private-network", "--volatile=overlay", "--console=pipe"]
-            + [
+            [
+                *(
+                    "systemd-nspawn",
+                    "--quiet",
+                    "--boot",
+                    f"--directory={root}",
+                    "--register=no",
+                    "--keep-unit",
+                ),
+                *("--private-network", "--volatile=overlay", "--console=pipe"),
                 f"--bind-ro={CHECKOUT}:/src",
                 f"--bind-ro={libraries}:/libraries",
                 f"--bind-ro={wheel.parent}:/wheel",

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
+
 from serstream.config import Settings
 from serstream.emotion.loading import load_model
 from serstream.errors import ConfigError, SerstreamError
@@ -52,6 +54,9 @@ INTAKE_CAPACITY_S = 600.0
 REPORT_S = 1.0
 """How often status is renewed and losses are warned of."""
 
+MEASURED_WINDOWS = 32
+"""Windows of silence that are scored at start-up, to know what one costs."""
+
 TAKE_TIMEOUT_S = 0.1
 """How long the main loop waits for sound before it looks after the feed and the sources."""
 
@@ -83,6 +88,7 @@ class Daemon:
         self._sources = Sources(settings, base, self._intake, self._shelf)
         self._shelf.close_unused()
         self._capacity = Capacity(settings.overload.max_delay_ms / 1000)
+        self._measure()
         self._metrics = Metrics()
         self._metrics_server = (
             MetricsServer(self._metrics, settings.metrics.port) if settings.metrics.port else None
@@ -107,6 +113,14 @@ class Daemon:
             )
         else:
             log.info("streams with role agent are not scored (privacy.analyse_agents is false)")
+
+    def _measure(self) -> None:
+        """What a window costs on this machine, before the first one comes."""
+        model = self._models.active
+        silence = np.zeros((MEASURED_WINDOWS, model.metadata.feature_spec.n_samples), np.float32)
+        began = time.monotonic()
+        model.score_samples(silence)
+        self._capacity.observe(MEASURED_WINDOWS, time.monotonic() - began)
 
     def run(self) -> int:
         """Work until SIGINT, SIGTERM or the end of all sources.

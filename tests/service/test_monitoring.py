@@ -1,0 +1,71 @@
+"""The dashboard and the alert rules ask for metrics that exist."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from serstream.rtp.status import PortStatus
+from serstream.service.control import ModelStatus, Status
+from serstream.service.health import Health
+from serstream.service.metrics import Metrics
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+ALERTS, DASHBOARD = DOCS / "prometheus-alerts.yml", DOCS / "grafana-dashboard.json"
+
+
+def exported() -> str:
+    metrics = Metrics()
+    model = ModelStatus(name="m@1", path="", labels=(), providers=("CPUExecutionProvider",))
+    health = Health(windows={"scored": 1}, ports=(PortStatus(port=1, dropped={"x": 1}, streams=[]),))
+    metrics.update(
+        Status(pid=1, started="", uptime_s=1.0, feed="", streams=0, model=model, health=health), 0.0
+    )
+    with metrics.stage("score"):
+        metrics.observe_latency(0.1)
+    return metrics.text().decode()
+
+
+@pytest.mark.parametrize("path", [ALERTS, DASHBOARD], ids=["alerts", "dashboard"])
+def test_every_metric_that_is_asked_for_exists(path: Path) -> None:
+    have = set(re.findall(r"^(serstream_\w+)", exported(), re.MULTILINE))
+    asked = set(re.findall(r"serstream_\w+", path.read_text()))
+    assert asked
+    assert asked <= have
+
+
+def test_promtool_accepts_the_rules() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian package prometheus)")
+    done = subprocess.run([promtool, "check", "rules", ALERTS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_accepts_the_metrics() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian package prometheus)")
+    done = subprocess.run([promtool, "check", "metrics"], input=exported(), capture_output=True, text=True)
+    assert not re.search("error while linting|parse error", done.stderr), done.stderr
+
+
+def test_the_dashboard_is_json_with_panels() -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert all(target["expr"] for panel in panels for target in panel["targets"])
+
+
+def test_no_metric_is_labelled_with_a_call_or_stream() -> None:
+    labels = set(re.findall(r'[{,](\w+)="', exported()))
+    assert labels <= {"le", "stage", "outcome", "port", "reason", "fate", "model", "provider", "version"}
+
+
+def test_the_status_line_changes_only_when_something_happens() -> None:
+    health = Health(windows={"scored": 5, "loss": 1, "overload": 2})
+    assert health.line(3, "m@1") == "3 streams; 5 windows scored, 3 not; m@1"
+    stuck = msgspec.structs.replace(health, stuck=("rtp:1",), reload_error="x")
+    assert stuck.line(3, "m@1").endswith("STUCK: rtp:1; last reload refused")

@@ -13,6 +13,7 @@ by more than 3 % or was lost.
 import json
 import os
 import random
+import signal
 import socket
 import statistics
 import sys
@@ -27,6 +28,7 @@ import numpy as np
 import soundfile
 from swap import publish_two_versions
 
+from serstream.errors import ControlError, SerstreamError
 from serstream.feed import subscribe
 from serstream.feed.messages import Gap, StreamEnded, WindowEmotion, WindowUnscored
 from serstream.rehearsal import HOST, DaemonProcess, free_port_pair
@@ -112,7 +114,12 @@ class Samples:
         """One sample more."""
         process = Path("/proc", str(daemon.process.pid))
         fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-        status = ask(daemon.control, StatusRequest())
+        try:
+            status = ask(daemon.control, StatusRequest())
+        except ControlError as error:
+            daemon.process.send_signal(signal.SIGABRT)  # and Python's faulthandler tells where it hangs
+            daemon.process.wait()
+            raise SerstreamError(f"{error}\n{daemon.log()}") from error
         assert isinstance(status, Status)
         self.resident_mb.append(int(fields["VmRSS"].split()[0]) / 1024)
         self.threads.append(int(fields["Threads"]))
@@ -147,6 +154,7 @@ def come_and_go(endpoint: str, over: threading.Event) -> None:
 
 
 def main(minutes: float = MINUTES, lines: int = LINES) -> int:
+    os.environ["PYTHONFAULTHANDLER"] = "1"
     os.environ["SERSTREAM_FEED__HISTORY"] = "2000"  # full, and so as large as it gets, within the first tenth
     samples, _ = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True)
     sound = [encode_mulaw(np.ascontiguousarray(party)) for party in samples.T]
@@ -165,8 +173,8 @@ def main(minutes: float = MINUTES, lines: int = LINES) -> int:
         )
         with DaemonProcess(configuration) as daemon:
             threads = [
-                threading.Thread(target=play, args=(playing, over)),
-                threading.Thread(target=come_and_go, args=(daemon.endpoint, over)),
+                threading.Thread(target=play, args=(playing, over), daemon=True),
+                threading.Thread(target=come_and_go, args=(daemon.endpoint, over), daemon=True),
             ]
             for thread in threads:
                 thread.start()

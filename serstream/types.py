@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+import msgspec
+
 if TYPE_CHECKING:  # the feed's client needs the words, not numpy
     import numpy as np
     from numpy.typing import NDArray
@@ -37,9 +39,11 @@ class StreamStart:
     """UTC of sample 0, seconds since the Unix epoch."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class AudioChunk:
-    """A piece of one stream, in order and without holes."""
+class AudioChunk(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """A piece of one stream, in order and without holes.
+
+    A Struct, because a busy RTP port makes 50,000 a second: it is built in a seventh of a dataclass's time.
+    """
 
     stream: str
     samples: Samples

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +63,6 @@ def _turn(streams: Streams, tick: list[CapturedDatagram], now: float) -> list[So
 
 def _replayed(events: list[SourceEvent]) -> list[SourceEvent]:
     return [
-        dataclasses.replace(event, arrived=0.0) if isinstance(event, AudioChunk) else event
+        msgspec.structs.replace(event, arrived=0.0) if isinstance(event, AudioChunk) else event
         for event in events
     ]

@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="CORPUS",
-        help="corpora that judge it, never trained on",
+        help="corpora it never heard",
     )
     publishing.add_argument("--floor", type=float, default=0.4, help="least UAR, 0 to 1 (%(default)s)")
     return parser

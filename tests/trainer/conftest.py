@@ -1,0 +1,67 @@
+"""A tiny corpus of generated voices: what the trainer does can be tested without recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+RATE = 16_000
+EMOTIONS = {"angry": (220, 0.3), "neutral": (120, 0.1), "sad": (100, 0.03)}
+"""Fundamental in Hz and amplitude."""
+
+
+def voice(emotion: str, seed: int, seconds: float = 1.5) -> np.ndarray:
+    """Buzz at the emotion's pitch in syllables of 200 ms; enough for a voice activity detector."""
+    rng = np.random.default_rng(seed)
+    pitch, amplitude = EMOTIONS[emotion]
+    time = np.arange(round(seconds * RATE)) / RATE
+    phase = 2 * np.pi * pitch * rng.uniform(0.9, 1.1) * time
+    buzz = sum(np.sin(k * phase) / k for k in range(1, 20))
+    syllables = 0.6 + 0.4 * np.sin(2 * np.pi * 5 * time)
+    noise = rng.normal(0, 0.002, len(time))
+    return (amplitude * buzz * syllables / 2 + noise).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with one corpus, ``tiny``: 4 speakers, 3 emotions, 3 clips of each."""
+    folder = tmp_path_factory.mktemp("data") / "tiny"
+    folder.mkdir()
+    rows = ["file,speaker,sex,emotion,language"]
+    for speaker in range(4):
+        for emotion in EMOTIONS:
+            for take in range(3):
+                name = f"{speaker}-{emotion}-{take}.wav"
+                seed = 100 * speaker + 10 * take + len(emotion)
+                soundfile.write(folder / name, voice(emotion, seed), RATE)
+                rows.append(f"{name},s{speaker},{'female' if speaker % 2 else 'male'},{emotion},de")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return folder.parent
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(
+        """
+name = "tiny"
+network = "cnn_lstm"
+corpora = ["tiny"]
+labels = ["angry", "neutral", "sad"]
+[features]
+n_mels = 32
+n_mfcc = 32
+hop_length = 320
+[augmentation]
+variants = 1
+[training]
+epochs = 3
+batch = 8
+[baseline]
+windows = 4
+"""
+    )
+    return path

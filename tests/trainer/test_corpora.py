@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainer import corpora
+
+NAMES = {
+    "emo-db": ("wav/03a01Fa.wav", ("emodb_03", "male", "happy")),
+    "ravdess": ("Actor_12/03-01-06-01-02-01-12.wav", ("ravdess_12", "female", "fear")),
+    "crema-d": ("AudioWAV/1001_DFA_ANG_XX.wav", ("1001", "male", "angry")),
+    "tess": ("OAF_back_ps.wav", ("tess_OAF", "female", "surprise")),
+    "savee": ("DC/sa01.wav", ("savee_DC", "male", "sad")),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_official_names_are_understood(tmp_path: Path, name: str) -> None:
+    file, (speaker, sex, emotion) = NAMES[name]
+    path = tmp_path / name / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (path.parent / "readme.wav").touch()
+    if name == "crema-d":
+        (tmp_path / name / "VideoDemographics.csv").write_text("ActorID,Age,Sex\n1001,51,Male\n")
+    (clip,) = corpora.read(name, tmp_path)
+    assert (clip.path, clip.corpus) == (path, name)
+    assert (clip.speaker, clip.sex, clip.emotion) == (speaker, sex, emotion)
+
+
+def test_savee_is_also_read_from_a_flat_folder(tmp_path: Path) -> None:
+    (tmp_path / "savee").mkdir()
+    (tmp_path / "savee/JK_su03.wav").touch()
+    (clip,) = corpora.read("savee", tmp_path)
+    assert (clip.speaker, clip.emotion) == ("savee_JK", "surprise")
+
+
+def test_songs_of_ravdess_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "ravdess").mkdir()
+    for name in ("03-02-06-01-02-01-12.wav", "03-01-06-01-02-01-12.wav"):
+        (tmp_path / "ravdess" / name).touch()
+    assert [clip.name for clip in corpora.read("ravdess", tmp_path)] == ["03-01-06-01-02-01-12"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_corpus_says_where_it_is_published(tmp_path: Path, name: str) -> None:
+    known = corpora.KNOWN[name]
+    with pytest.raises(corpora.CorpusError) as error:
+        corpora.read(name, tmp_path)
+    for part in (name, known.published, known.licence, known.layout):
+        assert part in str(error.value)
+
+
+def test_a_manifest_is_read(tiny_data: Path) -> None:
+    clips = corpora.read("tiny", tiny_data)
+    assert len(clips) == 36
+    assert {clip.speaker for clip in clips} == {"s0", "s1", "s2", "s3"}
+    assert corpora.found(tiny_data) == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("file,emotion\na.wav,sad\n", "no column speaker"),
+        ("file,speaker,emotion\na.wav,x,sad\n", "a.wav does not exist"),
+        ("file,speaker,emotion\n,x,sad\n", "line 2: file is empty"),
+        ("file,speaker,emotion,sex\nb.wav,x,sad,man\n", "sex is 'man', wanted one of female, male, unknown"),
+    ],
+)
+def test_a_bad_manifest_is_refused(tmp_path: Path, table: str, said: str) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/b.wav").touch()
+    (tmp_path / "own/manifest.csv").write_text(table)
+    with pytest.raises(corpora.CorpusError, match=said):
+        corpora.read("own", tmp_path)

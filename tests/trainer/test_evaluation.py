@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trainer.evaluation import (
+    calibration_error,
+    clip_scores,
+    confusion,
+    fit_temperature,
+    log_softmax,
+    macro_f1,
+    recalls,
+    reliability,
+    risk_coverage,
+    speaker_interval,
+    uar,
+)
+
+LABEL = np.array([0, 0, 0, 0, 1, 1])
+PREDICTED = np.array([0, 0, 0, 1, 1, 0])
+
+
+def test_recalls_count_classes_alike() -> None:
+    assert uar(LABEL, PREDICTED) == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert recalls(confusion(LABEL, PREDICTED, 3))[:2].tolist() == [0.75, 0.5]
+    assert np.isnan(recalls(confusion(LABEL, PREDICTED, 3))[2])
+    assert macro_f1(confusion(LABEL, PREDICTED, 3)) == pytest.approx((3 / 4 + 1 / 2) / 2)
+
+
+def test_a_clip_is_the_mean_of_its_windows() -> None:
+    logits = np.array([[2, 0], [0, 2], [0, 3]], np.float32)
+    clips, scores = clip_scores(logits, np.array([7, 4, 4]))
+    assert clips.tolist() == [4, 7]
+    np.testing.assert_allclose(scores[0], log_softmax(logits)[1:].mean(axis=0), rtol=1e-6)
+
+
+def test_temperature_recovers_what_made_the_logits_too_sure() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, (20_000, 4)).astype(np.float32)
+    chance = np.exp(log_softmax(logits))
+    label = np.array([rng.choice(4, p=row / row.sum()) for row in chance.astype(float)])
+    assert fit_temperature(3 * logits, label) == pytest.approx(3, rel=0.05)
+
+
+def test_calibration_error_of_honest_and_of_sure_confidences() -> None:
+    correct = np.arange(1000) % 4 != 0
+    assert calibration_error(reliability(np.full(1000, 0.75, np.float32), correct)) == pytest.approx(0)
+    assert calibration_error(reliability(np.ones(1000, np.float32), correct)) == pytest.approx(0.25)
+
+
+def test_risk_falls_when_the_unsure_are_given_up() -> None:
+    coverage, risk = risk_coverage(np.array([0.9, 0.2, 0.8]), np.array([True, False, True]))
+    np.testing.assert_allclose(coverage, [1 / 3, 2 / 3, 1], rtol=1e-6)
+    np.testing.assert_allclose(risk, [0, 0, 1 / 3], rtol=1e-6)
+
+
+def test_the_interval_widens_when_speakers_differ() -> None:
+    alike = [np.array([[8, 2], [2, 8]])] * 10
+    unlike = [np.array([[10, 0], [0, 10]]), np.array([[6, 4], [4, 6]])] * 5
+    assert speaker_interval(alike) == pytest.approx((0.8, 0.8))
+    low, high = speaker_interval(unlike)
+    assert low < 0.76 < 0.84 < high

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from serstream.errors import ConfigError
+from trainer.corpora import Clip
+from trainer.folds import Fold, by_speakers, from_file, leave_one_corpus_out, leave_one_speaker_out
+
+
+def clip(corpus: str, speaker: int, emotion: str) -> Clip:
+    name = Path(f"{corpus}-{speaker}-{emotion}.wav")
+    return Clip(name, corpus, f"{corpus}_{speaker}", "female" if speaker % 2 else "male", emotion, "de")
+
+
+CLIPS = [clip("a", s, e) for s in range(6) for e in ("sad", "happy")]
+CLIPS += [clip("b", s, e) for s in range(7) for e in ("sad", "fear")]
+
+
+def speakers(part: list[int]) -> set[str]:
+    return {CLIPS[i].speaker for i in part}
+
+
+def check(folds: list[Fold], tested: set[int]) -> None:
+    """No speaker is in two parts, and every clip tests exactly once."""
+    for fold in folds:
+        parts = [speakers(part) for part in (fold.train, fold.valid, fold.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts))
+    assert sorted(i for fold in folds for i in fold.test) == sorted(tested)
+
+
+def test_speakers_are_dealt_so_that_each_tests_once() -> None:
+    folds = by_speakers(CLIPS, 5)
+    check(folds, set(range(len(CLIPS))))
+    for fold in folds:
+        assert {CLIPS[i].corpus for i in fold.test} == {"a", "b"}
+
+
+def test_leave_one_speaker_out_tests_one_corpus_and_trains_on_all() -> None:
+    folds = leave_one_speaker_out(CLIPS, "a")
+    check(folds, {i for i, c in enumerate(CLIPS) if c.corpus == "a"})
+    assert all({CLIPS[i].corpus for i in fold.train} == {"a", "b"} for fold in folds)
+
+
+def test_leave_one_corpus_out_tests_shared_emotions() -> None:
+    for fold in leave_one_corpus_out(CLIPS):
+        assert {CLIPS[i].emotion for i in fold.test} == {"sad"}
+        assert not {CLIPS[i].corpus for i in fold.test} & {CLIPS[i].corpus for i in fold.train}
+
+
+def test_fold_files_by_speaker_and_by_clip(tmp_path: Path) -> None:
+    by_name = tmp_path / "speakers.json"
+    by_name.write_text(json.dumps({"folds": [{"test_speakers": [f"a_{s}"]} for s in range(6)]}))
+    check(from_file(CLIPS, "a", by_name), {i for i, c in enumerate(CLIPS) if c.corpus == "a"})
+    by_clip = tmp_path / "clips.json"
+    by_clip.write_text(json.dumps({"folds": [{"test": ["a-0-sad"]}]}))
+    (fold,) = from_file(CLIPS, "a", by_clip)
+    assert fold.test == [0]
+    assert len(fold.train) == len(CLIPS) - 1
+
+
+def test_a_missing_fold_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.json.*--folds"):
+        from_file(CLIPS, "a", tmp_path / "none.json")

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the trainer extra")
+
+from serstream.emotion.baseline import Baselines
+from serstream.emotion.features import FeatureSpec
+from serstream.emotion.metadata import ModelMetadata
+from serstream.emotion.model import EmotionModel
+from trainer import recipe
+from trainer.calls import BaselineTraining, Calls, average_speaker
+from trainer.dataset import WindowSet
+from trainer.experiment import Workplace
+from trainer.export import TOLERANCE, export
+from trainer.networks import NETWORKS, build
+from trainer.training import Epoch, Targets, Trained, load, logits_of, save, train
+
+pytestmark = pytest.mark.trainer
+
+
+@pytest.fixture(scope="module")
+def workplace(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return Workplace(tiny_data, tiny_data, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_recipe: Path) -> recipe.Recipe:
+    return recipe.load(tiny_recipe)
+
+
+@pytest.fixture(scope="module")
+def windows(tiny: recipe.Recipe, workplace: Workplace) -> WindowSet:
+    return workplace.windows(tiny)
+
+
+def test_features_are_cached_and_come_back_the_same(
+    tiny: recipe.Recipe, workplace: Workplace, windows: WindowSet
+) -> None:
+    shards = sorted((workplace.runs / "cache").iterdir())
+    written = [shard.stat().st_mtime_ns for shard in shards]
+    again = workplace.windows(tiny)
+    np.testing.assert_array_equal(again.features, windows.features)
+    assert [shard.stat().st_mtime_ns for shard in shards] == written
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks_are_small_and_exported_as_they_are(network: str, tmp_path: Path) -> None:
+    spec = FeatureSpec(n_mels=64, n_mfcc=64, n_fft=1024, win_length=1024, hop_length=256)
+    torch.manual_seed(0)
+    built = build(network, spec, 6).eval()
+    assert sum(weights.numel() for weights in built.parameters()) < 1_000_000
+    metadata = ModelMetadata(
+        name="tiny", version=1, labels=tuple("abcdef"), feature_spec=spec, temperature=2.0, licence="CC0-1.0"
+    )
+    examples = np.random.default_rng(0).normal(0, 5, (11, 64, spec.n_frames)).astype(np.float32)
+    path = tmp_path / "model.onnx"
+    assert export(built, metadata, path, examples) <= TOLERANCE
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert path.stat().st_size < 5_000_000
+    assert EmotionModel(path).metadata == metadata
+
+
+def test_an_interrupted_training_ends_at_the_same_weights(
+    tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    whole = train(tiny, windows, None, tmp_path / "whole.pt", lambda epoch: None)
+
+    def interrupt(epoch: Epoch) -> None:
+        if epoch.number == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, windows, None, tmp_path / "cut.pt", interrupt)
+    resumed = train(tiny, windows, None, tmp_path / "cut.pt", lambda epoch: None)
+    assert [epoch.loss for epoch in resumed.history] == [epoch.loss for epoch in whole.history]
+    for mine, other in zip(resumed.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(mine, other)
+    save(resumed, tmp_path / "weights.pt")
+    back = load(tiny, tmp_path / "weights.pt")
+    np.testing.assert_allclose(logits_of(back, windows), logits_of(resumed, windows), atol=1e-5)
+
+
+def test_labels_a_corpus_lacks_are_masked_and_classes_weigh_alike(windows: WindowSet) -> None:
+    targets = Targets.of(windows.clips, ("angry", "fear", "neutral", "sad"))
+    assert targets.known.tolist() == [[True, False, True, True]] * 36
+    shares = [targets.weight[targets.label == k].sum() for k in (0, 2, 3)]
+    assert shares == pytest.approx([shares[0]] * 3)
+
+
+def test_training_hears_calls_as_the_daemon_does(windows: WindowSet) -> None:
+    spec = FeatureSpec(n_mels=32, n_mfcc=32, hop_length=320)
+    baseline = average_speaker(windows, spec, BaselineTraining())
+    calls = Calls(windows, baseline)
+    nothing = calls.after(0.0, seed=0)
+    np.testing.assert_allclose(nothing, windows.features.astype(np.float32), atol=1e-2)
+    # One window after all others of its speaker and line: feed those to the daemon's code first.
+    row = 0
+    speaker = windows.clips[windows.clip[row]].speaker
+    before = [
+        i
+        for i in range(len(windows.clip))
+        if windows.clips[windows.clip[i]].speaker == speaker
+        and windows.line[i] == windows.line[row]
+        and windows.clip[i] != windows.clip[row]
+    ]
+    order = [*before, row]
+    features = windows.features[order].astype(np.float32)
+    expected = Baselines(baseline).normalise(["x"] * len(order), features, windows.levels[order])[-1]
+    np.testing.assert_allclose(calls.after(1e9, seed=0)[row], expected, atol=2e-3)
+
+
+def test_logits_depend_on_what_was_heard(tiny: recipe.Recipe, windows: WindowSet) -> None:
+    assert tiny.baseline is not None
+    spec = tiny.features
+    network = build(tiny.network, spec, 3)
+    heard = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, tiny.baseline))
+    trained = Trained(network, heard, [])
+    assert not np.allclose(logits_of(trained, windows, 10.0), logits_of(trained, windows))

@@ -52,13 +52,15 @@ def held(daemon: DaemonProcess) -> tuple[int, int]:
     return len(os.listdir(process / "task")), len(os.listdir(process / "fd"))
 
 
-def swap_often(daemon: DaemonProcess, store: ModelStore, problems: list[BaseException]) -> None:
-    """Thirty good swaps, and three bad ones among them."""
+def swap_often(daemon: DaemonProcess, inspected: threading.Event, problems: list[BaseException]) -> None:
+    """Thirty good swaps, and three bad ones among them; the first two take longest."""
     try:
         for i in range(SWAPS):
             wanted = f"tiny@{1 + (i + 1) % 2}"
             ask(daemon.control, Activate(wanted))
             wait_until(daemon, lambda status, wanted=wanted: status.name == wanted and not status.loading)
+            if i == 1:
+                inspected.set()
             if i % 10 == 5:
                 refused = model_status(daemon).refusals
                 ask(daemon.control, Activate(f"tiny@{3 + i // 10}"))
@@ -97,9 +99,11 @@ def test_no_window_is_lost_or_scored_twice_by_thirty_swaps(store: ModelStore) ->
     with DaemonProcess(configuration(store, [leg.outgoing.port for leg in legs])) as daemon:
         before = held(daemon)
         sender = threading.Thread(target=send_in_real_time, args=([leg.outgoing for leg in legs],))
-        swapper = threading.Thread(target=swap_often, args=(daemon, store, problems))
-        sender.start()
+        inspected = threading.Event()
+        swapper = threading.Thread(target=swap_often, args=(daemon, inspected, problems))
         swapper.start()
+        assert inspected.wait(TIMEOUT_S)
+        sender.start()
         deadline = time.monotonic() + TIMEOUT_S
         while ended < len(legs) or swapper.is_alive():
             assert time.monotonic() < deadline

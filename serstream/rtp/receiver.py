@@ -80,11 +80,15 @@ class RtpSource:
         self._rtp.close()
         if self._rtcp:
             self._rtcp.close()
+        os.close(self._wake_receiver)
+        os.close(self._wake_sender)
 
     def stop(self) -> None:
         """Let `run` return within a tick."""
-        self._stopped = True
-        os.write(self._wake_sender, b"\0")
+        if not self._stopped:
+            # In this order: once stopped is true, `run` may close the pipe at any moment.
+            os.write(self._wake_sender, b"\0")
+            self._stopped = True
 
     def _turn(self, emit: Emit) -> None:
         """Empty the sockets, then release what is due."""

@@ -1,0 +1,112 @@
+import ipaddress
+import socket
+import threading
+
+import pytest
+from network import decoded, rtp, sound, speech
+
+from serstream.config import RtpSettings
+from serstream.errors import SourceError
+from serstream.rtp.datagrams import UdpPort, address_of, bind
+from serstream.rtp.receiver import RtpSource
+from serstream.types import SourceEvent, StreamEnd
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    with bind(address, 0) as udp:
+        port: int = udp.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_batch_has_lengths_senders_and_times(address: str) -> None:
+    with bind(address, 0) as sender:
+        port = UdpPort(address, free_port(address), 1 << 20, bind)
+        try:
+            for n_bytes in (1, 172, 2048, 3000):
+                sender.sendto(b"x" * n_bytes, (address, port.socket.getsockname()[1]))
+            received = port.receive()
+            assert received.lengths.tolist() == [1, 172, 2048, 0]
+            assert port.truncated == 1
+            assert received.datagram(1) == b"x" * 172
+            assert address_of(received.source(0)) == (
+                ipaddress.ip_address(address),
+                sender.getsockname()[1],
+            )
+            assert (received.arrived[1:] >= received.arrived[:-1]).all()
+            assert len(port.receive()) == 0
+        finally:
+            port.close()
+
+
+def test_what_the_kernel_drops_is_counted() -> None:
+    port = UdpPort("127.0.0.1", free_port(), 64 * 1024, bind)
+    try:
+        target = port.socket.getsockname()
+        with bind("127.0.0.1", 0) as sender:
+            for _ in range(1000):
+                sender.sendto(bytes(172), target)
+            received = 0
+            while n := len(port.receive()):
+                received += n
+            sender.sendto(bytes(172), target)
+            received += len(port.receive())
+        assert 0 < port.drops == 1001 - received
+    finally:
+        port.close()
+
+
+def test_a_buffer_beyond_the_kernels_limit_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    port = UdpPort("127.0.0.1", free_port(), 1 << 30, bind)
+    port.close()
+    assert port.buffer_bytes < 1 << 30
+    assert "raise it with 'sysctl net.core.rmem_max=1073741824'" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_port_in_use_is_named(offset: int) -> None:
+    port = free_port()
+    with bind("127.0.0.1", port + offset), pytest.raises(SourceError) as error:
+        RtpSource(RtpSettings(port=port))
+    assert f"rtp 127.0.0.1:{port + offset}: cannot bind the UDP port: Address already in use" in str(
+        error.value
+    )
+    assert ("set rtcp_mux" in str(error.value)) == bool(offset)
+    with bind("127.0.0.1", port):
+        pass  # nothing of the failed source is left behind
+
+
+def test_an_address_of_another_machine_is_named() -> None:
+    with pytest.raises(SourceError, match=r"rtp 192\.0\.2\.1:5004: cannot bind .* Cannot assign"):
+        RtpSource(RtpSettings(address="192.0.2.1"))
+    with pytest.raises(SourceError, match="address is 'localhost', wanted an IP address"):
+        RtpSource(RtpSettings(address="localhost"))
+
+
+def test_stop_ends_every_stream_and_frees_the_port() -> None:
+    port = free_port()
+    source = RtpSource(RtpSettings(port=port, rtcp_mux=True))
+    events: list[SourceEvent] = []
+    heard = threading.Event()
+
+    def emit(news: list[SourceEvent]) -> None:
+        events.extend(news)
+        heard.set()
+
+    running = threading.Thread(target=source.run, args=(emit,))
+    running.start()
+    payload = speech(0.1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for i in range(5):
+            sender.sendto(rtp(i, 160 * i, payload[160 * i : 160 * (i + 1)]), ("127.0.0.1", port))
+    assert heard.wait(5)
+    source.stop()
+    source.stop()
+    running.join(5)
+    assert isinstance(events[-1], StreamEnd)
+    assert events[-1].reason == "shutdown"
+    line, lost = sound(events)
+    assert lost == 0
+    assert (line == decoded(payload)).all()
+    with bind("127.0.0.1", port):
+        pass

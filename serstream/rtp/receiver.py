@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.01
 """Pace at which the sockets are emptied: packets of many streams are cheaper together."""
 REPORT_S = 1.0
-"""How often status is taken and drops are warned of."""
+"""How often status is taken and drops are warned of; the longest sleep of an idle port."""
 MAX_BATCHES = 64
 """Read at once from one socket before what is due is released."""
 RTCP_BUFFER_BYTES = 128 * 1024
@@ -70,7 +70,7 @@ class RtpSource:
                 self._turn(emit)
                 if began >= next_report:
                     self._report()
-                    emit([])
+                    emit([])  # says that the source lives, also while nothing arrives
                     next_report = began + REPORT_S
                 time.sleep(max(0.0, began + TICK_S - time.monotonic()))
                 if not len(self._streams):

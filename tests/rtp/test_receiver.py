@@ -91,7 +91,8 @@ def test_stop_ends_every_stream_and_frees_the_port() -> None:
 
     def emit(news: list[SourceEvent]) -> None:
         events.extend(news)
-        heard.set()
+        if events:
+            heard.set()
 
     running = threading.Thread(target=source.run, args=(emit,))
     running.start()

@@ -115,7 +115,7 @@ class Samples:
         process = Path("/proc", str(daemon.process.pid))
         fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         try:
-            status = ask(daemon.control, StatusRequest())
+            status = ask(daemon.control, StatusRequest(), timeout_s=30)
         except ControlError as error:
             daemon.process.send_signal(signal.SIGABRT)  # and Python's faulthandler tells where it hangs
             daemon.process.wait()

@@ -227,4 +227,4 @@ class G729(_Av):
         """One frame at a time, as libavcodec wants it."""
         parts = [super(G729, self).decode(payload[i : i + 10]) for i in range(0, len(payload) // 10 * 10, 10)]
         whole = [part for part in parts if part is not None]
-        return np.concatenate(whole) if len(whole) == len(parts) else None
+        return np.concatenate(whole) if whole and len(whole) == len(parts) else None

@@ -45,7 +45,10 @@ class Predictions:
     labels: tuple[str, ...]
     clips: list[corpora.Clip]
     known: NDArray[np.bool_]
-    """Labels that may be predicted for each clip: those its corpus has, (n_clips, n_labels)."""
+    """Labels that may be predicted for each clip: those its corpus has and its fold taught.
+
+    Shape (n_clips, n_labels).
+    """
     parts: list[Part]
     histories: list[list[Epoch]]
     """Of every training."""
@@ -109,6 +112,9 @@ def run(
             parts.extend(fold_parts)
             histories.append(history)
     known = Targets.of(windows.clips, recipe.labels).known
+    for fold in protocol.folds(windows.clips, workplace.folds):
+        taught = {windows.clips[i].emotion for i in fold.train + fold.valid}
+        known[fold.test] &= [label in taught for label in recipe.labels]
     return Predictions(recipe.labels, windows.clips, known, parts, histories)
 
 

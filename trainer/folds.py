@@ -66,7 +66,13 @@ def leave_one_corpus_out(clips: Sequence[Clip]) -> list[Fold]:
 
 
 def by_speakers(clips: Sequence[Clip], n_folds: int) -> list[Fold]:
-    """Speakers of every corpus dealt into ``n_folds`` groups: one tests, the next one validates."""
+    """Speakers of every corpus dealt into at most ``n_folds`` groups: one tests, the next one validates."""
+    n_speakers = len({clip.speaker for clip in clips})
+    if n_speakers < 3:
+        raise ConfigError(
+            f"the corpora have {n_speakers} speakers, wanted at least 3 to keep training and test apart"
+        )
+    n_folds = min(n_folds, n_speakers)
     groups = _deal(clips, n_folds)
     return [
         _by_speaker(clips, f"group {k + 1}", test=groups[k], valid=groups[(k + 1) % n_folds])

@@ -64,3 +64,10 @@ def test_fold_files_by_speaker_and_by_clip(tmp_path: Path) -> None:
 def test_a_missing_fold_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.json.*--folds"):
         from_file(CLIPS, "a", tmp_path / "none.json")
+
+
+def test_few_speakers_make_fewer_folds_and_too_few_are_refused() -> None:
+    few = [c for c in CLIPS if c.speaker in {"a_0", "a_1", "a_2"}]
+    assert len(by_speakers(few, 5)) == 3
+    with pytest.raises(ConfigError, match="1 speakers, wanted at least 3"):
+        by_speakers(few[:2], 5)

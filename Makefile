@@ -13,8 +13,9 @@ demo: .venv/installed-base
 retrain-demo: .venv/installed-dev
 	$(BIN)/python -m trainer.retrain_demo
 
+# Three at a time on two cores: most tests wait for real time to pass.
 test: .venv/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 3 --dist loadfile
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -216,3 +217,43 @@ def test_sipps_capture(tmp_path: Path) -> None:
     encoded.write_bytes(payload)
     ffmpeg("-f", "alaw", "-ar", "8000", "-ac", "1", "-i", str(encoded), str(plain))
     np.testing.assert_array_equal(heard, soundfile.read(plain, dtype="float32")[0])
+
+
+@needs_sipp
+@pytest.mark.skipif(os.geteuid() != 0, reason="sipp sends captures through a raw socket: root only")
+def test_sipp_plays_a_call(tmp_path: Path) -> None:
+    """INVITE, A-law sound, a DTMF digit, BYE: two sipps talk, and the answer names our port for the sound."""
+    sounds = Path("/usr/share/sip-tester")
+    (tmp_path / "pcap").mkdir()
+    for name in ("g711a.pcap", "dtmf_2833_1.pcap"):
+        shutil.copy(sounds / name, tmp_path / "pcap")
+    port, answering, calling = free_port(), free_port(), free_port()
+    scenario = subprocess.run(["sipp", "-sd", "uas"], capture_output=True, text=True).stdout
+    (tmp_path / "uas.xml").write_text(scenario.replace("[media_port]", str(port)))
+    listening = Listening(RtpSettings(port=port, payload_types={"101": "telephone-event/8000"}))
+    common = ["-i", "127.0.0.1", "-mi", "127.0.0.1", "-m", "1", "-nostdin"]
+    answer = subprocess.Popen(
+        ["sipp", "-sf", "uas.xml", "-p", str(answering), "-mp", str(free_port()), *common],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        call = subprocess.run(
+            ["sipp", "-sn", "uac_pcap", "-p", str(calling), *common, f"127.0.0.1:{answering}"],
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=30,
+        )
+        assert call.returncode == 0, call.stdout[-2000:]
+    finally:
+        answer.kill()
+        answer.wait()
+    heard, rate = listening.sound()
+    reference, _ = joined(
+        [event for tick in source_events(sounds / "g711a.pcap", RtpSettings()) for event in tick]
+    )
+    assert rate == 8000
+    lag, correlation = compare(heard[: len(reference)], reference, rate)
+    assert abs(lag) <= 20
+    assert correlation > 0.99

@@ -99,6 +99,7 @@ class Inbox:
         """Ready for the reader, oldest first."""
         self.requests: deque[Request] = deque()
         """To be sent to the snapshot endpoint."""
+        self._polled_at = 0.0
         self.heard_at: float | None = None
         """When anything last arrived."""
         self.repaired = 0
@@ -171,7 +172,14 @@ class Inbox:
             self._apply(reply, messages, now)
 
     def poll(self, now: float) -> None:
-        """Ask again for what was not answered in time, and in the end do without it."""
+        """Ask again for what was not answered in time, and in the end do without it.
+
+        Between two calls at most one heartbeat's interval counts as silence of the feed: to a process that was
+        stopped or busy for longer, what was said meanwhile is still on its way.
+        """
+        if self.heard_at is not None:
+            self.heard_at += max(0.0, now - self._polled_at - self._interval_s)
+        self._polled_at = now
         if self._asked_at is None:
             if self.is_stale(now):
                 self._ask(now)

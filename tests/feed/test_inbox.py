@@ -157,6 +157,17 @@ def test_a_lost_heartbeat_leads_to_a_snapshot() -> None:
     assert feed.received[-1] == call("b")[-1]
 
 
+def test_silence_of_the_feed_is_told_from_a_stop_of_its_reader() -> None:
+    stopped, silent = joined(), joined()
+    stopped.wait(0.1)
+    stopped.wait(60)
+    assert not stopped.inbox.requests, "its backlog is still to be read"
+    for _ in range(6):
+        silent.wait(0.5)
+    assert silent.inbox.is_stale(silent.now)
+    assert silent.inbox.requests
+
+
 def test_calls_that_were_over_before_are_not_told() -> None:
     feed = Feed(Inbox())
     for message in call("a"):

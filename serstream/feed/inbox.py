@@ -174,8 +174,8 @@ class Inbox:
     def poll(self, now: float) -> None:
         """Ask again for what was not answered in time, and in the end do without it.
 
-        Between two calls at most one heartbeat's interval counts as silence of the feed: to a process that was
-        stopped or busy for longer, what was said meanwhile is still on its way.
+        Between two calls at most one heartbeat's interval counts as silence: to a process that was stopped or
+        busy for longer, what the feed said meanwhile is still on its way.
         """
         if self.heard_at is not None:
             self.heard_at += max(0.0, now - self._polled_at - self._interval_s)

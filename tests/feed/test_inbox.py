@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from scripted_feed import Script, call, model_change
 
 from serstream.errors import FeedError
-from serstream.feed.inbox import ATTEMPTS, HELD_LIMIT, REPLY_TIMEOUT_S, Inbox
+from serstream.feed.inbox import HELD_LIMIT, Inbox
 from serstream.feed.memory import Memory
 from serstream.feed.messages import NONE, Event, Gap, Heartbeat, Message, encode, topic
+from serstream.feed.order import ATTEMPTS, REPLY_TIMEOUT_S
 from serstream.feed.protocol import header
 from serstream.feed.state import FeedState
 

@@ -43,8 +43,8 @@ _CONTROL = np.dtype(
         "itemsize": 64,
     }
 )
-_MESSAGE = np.dtype(
-    {  # struct mmsghdr of 64-bit Linux
+MESSAGE = np.dtype(
+    {
         "names": [
             "name",
             "name_length",
@@ -60,7 +60,9 @@ _MESSAGE = np.dtype(
         "itemsize": 64,
     }
 )
-_VECTOR = np.dtype([("base", "u8"), ("length", "u8")])
+"""struct mmsghdr of 64-bit Linux."""
+VECTOR = np.dtype([("base", "u8"), ("length", "u8")])
+"""struct iovec."""
 
 
 def source_of(ip: IpAddress, port: int) -> Source:
@@ -155,13 +157,13 @@ class UdpPort:
         self._bytes = np.zeros((BATCH, MAX_DATAGRAM), np.uint8)
         self._sources = np.zeros((BATCH, _SOURCE_LENGTH // 8), np.uint64)
         self._controls = np.zeros(BATCH, _CONTROL)
-        self._vectors = np.zeros(BATCH, _VECTOR)
-        self._messages = np.zeros(BATCH, _MESSAGE)
+        self._vectors = np.zeros(BATCH, VECTOR)
+        self._messages = np.zeros(BATCH, MESSAGE)
         rows = np.arange(BATCH, dtype=np.uint64)
         self._vectors["base"] = self._bytes.ctypes.data + rows * MAX_DATAGRAM
         self._vectors["length"] = MAX_DATAGRAM
         self._messages["name"] = self._sources.ctypes.data + rows * _SOURCE_LENGTH
-        self._messages["vector"] = self._vectors.ctypes.data + rows * _VECTOR.itemsize
+        self._messages["vector"] = self._vectors.ctypes.data + rows * VECTOR.itemsize
         self._messages["n_vectors"] = 1
         self._messages["control"] = self._controls.ctypes.data + rows * _CONTROL.itemsize
 

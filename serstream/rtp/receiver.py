@@ -118,7 +118,7 @@ class RtpSource:
         return dropped - self._reported
 
     def _report(self) -> None:
-        self.status = self._take_status()
+        self.status = msgspec.structs.replace(self._take_status(), cpu_s=time.thread_time())
         news = self._unreported()
         if news:
             self._reported += news

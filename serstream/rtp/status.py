@@ -12,6 +12,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     stream: str
     call: str
+    ssrc: int
     received: int
     lost: int
     late: int
@@ -32,6 +33,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
         return StreamStatus(
             stream=stream.start.stream,
             call=stream.start.call,
+            ssrc=stream.ssrc,
             received=jitter.received,
             lost=jitter.lost,
             late=jitter.late,
@@ -56,3 +58,5 @@ class PortStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Datagrams that the kernel dropped because that buffer was full."""
     truncated: int = 0
     """Datagrams that were longer than any we take."""
+    cpu_s: float = 0.0
+    """Processor time of the port's thread."""

@@ -252,6 +252,7 @@ class Daemon:
             sources=self._sources.names(),
             stuck=self._sources.stuck(time.monotonic()),
             windows=dict(self._metrics.windows),
+            cpu_s={stage: round(seconds, 3) for stage, seconds in self._metrics.cpu_s.items()},
             waiting_s=round(self._intake.waited_s, 3),
             dropped_s=round(self._intake.dropped_s, 3),
             window_limit=self._capacity.limit or 0,

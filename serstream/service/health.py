@@ -16,6 +16,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Of those that have not been heard of for long."""
     windows: dict[str, int] = {}
     """``scored``, and what is not scored by reason."""
+    cpu_s: dict[str, float] = {}
+    """Processor seconds of the main thread, by stage."""
     waiting_s: float = 0.0
     """Seconds of sound, over all streams, that wait for the pipeline."""
     dropped_s: float = 0.0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -42,6 +42,8 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self.windows: Counter[str] = Counter()
         """``scored``, and what is not scored by reason."""
+        self.cpu_s: defaultdict[str, float] = defaultdict(float)
+        """Processor time of the main thread, by stage."""
         self.ready = False
         self._status: tuple[Status, float] | None = None
         self._registry = CollectorRegistry()
@@ -63,8 +65,10 @@ class Metrics(Collector):
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measure what is done inside."""
+        began = time.thread_time()
         with self._stage.labels(name).time():
             yield
+        self.cpu_s[name] += time.thread_time() - began
 
     def observe_latency(self, seconds: float) -> None:
         """A window was published so long after its last sample had arrived."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import scipy.signal
 import soxr
 
 from serstream.types import Samples
@@ -88,8 +87,11 @@ class _Interpolator:
 @lru_cache
 def _phases(factor: int) -> tuple[Samples, ...]:
     """The filter's taps for each output sample of an input sample: ``factor`` times (2 * HALF_TAPS + 1,)."""
-    # Flat to 0.9 and 80 dB down from 1.025 of the input's Nyquist frequency on.
-    taps = scipy.signal.firwin(2 * HALF_TAPS * factor + 1, 0.9625 / factor, window=("kaiser", 7.86)) * factor
+    # A windowed sinc: flat to 0.9 and 80 dB down from 1.025 of the input's Nyquist frequency on.
+    cutoff = 0.9625 / factor
+    reach = HALF_TAPS * factor
+    ideal = np.sinc(cutoff * np.arange(-reach, reach + 1)) * np.kaiser(2 * reach + 1, 7.86)
+    taps = ideal * (factor / ideal.sum())
     taps = np.append(taps, np.zeros(factor - 1)).astype(np.float32)
     return tuple(np.ascontiguousarray(taps[phase::factor][::-1]) for phase in range(factor))
 

@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 import scipy.fft
-import scipy.signal
 import threadpoolctl
 from msgspec import Meta
 from numpy.typing import NDArray
@@ -191,8 +190,13 @@ def _to_level(windows: FloatArray, level_dbfs: float) -> FloatArray:
 def _with_deltas(coefficients: FloatArray, orders: int) -> FloatArray:
     stack = [coefficients]
     for _ in range(orders):
-        slope = scipy.signal.savgol_filter(stack[-1], 9, polyorder=1, deriv=1, axis=2, mode="nearest")
-        stack.append(slope.astype(np.float32))
+        # The slope of the line through 9 frames, least squares; the first and last frame are held.
+        held = np.pad(stack[-1], ((0, 0), (0, 0), (4, 4)), mode="edge")
+        n = coefficients.shape[2]
+        slope = np.zeros_like(coefficients)
+        for k in range(1, 5):
+            slope += k / 60 * (held[:, :, 4 + k : 4 + k + n] - held[:, :, 4 - k : 4 - k + n])
+        stack.append(slope)
     return np.concatenate(stack, axis=1) if orders else coefficients
 
 
@@ -201,7 +205,7 @@ def _matrices(spec: FeatureSpec) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Taper (n_fft,), mel filters (n_fft // 2 + 1, n_mels) and DCT-II (n_mels, n_mfcc)."""
     taper = np.zeros(spec.n_fft)
     left = (spec.n_fft - spec.win_length) // 2
-    taper[left : left + spec.win_length] = scipy.signal.get_window("hann", spec.win_length)
+    taper[left : left + spec.win_length] = np.hanning(spec.win_length + 1)[:-1]
 
     def mel(hz: float) -> float:
         return float(2595.0 * np.log10(1.0 + hz / 700.0))

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 import numpy as np
+import python_stretch
 import scipy.signal
 import soundfile
 import soxr
@@ -44,6 +45,12 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Lines per speaker, beside the clean one."""
     speed: Annotated[float, Meta(ge=0, le=0.3)] = 0.1
     """Tempo and pitch together change by at most this share."""
+    stretch: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
+    """Tempo alone changes by at most this share."""
+    pitch: Annotated[float, Meta(ge=0, le=12)] = 0.0
+    """Pitch alone changes by at most so many semitones."""
+    neutral: Share = 0.0
+    """Share of the other clips that are joined to neutral speech of their speaker (see `beside_neutral`)."""
     gain_db: Annotated[float, Meta(ge=0, le=30)] = 6.0
     noise: Share = 0.5
     """Share of lines with noise."""
@@ -63,6 +70,10 @@ class Line:
     """What happens to the sound of one call, in this order."""
 
     speed: float = 1.0
+    stretch: float = 1.0
+    """Factor of the tempo alone."""
+    pitch: float = 0.0
+    """Semitones, at the same tempo."""
     room: Samples | None = None
     """Impulse response, shape (n,)."""
     gain_db: float = 0.0
@@ -126,10 +137,14 @@ def draw_line(settings: Augmentation, sounds: Sounds, rng: np.random.Generator) 
         line = replace(line, noise=noise, noise_db=float(rng.uniform(*settings.noise_db)))
     if rng.random() < settings.telephone:
         law: Law = "ULAW" if rng.random() < 0.5 else "ALAW"
-        return replace(line, law=law, loss=float(rng.uniform(0, settings.loss)))
-    if rng.random() < settings.low_pass:
-        return replace(line, low_pass_hz=float(rng.uniform(3400, 7000)))
-    return line
+        line = replace(line, law=law, loss=float(rng.uniform(0, settings.loss)))
+    elif rng.random() < settings.low_pass:
+        line = replace(line, low_pass_hz=float(rng.uniform(3400, 7000)))
+    return replace(
+        line,
+        stretch=float(rng.uniform(1 - settings.stretch, 1 + settings.stretch)),
+        pitch=float(rng.uniform(-settings.pitch, settings.pitch)),
+    )
 
 
 def test_line(condition: str, sounds: Sounds, rng: np.random.Generator) -> Line:
@@ -152,8 +167,10 @@ def transmit(samples: Samples, line: Line, rng: np.random.Generator) -> Samples:
         rng: chooses the part of the noise recording.
 
     Returns:
-        shape (about n / line.speed,), clipped to [-1, 1].
+        shape (about n / (line.speed * line.stretch),), clipped to [-1, 1].
     """
+    if line.stretch != 1.0 or line.pitch:
+        samples = stretched(samples, line.stretch, line.pitch)
     if line.speed != 1.0:
         samples = soxr.resample(samples, SAMPLE_RATE * line.speed, SAMPLE_RATE)
     if line.room is not None:
@@ -168,6 +185,42 @@ def transmit(samples: Samples, line: Line, rng: np.random.Generator) -> Samples:
     if line.law is not None:
         samples = g711(samples, line.law, line.loss, rng)
     return samples
+
+
+def stretched(samples: Samples, tempo: float, pitch: float) -> Samples:
+    """Change tempo and pitch independently (Signalsmith Stretch, a phase vocoder that keeps transients).
+
+    Args:
+        samples: float32 at ``SAMPLE_RATE``, shape (n,).
+        tempo: factor; above 1 is faster.
+        pitch: semitones; above 0 is higher.
+
+    Returns:
+        shape (about n / tempo,)
+    """
+    vocoder = python_stretch.Signalsmith.Stretch()
+    vocoder.preset(1, SAMPLE_RATE)
+    vocoder.setTransposeSemitones(pitch)
+    vocoder.timeFactor = tempo
+    result: Samples = np.asarray(vocoder.process(samples[None]), np.float32)[0]
+    return result
+
+
+def beside_neutral(samples: Samples, neutral: Samples, n_samples: int, rng: np.random.Generator) -> Samples:
+    """A clip right before or after neutral speech of its speaker (CopyPaste, Pappagari et al. 2021).
+
+    Emotions come and go within an utterance. With ``n_samples`` of half a window, at least half of every
+    full window is still the clip itself, so its label holds.
+
+    Args:
+        samples: the clip, shape (n,).
+        neutral: its first ``n_samples`` follow the clip, or its last ones come before it.
+        n_samples: of neutral speech at most.
+        rng: chooses which.
+    """
+    if rng.random() < 0.5:
+        return np.concatenate([samples, neutral[:n_samples]])
+    return np.concatenate([neutral[-n_samples:], samples])
 
 
 def g711(samples: Samples, law: Law, loss: float, rng: np.random.Generator) -> Samples:

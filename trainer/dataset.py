@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from serstream.config import SegmenterSettings
 from serstream.emotion.features import FeatureSpec, FloatArray, levels_dbfs, mfcc
+from serstream.types import Samples
 from trainer.augment import (
     CLEAN,
     SPEECH_DBFS,
     Augmentation,
     Line,
     Sounds,
+    beside_neutral,
     draw_line,
     level_dbfs,
     test_line,
@@ -39,6 +41,8 @@ SEGMENTER = SegmenterSettings()
 """The daemon's defaults: training windows are the daemon's windows."""
 
 CLEAN_CONDITION = "clean"
+TRAIN_CONDITION = "train-"
+"""Begins the names of the augmented ones."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +104,7 @@ class Preparation:
 
     def conditions(self) -> list[str]:
         """Names of the conditions that training uses: clean, and one per augmented line."""
-        return [CLEAN_CONDITION, *(f"train-{i}" for i in range(self.augmentation.variants))]
+        return [CLEAN_CONDITION, *(f"{TRAIN_CONDITION}{i}" for i in range(self.augmentation.variants))]
 
     def shard(self, clips: list[Clip], condition: str) -> Path:
         """File that holds, or will hold, the features of a corpus under a condition."""
@@ -110,7 +114,7 @@ class Preparation:
         digest.update(msgspec.json.encode(self.segmenter))
         if condition != CLEAN_CONDITION:
             digest.update(self.sounds.digest())
-        if condition.startswith("train-"):
+        if condition.startswith(TRAIN_CONDITION):
             digest.update(msgspec.json.encode(msgspec.structs.replace(self.augmentation, variants=0)))
         for clip in clips:
             digest.update(f"{clip.name} {clip.speaker} ".encode() + _content(clip.path))
@@ -121,6 +125,7 @@ class Preparation:
         path = self.shard(clips, condition)
         if path.is_file():
             return path
+        augmented = condition.startswith(TRAIN_CONDITION)
         features, levels, seconds, clip_index, silent = [], [], [], [], 0
         for speaker in sorted({clip.speaker for clip in clips}):
             own = [i for i, clip in enumerate(clips) if clip.speaker == speaker]
@@ -128,8 +133,12 @@ class Preparation:
             line = self._line(condition, rng)
             loudness = [level_dbfs(load_clip(clips[i])) for i in own]
             gain = np.float32(10 ** ((SPEECH_DBFS - np.median(loudness)) / 20))
+            neutral = [clips[i] for i in own if clips[i].emotion == "neutral"]
             for i in own:
-                sound = transmit(load_clip(clips[i]) * gain, line, rng)
+                sound = load_clip(clips[i])
+                if augmented and neutral and clips[i].emotion != "neutral":
+                    sound = self._beside_neutral(sound, neutral, rng)
+                sound = transmit(sound * gain, line, rng)
                 pieces = cut(sound, self.spec, self.segmenter)
                 silent += not pieces.spoken
                 features.append(mfcc(pieces.windows, self.spec).astype(np.float16))
@@ -153,9 +162,15 @@ class Preparation:
     def _line(self, condition: str, rng: np.random.Generator) -> Line:
         if condition == CLEAN_CONDITION:
             return CLEAN
-        if condition.startswith("train-"):
+        if condition.startswith(TRAIN_CONDITION):
             return draw_line(self.augmentation, self.sounds, rng)
         return test_line(condition, self.sounds, rng)
+
+    def _beside_neutral(self, sound: Samples, neutral: list[Clip], rng: np.random.Generator) -> Samples:
+        if rng.random() >= self.augmentation.neutral:
+            return sound
+        other = load_clip(neutral[rng.integers(len(neutral))])
+        return beside_neutral(sound, other, self.spec.n_samples // 2, rng)
 
 
 def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -> WindowSet:

@@ -28,7 +28,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Peak of the one-cycle schedule (Smith and Topin 2018)."""
     weight_decay: Annotated[float, Meta(ge=0)] = 1e-2
     label_smoothing: Share = 0.1
-    mixup: Annotated[float, Meta(ge=0, le=10)] = 0.3
+    mixup: Annotated[float, Meta(ge=0, le=10)] = 0.0
     """Parameter of the beta distribution (Zhang et al. 2018); 0 is off."""
     ema: Share = 0.99
     """Decay of the averaged weights, per step; the averaged ones are what is kept."""

@@ -41,7 +41,7 @@ RECIPE = Recipe(
     corpora=(CORPUS,),
     labels=("angry", "fear", "happy", "neutral", "sad"),
     augmentation=Augmentation(variants=3, noise=0.0, room=0.0),
-    training=Training(epochs=60, batch=16, mixup=0.0, ema=0.9),
+    training=Training(epochs=60, batch=16, ema=0.9),
 )
 FLOOR = 0.5
 CALL_S = 20

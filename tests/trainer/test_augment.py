@@ -3,7 +3,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.augment import CLEAN, Augmentation, Line, Sounds, draw_line, level_dbfs, transmit
+pytest.importorskip("python_stretch", reason="needs the trainer extra")
+
+from trainer.augment import (
+    CLEAN,
+    Augmentation,
+    Line,
+    Sounds,
+    beside_neutral,
+    draw_line,
+    level_dbfs,
+    transmit,
+)
+
+pytestmark = pytest.mark.trainer
 
 NOISE = np.random.default_rng(1).normal(0, 10 ** (-26 / 20), 16_000).astype(np.float32)
 SPEECH = (0.05 * np.sin(2 * np.pi * 300 * np.arange(32_000) / 16_000)).astype(np.float32)
@@ -40,6 +53,35 @@ def test_lost_packets_are_concealed() -> None:
 
 def test_speed_changes_the_length() -> None:
     assert len(transmit(SPEECH, Line(speed=1.1), rng())) == pytest.approx(32_000 / 1.1, abs=2)
+
+
+def pitch_hz(samples: np.ndarray) -> float:
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(np.argmax(spectrum) * 16_000 / len(samples))
+
+
+@pytest.mark.parametrize(("stretch", "pitch"), [(0.8, 0.0), (1.25, 0.0), (1.0, -3.0), (1.0, 3.0), (0.9, 2.0)])
+def test_tempo_and_pitch_change_independently_and_keep_the_level(stretch: float, pitch: float) -> None:
+    changed = transmit(SPEECH, Line(stretch=stretch, pitch=pitch), rng())
+    assert changed.dtype == np.float32
+    assert len(changed) == pytest.approx(32_000 / stretch, abs=2)
+    assert pitch_hz(changed) == pytest.approx(300 * 2 ** (pitch / 12), rel=0.01)
+    assert level_dbfs(changed) == pytest.approx(level_dbfs(SPEECH), abs=1)
+
+
+def test_neutral_speech_stands_before_or_after() -> None:
+    clip, neutral = np.arange(1, 5), -np.arange(1, 10)
+    joined = {tuple(beside_neutral(clip, neutral, 2, np.random.default_rng(seed))) for seed in range(8)}
+    assert joined == {(1, 2, 3, 4, -1, -2), (-8, -9, 1, 2, 3, 4)}
+
+
+def test_nothing_but_the_voice_depends_on_the_settings_of_the_voice() -> None:
+    """So that an experiment with them compares like with like."""
+    one = draw_line(Augmentation(), SOUNDS, np.random.default_rng(5))
+    other = draw_line(Augmentation(pitch=2.0, stretch=0.1), SOUNDS, np.random.default_rng(5))
+    assert (one.stretch, one.pitch) == (1.0, 0.0)
+    assert abs(other.pitch) > 0.01 and abs(other.stretch - 1) > 0.001
+    assert (one.speed, one.gain_db, one.law, one.loss) == (other.speed, other.gain_db, other.law, other.loss)
 
 
 def test_lines_are_drawn_alike_from_the_same_seed() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import serstream
-from serstream import config, feed_commands, model_commands
+from serstream import bench_commands, config, feed_commands, model_commands
 from serstream.errors import SerstreamError
 from serstream.overrides import Override, from_arguments, from_credentials, from_environment
 from serstream.types import Role
@@ -329,4 +329,5 @@ def _parser() -> argparse.ArgumentParser:
     )
     model_commands.add_parser(commands)
     feed_commands.add_parsers(commands)
+    bench_commands.add_parser(commands)
     return parser

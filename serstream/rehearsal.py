@@ -21,7 +21,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.config import SegmenterSettings
+from serstream.config import FeedSettings, SegmenterSettings
 from serstream.errors import SerstreamError
 from serstream.feed import subscribe
 from serstream.feed.messages import Event, UtteranceEmotion, WindowEmotion, WindowUnscored
@@ -93,17 +93,19 @@ class DaemonProcess:
 
     Args:
         configuration: TOML without ``[feed]``.
+        history: ``feed.history``.
 
     Raises:
         SerstreamError: it does not start, or ends with an exit code other than 0.
     """
 
-    def __init__(self, configuration: str):
+    def __init__(self, configuration: str, history: int = FeedSettings().history):
         self.endpoint = f"tcp://{HOST}:{free_port_pair()}"
         self._events: queue.SimpleQueue[tuple[Event, float]] = queue.SimpleQueue()
         self._heard = threading.Event()
         self._over = threading.Event()
-        own = f'[feed]\nendpoint = "{self.endpoint}"\nheartbeat_s = 0.25\n[metrics]\nport = 0\n'
+        feed = f'[feed]\nendpoint = "{self.endpoint}"\nheartbeat_s = 0.25\nhistory = {history}\n'
+        own = f"{feed}[metrics]\nport = 0\n"
         self._configuration = f"{configuration}\n{own}"
 
     def __enter__(self) -> Self:

@@ -73,7 +73,7 @@ def by_speakers(clips: Sequence[Clip], n_folds: int) -> list[Fold]:
             f"the corpora have {n_speakers} speakers, wanted at least 3 to keep training and test apart"
         )
     n_folds = min(n_folds, n_speakers)
-    groups = _deal(clips, n_folds)
+    groups = deal(clips, n_folds)
     return [
         _by_speaker(clips, f"group {k + 1}", test=groups[k], valid=groups[(k + 1) % n_folds])
         for k in range(n_folds)
@@ -187,7 +187,7 @@ def _by_speaker(clips: Sequence[Clip], name: str, *, test: set[str], valid: set[
     return Fold(name, *parts)
 
 
-def _deal(clips: Sequence[Clip], n_groups: int) -> list[set[str]]:
+def deal(clips: Sequence[Clip], n_groups: int) -> list[set[str]]:
     """Women and men of every corpus are dealt in turn, so that the groups are alike."""
     speakers = sorted({(clip.corpus, clip.sex, clip.speaker) for clip in clips})
     groups: list[set[str]] = [set() for _ in range(n_groups)]

@@ -1,11 +1,14 @@
 """A day of calls through a real daemon: does it hold more of anything at the end than at the beginning?
 
 Many lines play calls of the sample's two parties one after the other as G.711 RTP in real time, so that
-24 hours of stream time pass in minutes: clean calls, lossy, reordered and duplicated ones, silent ones, calls
-that end without BYE. Meanwhile subscribers come and go and two models are exchanged. Every stream's messages
-must arrive complete. Memory, descriptors, threads and waiting sound of the last tenth are compared with those
-of the second tenth, by median. Prints one JSON object as its last line; exit code 1 when something has grown
-by more than 3 % or was lost.
+24 hours of stream time pass in minutes: clean calls, reordered and duplicated ones, silent ones, calls that
+end without BYE, and, on a port of their own, calls that lose packets among garbage. Meanwhile subscribers
+come and go, Prometheus looks and two models are exchanged. Where nothing is lost on the way, exactly the
+windows that the calls' sound holds must arrive; everywhere, what each stream says at its end it has told.
+
+In the last tenth, resident memory, descriptors, threads and the age at which windows leave the last queue are
+compared with those in the second tenth. Progress goes to stderr; the last line of stdout is one JSON object.
+Exit code 1 when something has grown by more than 3 % or was lost.
 
     python benchmarks/soak.py [MINUTES [LINES]]
 """
@@ -20,130 +23,125 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
 from pathlib import Path
+from typing import NamedTuple
+from urllib.request import urlopen
 
 import numpy as np
 import soundfile
+from prometheus_client.parser import text_string_to_metric_families
 from swap import publish_two_versions
 
+from serstream.config import SegmenterSettings
 from serstream.errors import ControlError, SerstreamError
 from serstream.feed import subscribe
-from serstream.feed.messages import Gap, StreamEnded, WindowEmotion, WindowUnscored
+from serstream.feed.messages import Event, Gap, StreamEnded, WindowEmotion, WindowUnscored
 from serstream.rehearsal import HOST, DaemonProcess, free_port_pair
+from serstream.rtp.codecs import ULAW
 from serstream.rtp.sender import CLOCK_RATE, PTIME_S, OutgoingStream, encode_mulaw
-from serstream.service.control import Activate, Status, StatusRequest, ask
+from serstream.service.control import Activate, Reply, Request, Status, StatusRequest, ask
 from serstream.shipped import SAMPLE_CALL
+from serstream.speech.stream import StreamSegmenter
+from serstream.types import AudioChunk, SpeechWindow
 
-MINUTES, LINES = 15, 100
-SAMPLE_S, SWAP_S, SUBSCRIBER_S = 3.0, 20.0, 5.0
-DRAIN_S = 10.0
+MINUTES, LINES = 13, 130
+SAMPLE_S, SWAP_S, SUBSCRIBER_S, PROGRESS_S = 3.0, 10.0, 5.0, 30.0
+DRAIN_S = 15.0
+"""The last calls without BYE end by timeout."""
+ANSWER_S = 30.0
 TOLERANCE = 0.03
-FAULTS = ("none", "none", "none", "loss", "reordering", "duplicates", "silence", "no bye")
+RECORDINGS = 40
+HARMLESS = ("none", "none", "reordering", "duplicates", "silence", "no bye")
+"""What the jitter buffer makes good, so that every window is known beforehand."""
+
+
+class Recording(NamedTuple):
+    """What a call plays."""
+
+    payload: bytes
+    """G.711 mu-law."""
+    n_windows: int
+    """Windows that the daemon must find in it."""
+
+
+def recordings() -> list[Recording]:
+    """Calls of 10 to 40 s, cut out of the sample's parties; the first is silent."""
+    samples, _ = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True)
+    parties = [encode_mulaw(np.ascontiguousarray(party)) for party in samples.T]
+    chance = random.Random(0)
+    made = [Recording(b"\xff" * 20 * CLOCK_RATE, 0)]
+    while len(made) < RECORDINGS:
+        party = chance.choice(parties)
+        start = chance.randrange(len(party) // 2)
+        payload = (party[start:] + party)[: chance.randrange(10, 41) * CLOCK_RATE]
+        sound = StreamSegmenter("expected", SegmenterSettings())
+        chunk = AudioChunk("expected", ULAW[np.frombuffer(payload, np.uint8)], CLOCK_RATE, 0)
+        segments = sound.push(chunk) + sound.flush()
+        made.append(Recording(payload, sum(isinstance(segment, SpeechWindow) for segment in segments)))
+    return made
 
 
 class Line:
-    """Plays one call after the other."""
+    """Plays one call after the other, lossy ones or such that arrive whole."""
 
-    def __init__(self, number: int, port: int, sound: list[bytes]):
+    def __init__(self, number: int, port: int, library: list[Recording], lossy: bool):
         self._random = random.Random(number)
         self._number = number
         self._port = port
-        self._sound = sound
+        self._library = library
+        self._lossy = lossy
         self.calls = 0
         self.packets = 0
+        self.n_windows = 0
+        """That the calls so far hold, if they arrive whole."""
         self._pause = self._random.randrange(250)
         self._call: OutgoingStream | None = None
 
-    def tick(self, udp: socket.socket) -> None:
-        """20 ms pass."""
-        if self._pause:
-            self._pause -= 1
-            return
+    def tick(self, udp: socket.socket, begin: bool) -> bool:
+        """20 ms pass; whether a call is going on. A new one only if it may begin."""
         if self._call is None:
-            self._begin()
-        call = self._call
-        assert call is not None
+            if self._pause or not begin:
+                self._pause = max(0, self._pause - 1)
+                return False
+            self._call = self._begin()
         copies = 1
-        if self._fault == "loss" and self._random.random() < 0.05 and self._next:
+        if self._lossy and self._random.random() < 0.05 and self._next > 2:
             copies = 0
+            udp.sendto(self._random.randbytes(172), (HOST, self._port))
         elif self._fault == "duplicates" and self._random.random() < 0.05:
             copies = 2
-        number = self._next
-        if self._fault == "reordering" and number % 50 in (20, 21):
-            number ^= 1
+        # Calls last whole seconds, so that the packet to swap with is always there.
+        number = self._next ^ 1 if self._fault == "reordering" and self._next % 50 in (20, 21) else self._next
         for _ in range(copies):
-            udp.sendto(call.packet(min(number, call.n_packets - 1)), (HOST, self._port))
+            udp.sendto(self._call.packet(number), (HOST, self._port))
         self.packets += 1
         self._next += 1
-        if self._next == call.n_packets:
-            self.end(udp)
-
-    def end(self, udp: socket.socket) -> None:
-        """Hang up."""
-        if self._call is not None:
+        if self._next == self._call.n_packets:
             if self._fault != "no bye":
                 udp.sendto(self._call.bye(), (HOST, self._port + 1))
             self._call = None
             self._pause = self._random.randrange(50, 150)
+        return True
 
-    def _begin(self) -> None:
-        self._fault = self._random.choice(FAULTS)
-        party = self._random.choice(self._sound)
-        seconds = self._random.uniform(10, 60)
-        start = self._random.randrange(len(party) // 2)
-        payload = (party[start:] + party)[: round(seconds * CLOCK_RATE)]
-        if self._fault == "silence":
-            payload = b"\xff" * len(payload)
+    def _begin(self) -> OutgoingStream:
+        self._fault = "loss" if self._lossy else self._random.choice(HARMLESS)
+        recording = self._library[0] if self._fault == "silence" else self._random.choice(self._library)
         self.calls += 1
+        self.n_windows += recording.n_windows
         self._next = 0
-        self._call = OutgoingStream(HOST, self._port, self._number * 100_000 + self.calls, payload)
-
-
-@dataclass
-class Samples:
-    """What the daemon holds, over time."""
-
-    resident_mb: list[float] = field(default_factory=list)
-    descriptors: list[float] = field(default_factory=list)
-    threads: list[float] = field(default_factory=list)
-    waiting_s: list[float] = field(default_factory=list)
-
-    def take(self, daemon: DaemonProcess) -> Status:
-        """One sample more."""
-        process = Path("/proc", str(daemon.process.pid))
-        fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-        try:
-            status = ask(daemon.control, StatusRequest(), timeout_s=30)
-        except ControlError as error:
-            daemon.process.send_signal(signal.SIGABRT)  # and Python's faulthandler tells where it hangs
-            daemon.process.wait()
-            raise SerstreamError(f"{error}\n{daemon.log()}") from error
-        assert isinstance(status, Status)
-        self.resident_mb.append(int(fields["VmRSS"].split()[0]) / 1024)
-        self.threads.append(int(fields["Threads"]))
-        self.descriptors.append(len(os.listdir(process / "fd")))
-        self.waiting_s.append(status.health.waiting_s)
-        return status
-
-
-def tenths(samples: list[float]) -> tuple[float, float]:
-    """Median of the second and of the last tenth."""
-    n = max(1, len(samples) // 10)
-    return statistics.median(samples[n : 2 * n] or samples), statistics.median(samples[-n:])
+        return OutgoingStream(HOST, self._port, self._number * 100_000 + self.calls, recording.payload)
 
 
 def play(lines: list[Line], over: threading.Event) -> None:
-    """Send in real time until told to stop, then hang up everywhere."""
+    """Send in real time until told to stop, then let the calls that are going on come to their end."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         due = time.monotonic()
-        while not over.wait(max(0.0, due - time.monotonic())):
+        talking = True
+        while talking or not over.is_set():
+            time.sleep(max(0.0, due - time.monotonic()))
             due += PTIME_S
-            for line in lines:
-                line.tick(udp)
-        for line in lines:
-            line.end(udp)
+            talking = any([line.tick(udp, begin=not over.is_set()) for line in lines])
 
 
 def come_and_go(endpoint: str, over: threading.Event) -> None:
@@ -153,85 +151,173 @@ def come_and_go(endpoint: str, over: threading.Event) -> None:
             subscription.receive(1.0)
 
 
+class Watch:
+    """What the daemon holds, over time."""
+
+    def __init__(self, daemon: DaemonProcess, metrics: str):
+        self._daemon = daemon
+        self._metrics = metrics
+        self._latency = (0.0, 0.0)
+        self.held: dict[str, list[float]] = defaultdict(list)
+        self.slowest_answer_s = 0.0
+
+    def ask(self, request: Request) -> Reply:
+        """The daemon's answer; one that does not answer is killed, and tells where it was."""
+        began = time.monotonic()
+        try:
+            reply = ask(self._daemon.control, request, timeout_s=ANSWER_S)
+        except ControlError as error:
+            self._daemon.process.send_signal(signal.SIGABRT)
+            self._daemon.process.wait()
+            raise SerstreamError(f"{error}\n{self._daemon.log()}") from error
+        self.slowest_answer_s = max(self.slowest_answer_s, time.monotonic() - began)
+        return reply
+
+    def status(self) -> Status:
+        """How the daemon is."""
+        status = self.ask(StatusRequest())
+        assert isinstance(status, Status)
+        return status
+
+    def sample(self) -> None:
+        """Take one more sample."""
+        process = Path("/proc", str(self._daemon.process.pid))
+        fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        self.held["resident_mb"].append(int(fields["VmRSS"].split()[0]) / 1024)
+        self.held["threads"].append(int(fields["Threads"]))
+        self.held["descriptors"].append(len(os.listdir(process / "fd")))
+        with urlopen(self._metrics) as reply:
+            families = text_string_to_metric_families(reply.read().decode())
+            latency = next(f for f in families if f.name == "serstream_window_latency_seconds")
+        values = {sample.name.rpartition("_")[2]: sample.value for sample in latency.samples}
+        before, self._latency = self._latency, (values["sum"], values["count"])
+        seconds, n_windows = self._latency[0] - before[0], self._latency[1] - before[1]
+        if n_windows:
+            self.held["window_age_ms"].append(1000 * seconds / n_windows)
+
+
+class Listener:
+    """Counts what arrives, and what is missing."""
+
+    def __init__(self) -> None:
+        self.gaps = self.missed = self.ended = 0
+        self.n_windows: Counter[str] = Counter()
+        """By source."""
+        self._sequence: Counter[str] = Counter()
+        self._windows: Counter[str] = Counter()
+
+    def take(self, event: Event) -> None:
+        """Count an event."""
+        if isinstance(event, Gap):
+            self.gaps += 1
+            return
+        if event.stream == "-":
+            return
+        self.missed += event.sequence != self._sequence[event.stream]
+        self._sequence[event.stream] += 1
+        if isinstance(event, WindowEmotion | WindowUnscored):
+            self._windows[event.stream] += 1
+            self.n_windows[event.source] += 1
+        elif isinstance(event, StreamEnded):
+            self.ended += 1
+            self.missed += event.windows + event.unscored != self._windows.pop(event.stream, 0)
+            del self._sequence[event.stream]
+
+
+def tenths(samples: list[float]) -> tuple[float, float]:
+    """Mean of the second and of the last tenth."""
+    n = max(1, len(samples) // 10)
+    return statistics.fmean(samples[n : 2 * n] or samples), statistics.fmean(samples[-n:])
+
+
 def main(minutes: float = MINUTES, lines: int = LINES) -> int:
     os.environ["PYTHONFAULTHANDLER"] = "1"
     os.environ["SERSTREAM_FEED__HISTORY"] = "2000"  # full, and so as large as it gets, within the first tenth
-    samples, _ = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True)
-    sound = [encode_mulaw(np.ascontiguousarray(party)) for party in samples.T]
-    port = free_port_pair()
-    playing = [Line(i + 1, port, sound) for i in range(lines)]
-    held = Samples()
-    received: Counter[str] = Counter()
-    windows: Counter[str] = Counter()
-    gaps = missed = ended = 0
+    metrics_port = free_port_pair()
+    os.environ["SERSTREAM_METRICS__PORT"] = str(metrics_port)
+    library = recordings()
+    whole, lossy = free_port_pair(), free_port_pair()
+    playing = [Line(i + 1, whole if i % 5 else lossy, library, not i % 5) for i in range(lines)]
+    port = 'port = {}\nlatch = "stream"\nssrc_change_s = 0\nsilence_timeout_s = 5\nmax_streams = {}\n'
+    listener = Listener()
     over = threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         publish_two_versions(Path(folder))
         configuration = (
-            f'[[rtp]]\nport = {port}\nlatch = "stream"\nssrc_change_s = 0\nmax_streams = {4 * lines}\n'
-            f'[model]\nrepository = "{folder}"\ndevice = "cpu"\n'
+            "".join(f"[[rtp]]\n{port.format(number, 4 * lines)}" for number in (whole, lossy))
+            + f'[model]\nrepository = "{folder}"\ndevice = "cpu"\n'
         )
         with DaemonProcess(configuration) as daemon:
-            threads = [
-                threading.Thread(target=play, args=(playing, over), daemon=True),
-                threading.Thread(target=come_and_go, args=(daemon.endpoint, over), daemon=True),
-            ]
-            for thread in threads:
-                thread.start()
-            began = next_sample = next_swap = time.monotonic()
+            watch = Watch(daemon, f"http://{HOST}:{metrics_port}/metrics")
+            player = threading.Thread(target=play, args=(playing, over), daemon=True)
+            visitor = threading.Thread(target=come_and_go, args=(daemon.endpoint, over), daemon=True)
+            began = next_sample = time.monotonic()
+            next_swap = next_progress = began + SWAP_S
+            player.start()
+            visitor.start()
             swaps = 0
-            quiet_since = 0.0
-            while not quiet_since or time.monotonic() < quiet_since + DRAIN_S:
+            deadline = float("inf")
+            while time.monotonic() < deadline and not (
+                over.is_set() and not player.is_alive() and listener.ended == sum(x.calls for x in playing)
+            ):
                 now = time.monotonic()
-                if not quiet_since and now > began + 60 * minutes:
+                if now > began + 60 * minutes:
                     over.set()
-                    quiet_since = now
-                if now >= next_sample and not quiet_since:
+                if over.is_set() and not player.is_alive():
+                    deadline = min(deadline, now + DRAIN_S)
+                if now >= next_sample and not over.is_set():
                     next_sample += SAMPLE_S
-                    held.take(daemon)
-                if now >= next_swap and not quiet_since:
+                    watch.sample()
+                if now >= next_swap and not over.is_set():
                     next_swap += SWAP_S
-                    ask(daemon.control, Activate(f"bench@{1 + (swaps + 1) % 2}"))
                     swaps += 1
+                    watch.ask(Activate(f"bench@{1 + swaps % 2}"))
+                if now >= next_progress:
+                    next_progress += PROGRESS_S
+                    print(
+                        f"soak: {(now - began) / 60:.1f} of {minutes:g} min, "
+                        f"{sum(line.packets for line in playing) * PTIME_S / 3600:.1f} h of calls, "
+                        f"{watch.held['resident_mb'][-1]:.1f} MB, {listener.gaps + listener.missed} missed",
+                        file=sys.stderr,
+                        flush=True,
+                    )
                 for event, _ in daemon.take(0.1):
-                    if isinstance(event, Gap):
-                        gaps += 1
-                    elif isinstance(event, (WindowEmotion, WindowUnscored)):
-                        windows[event.stream] += 1
-                    if isinstance(event, Gap) or event.stream == "-":
-                        continue
-                    missed += event.sequence != received[event.stream]
-                    received[event.stream] += 1
-                    if isinstance(event, StreamEnded):
-                        ended += 1
-                        missed += event.windows + event.unscored != windows.pop(event.stream, 0)
-                        del received[event.stream]
-            for thread in threads:
-                thread.join()
-            health = held.take(daemon).health
-    calls = sum(line.calls for line in playing)
-    figures = {name: tenths(values) for name, values in vars(held).items()}
+                    listener.take(event)
+            player.join()
+            visitor.join()
+            health = watch.status().health
+    figures = {name: tenths(values) for name, values in watch.held.items()}
     growth = {name: round(last / first - 1, 4) if first else last for name, (first, last) in figures.items()}
-    lost = gaps + missed + abs(ended - calls)
-    good = not lost and all(growth[name] <= TOLERANCE for name in ("resident_mb", "descriptors", "threads"))
+    calls = sum(line.calls for line in playing)
+    expected = sum(line.n_windows for i, line in enumerate(playing) if i % 5)
+    arrived = listener.n_windows[f"rtp:{whole}"]
+    lost = listener.gaps + listener.missed + abs(listener.ended - calls) + abs(expected - arrived)
+    good = not lost and all(share <= TOLERANCE for share in growth.values())
+    resident = watch.held["resident_mb"]
     print(
         json.dumps(
             {
                 "benchmark": "soak",
                 "minutes": minutes,
+                "lines": lines,
                 "stream_hours": round(sum(line.packets for line in playing) * PTIME_S / 3600, 2),
                 "calls": calls,
-                "streams_ended": ended,
+                "streams_ended": listener.ended,
                 "windows": health.windows,
+                "windows_in_whole_calls": expected,
+                "windows_out_of_whole_calls": arrived,
+                "gaps": listener.gaps,
+                "messages_missed": listener.missed,
                 "dropped_s": health.dropped_s,
+                "kernel_drops": sum(port.kernel_drops for port in health.ports),
                 "swaps": swaps,
-                "gaps": gaps,
-                "messages_missed": missed,
-                "second_and_last_tenth": figures,
+                "snapshots": health.snapshots,
+                "slowest_answer_s": round(watch.slowest_answer_s, 3),
+                "second_and_last_tenth": {
+                    name: [round(x, 3) for x in pair] for name, pair in figures.items()
+                },
                 "growth": growth,
-                "resident_mb": [
-                    round(m, 1) for m in held.resident_mb[:: max(1, len(held.resident_mb) // 20)]
-                ],
+                "resident_mb": [round(m, 1) for m in resident[:: max(1, len(resident) // 20)]],
                 "good": good,
             }
         )

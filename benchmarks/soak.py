@@ -268,8 +268,9 @@ def main(minutes: float = MINUTES, lines: int = LINES) -> int:
                 if now >= next_sample and not over.is_set():
                     next_sample += SAMPLE_S
                     watch.sample()
-                if now >= next_swap and not over.is_set():
-                    next_swap += SWAP_S
+                # On a busy machine the model before may still be loading.
+                if now >= next_swap and not over.is_set() and not watch.status().model.loading:
+                    next_swap = now + SWAP_S
                     swaps += 1
                     watch.ask(Activate(f"bench@{1 + swaps % 2}"))
                 if now >= next_progress:

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 from rich.console import Console
@@ -17,24 +18,52 @@ from rich.table import Table
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import MODEL_FILE, ModelStore
 from serstream.errors import ConfigError, SerstreamError
-from trainer import corpora, recipe, report
+from trainer import corpora, device, recipe, report
 from trainer.card import training_data, write_card
 from trainer.experiment import TEST_CONDITIONS, Workplace, run, train_all
 from trainer.export import write_model
 from trainer.folds import PROTOCOLS
+from trainer.history import Epoch
+from trainer.predictions import read_run
 from trainer.publish import publish, seal
-from trainer.training import Epoch, load, save
+from trainer.training import load, save
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-_EXAMPLES = """examples:
-  serstream-train corpora --data ~/corpora
-  serstream-train train trainer/recipes/cnn-lstm.toml --data ~/corpora
-  serstream-train evaluate trainer/recipes/cnn-lstm.toml --protocol speakers --seeds 3
-  serstream-train export trainer/recipes/cnn-lstm.toml --model-version 2
-  serstream-train publish models/cnn-lstm/2 --repository models.d --held-out my-calls
+_GOES_ON = "An interrupted command goes on where it stopped when it is given again."
 
-An interrupted command goes on where it stopped when it is given again.
+_EXAMPLES = {
+    "corpora": """
+  serstream-train corpora --data ~/corpora
+  serstream-train corpora --data ~/corpora --picture counts.png""",
+    "prepare": """
+  serstream-train prepare trainer/recipes/cnn-lstm.toml --data ~/corpora""",
+    "train": """
+  serstream-train train trainer/recipes/cnn-lstm.toml --data ~/corpora
+  serstream-train train trainer/recipes/cnn-lstm.toml --data ~/corpora --device cuda""",
+    "evaluate": """
+  serstream-train evaluate trainer/recipes/cnn-lstm.toml --data ~/corpora --seeds 3
+  serstream-train evaluate trainer/recipes/cnn-lstm.toml --data ~/corpora --protocol corpora
+  serstream-train evaluate trainer/recipes/emo-db.toml --data ~/corpora --protocol emo-db-loso""",
+    "report": """
+  serstream-train report runs/cnn-lstm-141387b8/speakers
+  serstream-train report runs/*/*/""",
+    "export": """
+  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 2""",
+    "publish": """
+  serstream-train publish models/cnn-lstm/2 --repository /var/lib/serstream/models \\
+      --held-out my-calls --data ~/corpora""",
+}
+_ALL_EXAMPLES = f"""examples, from recordings to a model in a running daemon:
+  serstream-train corpora --data ~/corpora
+  serstream-train evaluate trainer/recipes/cnn-lstm.toml --data ~/corpora
+  serstream-train train trainer/recipes/cnn-lstm.toml --data ~/corpora
+  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 2
+  serstream-train publish models/cnn-lstm/2 --repository models.d --held-out my-calls --data ~/corpora
+  serstream models activate cnn-lstm@2
+
+{_GOES_ON}
+Every command has examples of its own: serstream-train COMMAND --help
 """
 
 
@@ -113,6 +142,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(folder / "report.md")
 
 
+def _report(arguments: argparse.Namespace) -> None:
+    for folder in arguments.run:
+        wanted, protocol, predictions = read_run(folder)
+        report.write(wanted, PROTOCOLS[protocol], predictions, folder)
+        print(folder / "report.md")
+
+
 def _export(arguments: argparse.Namespace) -> None:
     wanted = recipe.load(arguments.recipe)
     workplace = _workplace(arguments)
@@ -151,7 +187,7 @@ def _publish(arguments: argparse.Namespace) -> None:
 
 
 def _workplace(arguments: argparse.Namespace) -> Workplace:
-    return Workplace(arguments.data, arguments.folds, arguments.runs)
+    return Workplace(arguments.data, arguments.folds, arguments.runs, device.choose(arguments.device))
 
 
 class _Telling:
@@ -170,66 +206,83 @@ class _Telling:
         self._progress.stop()
 
     def _tell(self, title: str, epoch: Epoch) -> None:
-        line = f"{title}: epoch {epoch.number + 1}/{self._epochs}, loss {epoch.loss:.3f}"
+        line = f"{title}: epoch {epoch.epoch}/{self._epochs}, loss {epoch.loss:.3f}"
         if epoch.valid_uar == epoch.valid_uar:  # not NaN: there are validation speakers
             line += f", validation UAR {100 * epoch.valid_uar:.1f} %"
+        line += f", {epoch.seconds:.0f} s ({100 * epoch.loading:.0f} % loading)"
         if self._progress.disable:
             print(line, file=sys.stderr, flush=True)
             return
         task = self._tasks.setdefault(title, self._progress.add_task(title, total=self._epochs))
-        self._progress.update(task, description=line, completed=epoch.number + 1)
+        self._progress.update(task, description=line, completed=epoch.epoch)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="serstream-train",
         description="Make models for serstream from recordings of acted or labelled emotions.",
-        epilog=_EXAMPLES,
+        epilog=_ALL_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(command=command)
-        sub.add_argument(
-            "--data", type=Path, default=_SHARED / "data", help="folder of corpora (%(default)s)"
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"examples:{_EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        sub.set_defaults(command=command)
+        return sub
+
+    def add_recipe(
+        name: str, command: Callable[[argparse.Namespace], None], text: str
+    ) -> argparse.ArgumentParser:
+        sub = add(name, command, text)
+        sub.add_argument("recipe", type=Path, help="a TOML file, see trainer/recipes/")
+        _add_data(sub)
         sub.add_argument(
             "--folds", type=Path, default=_SHARED / "folds", help="folder of fold files (%(default)s)"
         )
         sub.add_argument(
             "--runs", type=Path, default=Path("runs"), help="where results and caches go (%(default)s)"
         )
+        sub.add_argument(
+            "--device",
+            choices=get_args(device.Device),
+            default="auto",
+            help="computes the network; auto is CUDA where there is any (%(default)s)",
+        )
         return sub
 
-    listing = add("corpora", _corpora, "List the corpora found: clips by emotion, speakers, licences.")
+    listing = add("corpora", _corpora, "List the corpora found: clips by emotion, speakers, sex, licences.")
+    _add_data(listing)
     listing.add_argument("--picture", type=Path, help="also draw the counts into this PNG")
-    for name, command, text in (
-        ("prepare", _prepare, "Compute and cache the features of a recipe."),
-        ("train", _train, "Train a recipe on all speakers of its corpora."),
-        ("evaluate", _evaluate, "Measure a recipe under a protocol and write its report."),
-        ("export", _export, "Write a trained and measured recipe as a model folder."),
-    ):
-        sub = add(name, command, text)
-        sub.add_argument("recipe", type=Path, help="a TOML file, see trainer/recipes/")
-        if name == "train":
-            sub.add_argument("--seed", type=int, default=0)
-        if name == "evaluate":
-            sub.add_argument("--protocol", choices=PROTOCOLS, default="speakers")
-            sub.add_argument("--seeds", type=int, default=1, help="trainings of each fold (%(default)s)")
-        if name == "export":
-            sub.add_argument("--model-version", type=int, required=True, help="1, 2, ...")
-            sub.add_argument("--models", type=Path, default=Path("models"), help="(%(default)s)")
-    publishing = add("publish", _publish, "Add an exported model to the repository of a running daemon.")
+    add_recipe("prepare", _prepare, f"Compute and cache the features of a recipe. {_GOES_ON}")
+    training = add_recipe("train", _train, f"Train a recipe on all speakers of its corpora. {_GOES_ON}")
+    training.add_argument("--seed", type=int, default=0, help="of weights and draws (%(default)s)")
+    measuring = add_recipe(
+        "evaluate", _evaluate, f"Measure a recipe under a protocol and write its report. {_GOES_ON}"
+    )
+    measuring.add_argument("--protocol", choices=PROTOCOLS, default="speakers", help="(%(default)s)")
+    measuring.add_argument("--seeds", type=int, default=1, help="trainings of each fold (%(default)s)")
+    again = add("report", _report, "Write the reports of finished runs again, without training.")
+    again.add_argument("run", type=Path, nargs="+", help="folder of a run, runs/NAME-HASH/PROTOCOL")
+    exporting = add_recipe("export", _export, "Write a trained and measured recipe as a model folder.")
+    exporting.add_argument("--model-version", type=int, required=True, help="1, 2, ...")
+    exporting.add_argument("--models", type=Path, default=Path("models"), help="(%(default)s)")
+    publishing = add("publish", _publish, "Judge an exported model and add it to a daemon's repository.")
     publishing.add_argument("model", type=Path, help="folder with model.onnx, e.g. models/cnn-lstm/2")
+    _add_data(publishing)
     publishing.add_argument("--repository", type=Path, required=True, help="the daemon's model repository")
     publishing.add_argument(
-        "--held-out",
-        nargs="+",
-        required=True,
-        metavar="CORPUS",
-        help="corpora it never heard",
+        "--held-out", nargs="+", required=True, metavar="CORPUS", help="corpora it never heard"
     )
     publishing.add_argument("--floor", type=float, default=0.4, help="least UAR, 0 to 1 (%(default)s)")
     return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=_SHARED / "data", help="folder of corpora (%(default)s)")

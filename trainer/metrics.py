@@ -22,7 +22,7 @@ from trainer.evaluation import (
     risk_coverage,
     speaker_interval,
 )
-from trainer.experiment import Part, Predictions
+from trainer.predictions import Part, Predictions
 
 ABSTAIN_SHARE = 0.2
 """Windows that the suggested abstain threshold gives up: the least confident fifth."""

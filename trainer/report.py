@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from trainer.evaluation import Counts
-from trainer.experiment import Predictions
 from trainer.folds import Protocol
-from trainer.metrics import Calibration, calibrate, modes, pooled_confusion
+from trainer.history import Epoch
+from trainer.metrics import ABSTAIN_SHARE, Calibration, calibrate, modes, pooled_confusion
+from trainer.predictions import Predictions
 from trainer.recipe import Recipe
-from trainer.training import Epoch
 
 
 def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: Path) -> dict[str, Any]:
@@ -89,27 +89,43 @@ def draw_counts(counts: dict[str, dict[str, int]], path: Path) -> None:
 
 
 def _draw_calibration(calibration: Calibration, path: Path) -> None:
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    """Reliability diagram (Niculescu-Mizil and Caruana 2005), and risk against coverage (El-Yaniv 2010)."""
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
+    confidence, correct, counts = np.array(calibration.bins).T
+    amount = left.twinx()
+    amount.bar(confidence, counts, width=0.04, color="0.85")
+    amount.set(ylabel="windows", ylim=(0, 3 * counts.max()))
+    left.set_zorder(amount.get_zorder() + 1)
+    left.patch.set_visible(False)
     left.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    left.plot([c for c, _, _ in calibration.bins], [share for _, share, _ in calibration.bins], marker="o")
-    left.set(xlabel="confidence", ylabel="share correct", title=f"ECE {calibration.error:.3f}")
+    left.plot(confidence, correct, marker="o")
+    left.set(xlabel="confidence", ylabel="share correct", title=f"reliability, ECE {calibration.error:.3f}")
     right.plot(calibration.coverage, calibration.risk)
+    kept = 1 - ABSTAIN_SHARE
+    right.axvline(kept, color="grey", linestyle=":")
+    right.annotate(
+        f"below {calibration.abstain_below:.2f}:\nabstain", (kept, 0), (4, 6), textcoords="offset points"
+    )
     right.set(xlabel="share of windows kept", ylabel="share wrong", ylim=(0, None), title="risk and coverage")
     figure.savefig(path, dpi=110)
 
 
 def _draw_learning(histories: list[list[Epoch]], path: Path) -> None:
+    """A line per training."""
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
     for history in histories:
-        axes.plot([epoch.loss for epoch in history], color="tab:blue", alpha=0.4)
-    axes.set(xlabel="epoch", ylabel="training loss (mixup, smoothed labels)")
+        axes.plot([e.epoch for e in history], [e.loss for e in history], color="tab:blue", alpha=0.4)
+    axes.set(xlabel="epoch", title="learning curves")
+    axes.set_ylabel("training loss, labels smoothed", color="tab:blue")
     if not np.isnan(histories[0][0].valid_uar):
         second = axes.twinx()
         for history in histories:
-            second.plot([epoch.valid_uar for epoch in history], color="tab:orange", alpha=0.4)
-        second.set_ylabel("UAR of the validation speakers")
+            second.plot(
+                [e.epoch for e in history], [e.valid_uar for e in history], color="tab:orange", alpha=0.4
+            )
+        second.set_ylabel("UAR of the validation speakers", color="tab:orange")
     figure.savefig(path, dpi=110)
 
 
@@ -120,22 +136,25 @@ def _markdown(recipe: Recipe, protocol: Protocol, metrics: dict[str, Any]) -> st
         "",
         f"Network {recipe.network}, trained on {', '.join(recipe.corpora)}; recipe {recipe.sha256[:12]}. One "
         "prediction per clip (mean log probability of its windows) over the labels its corpus has. "
-        "Figures in percent, mean over seeds; the interval is 95 % by bootstrap over speakers.",
+        "Figures in percent, mean over seeds; the interval is 95 % by bootstrap over speakers; *kept* is the "
+        "share of the clean UA.",
     ]
     if protocol.overlap:
         lines += ["", "**Speakers overlap between training and test: not a figure for new voices.**"]
     lines += [
         "",
-        "| condition | speech heard before | seeds | UA | sd | 95 % | WA | macro F1 | UA by window |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| condition | speech heard before | seeds | UA | sd | 95 % | kept | WA | macro F1 | UA by window |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
+    clean = [row for row in rows if row["condition"] == "clean"]
+    clean_ua = {row["heard_s"]: row["ua"] for row in clean}
     lines += [
         f"| {row['condition']} | {row['heard_s']:.0f} s | {row['seeds']} | **{row['ua']:.1f}** | "
         f"{'-' if row['ua_sd'] is None else format(row['ua_sd'], '.1f')} | {row['ua_interval'][0]:.1f} to "
-        f"{row['ua_interval'][1]:.1f} | {row['wa']:.1f} | {row['f1']:.1f} | {row['window_ua']:.1f} |"
+        f"{row['ua_interval'][1]:.1f} | {100 * row['ua'] / clean_ua[row['heard_s']]:.0f} % | "
+        f"{row['wa']:.1f} | {row['f1']:.1f} | {row['window_ua']:.1f} |"
         for row in rows
     ]
-    clean = [row for row in rows if row["condition"] == "clean"]
     groups = [name for name in clean[0] if name.startswith("ua ")]
     lines += ["", f"| speech heard before | {' | '.join(groups)} |", "|---" * (len(groups) + 1) + "|"]
     lines += [
@@ -159,6 +178,9 @@ def _markdown(recipe: Recipe, protocol: Protocol, metrics: dict[str, Any]) -> st
         "![calibration](calibration.png)",
         "",
         "![learning curves](learning.png)",
+        "",
+        "Loss, UAR, learning rate and seconds of every epoch: seed-*.csv. Once more from the same scores: "
+        "`serstream-train report` with this folder.",
         "",
     ]
     return "\n".join(lines)

@@ -29,9 +29,10 @@ from trainer import corpora
 from trainer.augment import Augmentation
 from trainer.experiment import Workplace
 from trainer.export import export
+from trainer.history import Epoch
 from trainer.publish import publish
 from trainer.recipe import Recipe, Training
-from trainer.training import Epoch, train
+from trainer.training import train
 
 DATA = Path(__file__).parents[1] / "tests" / "fixtures"
 CORPUS = "emo-db"
@@ -78,8 +79,8 @@ def _train(folder: Path) -> Path:
     print(f"training on {len(windows.features)} windows of {len(windows.clips)} clips")
 
     def tell(epoch: Epoch) -> None:
-        if (epoch.number + 1) % 20 == 0:
-            print(f"epoch {epoch.number + 1}: loss {epoch.loss:.2f}")
+        if epoch.epoch % 20 == 0:
+            print(f"epoch {epoch.epoch}: loss {epoch.loss:.2f}")
 
     trained = train(RECIPE, windows, None, folder / "checkpoint.pt", tell)
     metadata = ModelMetadata(

@@ -6,8 +6,9 @@ import copy
 import json
 import math
 import os
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import msgspec
@@ -19,24 +20,18 @@ from torch import Tensor, nn
 from serstream.emotion.baseline import BaselineSpec
 from serstream.emotion.features import FeatureSpec, FloatArray
 from serstream.errors import ConfigError
+from trainer import history
 from trainer.calls import BaselineTraining, Calls, average_speaker
 from trainer.corpora import Clip
 from trainer.dataset import WindowSet
+from trainer.device import CPU
 from trainer.evaluation import clip_scores, uar
+from trainer.history import Epoch
 from trainer.networks import Network, build
 from trainer.recipe import Recipe, Training
 
 MASKED = -1e4
 """Logit of a label that the clip's corpus does not have; finite, so that mixup stays finite."""
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """What one epoch brought."""
-
-    number: int
-    loss: float
-    valid_uar: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +75,7 @@ def train(
     valid: WindowSet | None,
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
+    device: torch.device = CPU,
 ) -> Trained:
     """Train a network.
 
@@ -87,8 +83,10 @@ def train(
         recipe: everything that can be chosen.
         windows: the training part.
         valid: the epoch is chosen by clip UAR on these; None takes the last one.
-        checkpoint: written after every epoch; an interrupted training goes on from it to the same result.
+        checkpoint: written after every epoch, with the log beside it as ``.csv``; an interrupted training
+            goes on from it to the same result.
         on_epoch: told about every epoch.
+        device: computes the network; bfloat16 where that loses nothing.
 
     Returns:
         The averaged weights of that epoch, and the feature spec they need.
@@ -100,18 +98,22 @@ def train(
     if recipe.baseline is not None:
         spec = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, recipe.baseline))
     steps = max(1, len(np.unique(windows.clip)) * 2 // settings.batch)
-    state = _State(recipe, spec, windows, steps)
+    state = _State(recipe, spec, windows, steps, device)
     draw = _Draw(windows, targets, recipe.baseline, spec.baseline, state.rng)
     if checkpoint.is_file():
         state.restore(checkpoint)
-    for number in range(len(state.history), settings.epochs):
+    for number in range(len(state.history) + 1, settings.epochs + 1):
+        began, draw.seconds = time.perf_counter(), 0.0
         state.network.train()
-        losses = [_step(state, draw, settings) for _ in range(steps)]
+        loss = float(np.mean([_step(state, draw, settings) for _ in range(steps)]))
         reached = _valid_uar(Trained(state.averaged, spec, []), valid, targets) if valid else math.nan
-        state.history.append(Epoch(number, float(np.mean(losses)), reached))
+        seconds = time.perf_counter() - began
+        rate = state.schedule.get_last_lr()[0]
+        state.history.append(Epoch(number, loss, reached, rate, seconds, draw.seconds / seconds))
         if valid is None or reached >= max(epoch.valid_uar for epoch in state.history):
             state.best.load_state_dict(state.averaged.state_dict())
         state.save(checkpoint)
+        history.write(checkpoint.with_suffix(".csv"), state.history)
         on_epoch(state.history[-1])
     return Trained(state.best, spec, state.history)
 
@@ -119,10 +121,14 @@ def train(
 class _State:
     """All that changes while training."""
 
-    def __init__(self, recipe: Recipe, spec: FeatureSpec, windows: WindowSet, steps: int):
+    def __init__(
+        self, recipe: Recipe, spec: FeatureSpec, windows: WindowSet, steps: int, device: torch.device
+    ):
         settings = recipe.training
+        self.device = device
         self.network = build(recipe.network, spec, len(recipe.labels))
         self.network.front.standardise(torch.from_numpy(windows.features[::4].astype(np.float32)))
+        self.network.to(device)
         for parameter in self.network.parameters():
             if parameter.dim() == 4:  # convolutions run twice as fast on a CPU with their channels last
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -141,18 +147,21 @@ class _State:
         unfinished = path.with_suffix(".tmp")
         parts = {name: getattr(self, name).state_dict() for name in _STATEFUL}
         numpy_rng = json.dumps(self.rng.bit_generator.state)
-        history = [(epoch.number, epoch.loss, epoch.valid_uar) for epoch in self.history]
+        rngs = {"torch_rng": torch.get_rng_state(), "numpy_rng": numpy_rng}
+        if self.device.type == "cuda":
+            rngs["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         torch.save(
-            {"parts": parts, "torch_rng": torch.get_rng_state(), "numpy_rng": numpy_rng, "history": history},
-            unfinished,
+            {"parts": parts, "history": [astuple(epoch) for epoch in self.history], **rngs}, unfinished
         )
         os.replace(unfinished, path)
 
     def restore(self, path: Path) -> None:
-        stored = torch.load(path, weights_only=True)
+        stored = torch.load(path, weights_only=True, map_location=CPU)
         for name in _STATEFUL:
             getattr(self, name).load_state_dict(stored["parts"][name])
         torch.set_rng_state(stored["torch_rng"])
+        if self.device.type == "cuda" and "cuda_rng" in stored:
+            torch.cuda.set_rng_state(stored["cuda_rng"], self.device)
         self.rng.bit_generator.state = json.loads(stored["numpy_rng"])
         self.history = [Epoch(*epoch) for epoch in stored["history"]]
 
@@ -166,7 +175,8 @@ def _step(state: _State, draw: _Draw, settings: Training) -> float:
     target = _smooth(label, known, settings.label_smoothing)
     if settings.mixup:
         features, target, known = _mixup(features, target, known, settings.mixup, state.rng)
-    with torch.autocast("cpu", torch.bfloat16):
+    features, target, known = (part.to(state.device) for part in (features, target, known))
+    with torch.autocast(state.device.type, torch.bfloat16):  # has float32's range: no gradient scaling
         logits = state.network(features)
     log_probability = torch.log_softmax(logits.float().masked_fill(~known, MASKED), dim=1)
     loss = -(target * log_probability).sum(dim=1).mean()
@@ -182,14 +192,16 @@ def _step(state: _State, draw: _Draw, settings: Training) -> float:
 def logits_of(trained: Trained, windows: WindowSet, heard_s: float = 0.0) -> FloatArray:
     """Logits of every window after so much other speech of its speaker, shape (n_windows, n_labels)."""
     trained.network.eval()
+    device = next(trained.network.parameters()).device
     features = windows.features.astype(np.float32)
     if heard_s and trained.spec.baseline is not None:
         features = Calls(windows, trained.spec.baseline).after(heard_s, seed=0)
     with torch.inference_mode():
         batches = [
-            trained.network(torch.from_numpy(features[i : i + 256])) for i in range(0, len(features), 256)
+            trained.network(torch.from_numpy(features[i : i + 256]).to(device))
+            for i in range(0, len(features), 256)
         ]
-    joined: FloatArray = torch.cat(batches).float().numpy()
+    joined: FloatArray = torch.cat(batches).float().cpu().numpy()
     return joined
 
 
@@ -211,8 +223,11 @@ class _Draw:
         self._rows = np.split(order, starts[1:])
         weight = targets.weight[self._clips]
         self._chance = weight / weight.sum()
+        self.seconds = 0.0
+        """Spent drawing."""
 
     def __call__(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        began = time.perf_counter()
         chosen = self._rng.choice(len(self._clips), n, p=self._chance)
         rows = np.array([self._rng.choice(self._rows[k]) for k in chosen])
         clips = self._clips[chosen]
@@ -220,6 +235,7 @@ class _Draw:
             features = self._windows.features[rows].astype(np.float32)
         else:
             features = self._calls.draw(rows, self._settings, self._rng)
+        self.seconds += time.perf_counter() - began
         return (
             torch.from_numpy(features),
             torch.from_numpy(self._targets.label[clips]),
@@ -262,7 +278,8 @@ def _valid_uar(trained: Trained, valid: WindowSet, targets: Targets) -> float:
 
 def save(trained: Trained, path: Path) -> None:
     """Keep trained weights with their feature spec."""
-    torch.save({"network": trained.network.state_dict(), "spec": trained.spec.to_json()}, path)
+    weights = {name: values.cpu() for name, values in trained.network.state_dict().items()}
+    torch.save({"network": weights, "spec": trained.spec.to_json()}, path)
 
 
 def load(recipe: Recipe, path: Path) -> Trained:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+# Several test processes run at once: spinning threads of torch would stand in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RATE = 16_000
 EMOTIONS = {"angry": (220, 0.3), "neutral": (120, 0.1), "sad": (100, 0.03)}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="needs the trainer extra")
+torch = pytest.importorskip("torch", reason="needs the trainer extra")
 
 from serstream.emotion.model import EmotionModel
 from trainer.cli import main
@@ -16,9 +16,10 @@ pytestmark = pytest.mark.trainer
 def test_from_recordings_to_a_model(
     tiny_data: Path, tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ["--data", str(tiny_data), "--runs", str(tmp_path / "runs")]
+    data = ["--data", str(tiny_data)]
+    common = [*data, "--runs", str(tmp_path / "runs"), "--device", "cpu"]
     recipe = str(tiny_recipe)
-    assert main(["corpora", *common, "--picture", str(tmp_path / "counts.png")]) == 0
+    assert main(["corpora", *data, "--picture", str(tmp_path / "counts.png")]) == 0
     assert "tiny" in capsys.readouterr().out
     assert main(["prepare", recipe, *common]) == 0
     assert main(["export", recipe, *common, "--model-version", "3"]) == 2
@@ -28,7 +29,7 @@ def test_from_recordings_to_a_model(
     modes = json.loads(metrics.read_text())["modes"]
     assert [(mode["condition"], mode["heard_s"]) for mode in modes[:2]] == [("clean", 0), ("clean", 10)]
     assert modes[0]["clips"] == 36
-    assert (metrics.parent / "confusion.png").is_file()
+    remade(metrics.parent)
     assert main(["train", recipe, *common]) == 0
     models = tmp_path / "models"
     assert main(["export", recipe, *common, "--model-version", "3", "--models", str(models)]) == 0
@@ -38,11 +39,39 @@ def test_from_recordings_to_a_model(
     assert "tiny@3" in (models / "tiny/3/card.md").read_text()
 
 
+def remade(run: Path) -> None:
+    """A report comes back the same from the scores alone."""
+    written = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".md", ".json")}
+    pictures = {path.name for path in run.glob("*.png")}
+    assert pictures == {"confusion.png", "calibration.png", "learning.png"}
+    for name in {*pictures, "report.md", "metrics.json"}:
+        (run / name).unlink()
+    assert main(["report", str(run)]) == 0
+    assert {name: (run / name).read_bytes() for name in written} == written
+    assert {path.name for path in run.glob("*.png")} == pictures
+
+
+@pytest.mark.parametrize(
+    "command", ["corpora", "prepare", "train", "evaluate", "report", "export", "publish"]
+)
+def test_every_command_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f"\n  serstream-train {command} " in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+def test_cuda_that_is_not_there_is_said(tiny_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(tiny_recipe), "--device", "cuda"]) == 2
+    assert "finds no CUDA device here" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["corpora", "--data", "nowhere"], "data folder nowhere: no such folder"),
         (["train", "missing.toml"], "recipe missing.toml: cannot read it"),
+        (["report", "nowhere"], "nowhere/run.json: no such file; a finished run has one"),
     ],
 )
 def test_bad_input_is_named(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

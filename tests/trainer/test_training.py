@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 
 import msgspec
@@ -12,13 +13,14 @@ from serstream.emotion.baseline import Baselines
 from serstream.emotion.features import FeatureSpec
 from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.model import EmotionModel
-from trainer import recipe
+from trainer import history, recipe
 from trainer.calls import BaselineTraining, Calls, average_speaker
 from trainer.dataset import WindowSet
 from trainer.experiment import Workplace
 from trainer.export import TOLERANCE, export
+from trainer.history import Epoch
 from trainer.networks import NETWORKS, build
-from trainer.training import Epoch, Targets, Trained, load, logits_of, save, train
+from trainer.training import Targets, Trained, load, logits_of, save, train
 
 pytestmark = pytest.mark.trainer
 
@@ -72,7 +74,7 @@ def test_an_interrupted_training_ends_at_the_same_weights(
     whole = train(tiny, windows, None, tmp_path / "whole.pt", lambda epoch: None)
 
     def interrupt(epoch: Epoch) -> None:
-        if epoch.number == 1:
+        if epoch.epoch == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -81,9 +83,24 @@ def test_an_interrupted_training_ends_at_the_same_weights(
     assert [epoch.loss for epoch in resumed.history] == [epoch.loss for epoch in whole.history]
     for mine, other in zip(resumed.network.parameters(), whole.network.parameters(), strict=True):
         assert torch.equal(mine, other)
+    log = history.read(tmp_path / "cut.csv")
+    assert [epoch.epoch for epoch in log] == [1, 2, 3]
+    np.testing.assert_equal([astuple(epoch) for epoch in log], [astuple(epoch) for epoch in resumed.history])
+    assert all(epoch.seconds > 0 and 0 < epoch.loading < 1 for epoch in log)
+    assert log[-1].learning_rate < log[0].learning_rate
     save(resumed, tmp_path / "weights.pt")
     back = load(tiny, tmp_path / "weights.pt")
     np.testing.assert_allclose(logits_of(back, windows), logits_of(resumed, windows), atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_network_trained_on_cuda_works_on_the_cpu(
+    tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
+) -> None:
+    trained = train(tiny, windows, None, tmp_path / "cuda.pt", lambda epoch: None, torch.device("cuda"))
+    save(trained, tmp_path / "weights.pt")
+    back = load(tiny, tmp_path / "weights.pt")
+    np.testing.assert_allclose(logits_of(back, windows), logits_of(trained, windows), atol=1e-2)
 
 
 def test_labels_a_corpus_lacks_are_masked_and_classes_weigh_alike(windows: WindowSet) -> None:

@@ -65,7 +65,7 @@ def _mask(x: Tensor, axis: int, width: int) -> Tensor:
     hidden = (position >= start) & (position < start + extent)
     shape = [batch, 1, 1, 1]
     shape[axis] = size
-    return (~hidden).view(shape).to(x.dtype)
+    return (~hidden).view(shape).to(x)
 
 
 def convolution(

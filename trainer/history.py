@@ -1,0 +1,46 @@
+"""What a training brought, epoch by epoch, as a CSV log."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One pass, and one line of the log."""
+
+    epoch: int
+    """Counts from 1."""
+    loss: float
+    """Mean over the training batches, with smoothed labels and mixup."""
+    valid_uar: float
+    """Of the averaged weights on validation clips, 0 to 1; NaN: no speakers validate."""
+    learning_rate: float
+    """At the end of the epoch."""
+    seconds: float
+    """Wall clock, validation included."""
+    loading: float
+    """Share of the seconds in which the network waited for batches, 0 to 1."""
+
+
+def write(path: Path, epochs: Sequence[Epoch]) -> None:
+    """Write the log as a whole."""
+    unfinished = path.with_suffix(".tmp.csv")
+    with unfinished.open("w", newline="", encoding="utf-8") as text:
+        rows = csv.writer(text)
+        rows.writerow(field.name for field in fields(Epoch))
+        rows.writerows(astuple(epoch) for epoch in epochs)
+    os.replace(unfinished, path)
+
+
+def read(path: Path) -> list[Epoch]:
+    """Read a log back."""
+    with path.open(newline="", encoding="utf-8") as text:
+        return [
+            Epoch(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()})
+            for row in csv.DictReader(text)
+        ]

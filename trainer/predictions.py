@@ -1,0 +1,149 @@
+"""What the folds of a protocol scored, and how it is kept on disk.
+
+The folder of a run holds, for every training, ``seed-S-fold-K.npz`` (scores of the test windows) and
+``seed-S-fold-K.csv`` (its log), and ``run.json``, which says what they are: enough for every figure without
+recordings, features or weights.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from serstream.emotion.features import FloatArray
+from serstream.errors import ConfigError
+from trainer import history
+from trainer.corpora import Clip
+from trainer.corpora.clip import Sex
+from trainer.history import Epoch
+from trainer.recipe import Recipe
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Test windows of one fold under one condition."""
+
+    seed: int
+    fold: str
+    condition: str
+    heard_s: float
+    logits: FloatArray
+    """(n_windows, n_labels)"""
+    clip: NDArray[np.int64]
+    """Index of every window's clip."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """What all folds and seeds of a protocol scored."""
+
+    labels: tuple[str, ...]
+    clips: list[Clip]
+    known: NDArray[np.bool_]
+    """Labels that may be predicted for each clip: those its corpus has and its fold taught.
+
+    Shape (n_clips, n_labels).
+    """
+    parts: list[Part]
+    histories: list[list[Epoch]]
+    """Of every training."""
+
+
+class ClipRecord(msgspec.Struct, frozen=True):
+    """A clip without its sound."""
+
+    file: str
+    corpus: str
+    speaker: str
+    sex: Sex
+    emotion: str
+    language: str
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """``run.json``."""
+
+    recipe: Recipe
+    protocol: str
+    trainings: list[tuple[int, str]]
+    """Seed, and name of the files without suffix."""
+    clips: list[ClipRecord]
+    known: list[list[bool]]
+
+
+def write_parts(path: Path, parts: list[Part]) -> None:
+    """Keep the scores of one training as arrays in one file, whole or not at all."""
+    sizes = [len(part.clip) for part in parts]
+    unfinished = path.with_suffix(".tmp.npz")
+    np.savez(
+        unfinished,
+        fold=np.array(parts[0].fold),
+        conditions=np.array([part.condition for part in parts]),
+        heard_s=np.array([part.heard_s for part in parts]),
+        ends=np.cumsum(sizes)[:-1],
+        logits=np.concatenate([part.logits for part in parts]),
+        clip=np.concatenate([part.clip for part in parts]),
+    )
+    os.replace(unfinished, path)
+
+
+def write_run(
+    folder: Path,
+    recipe: Recipe,
+    protocol: str,
+    trainings: list[tuple[int, str]],
+    clips: list[Clip],
+    known: NDArray[np.bool_],
+) -> None:
+    """Say what the scores in a folder are, once they are all there."""
+    records = [
+        ClipRecord(clip.path.name, clip.corpus, clip.speaker, clip.sex, clip.emotion, clip.language)
+        for clip in clips
+    ]
+    run = Run(recipe=recipe, protocol=protocol, trainings=trainings, clips=records, known=known.tolist())
+    unfinished = folder / "run.tmp"
+    unfinished.write_bytes(msgspec.json.encode(run))
+    os.replace(unfinished, folder / RUN_FILE)
+
+
+def read_run(folder: Path) -> tuple[Recipe, str, Predictions]:
+    """Recipe, name of the protocol and scores of a finished run; the clips' paths are only file names.
+
+    Raises:
+        ConfigError: there is no finished run in the folder, or a part of it is missing.
+    """
+    try:
+        run = msgspec.json.decode((folder / RUN_FILE).read_bytes(), type=Run)
+        parts = [part for seed, name in run.trainings for part in _read_parts(folder / f"{name}.npz", seed)]
+        histories = [history.read(folder / f"{name}.csv") for _, name in run.trainings]
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{error.filename}: no such file; a finished run has one, wanted a folder such as "
+            "runs/NAME-HASH/PROTOCOL that 'serstream-train evaluate' went through to its end"
+        ) from error
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{folder / RUN_FILE}: {error}; run 'serstream-train evaluate' again") from error
+    clips = [
+        Clip(Path(clip.file), clip.corpus, clip.speaker, clip.sex, clip.emotion, clip.language)
+        for clip in run.clips
+    ]
+    known = np.array(run.known, np.bool_)
+    return run.recipe, run.protocol, Predictions(run.recipe.labels, clips, known, parts, histories)
+
+
+def _read_parts(path: Path, seed: int) -> list[Part]:
+    with np.load(path) as stored:
+        logits, clips = (np.split(stored[name], stored["ends"]) for name in ("logits", "clip"))
+        conditions, heard = stored["conditions"].tolist(), stored["heard_s"].tolist()
+        fold = str(stored["fold"])
+    return [
+        Part(seed, fold, condition, heard_s, part_logits, part_clips)
+        for condition, heard_s, part_logits, part_clips in zip(conditions, heard, logits, clips, strict=True)
+    ]

@@ -216,6 +216,8 @@ class FeedSettings(_Settings, frozen=True):
     heartbeat_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
     keys: str = ""
     """Directory made by 'serstream keys', relative to the configuration file; empty: no encryption."""
+    server_keys: str = ""
+    """File with the daemon's own pair, relative likewise; empty: server.toml in ``keys``."""
 
 
 class ControlSettings(_Settings, frozen=True):

@@ -1,8 +1,9 @@
 """Who may listen: CurveZMQ keys, one pair per client, and the ZAP handler that checks them (RFC 26, RFC 27).
 
 A keys directory holds ``server.toml`` (the daemon's pair, secret) and ``clients/NAME.public``, one line each:
-the allow-list. Removing such a file revokes the client. The client's own file holds its pair and the daemon's
-public key, and is all that it needs.
+the allow-list. Removing such a file revokes the client. The daemon may read its pair from elsewhere, so that it
+needs no access to the secret in the directory. The client's own file holds its pair and the daemon's public key,
+and is all that it needs.
 """
 
 from __future__ import annotations
@@ -38,14 +39,18 @@ class ServerKeys(msgspec.Struct, frozen=True):
     secret: str
 
     @staticmethod
-    def load(directory: Path) -> ServerKeys:
-        """Read ``server.toml``.
+    def load(directory: Path, pair: Path | None = None) -> ServerKeys:
+        """Read the daemon's pair.
+
+        Args:
+            directory: the keys directory.
+            pair: where the pair is; None: ``server.toml`` in the directory.
 
         Raises:
             FeedError: it is missing or broken.
         """
         keys = _read(
-            directory / "server.toml", ("public", "secret"), "make it with 'serstream keys new NAME'"
+            pair or directory / "server.toml", ("public", "secret"), "make it with 'serstream keys new NAME'"
         )
         return ServerKeys(directory, keys["public"], keys["secret"])
 

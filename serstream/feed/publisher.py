@@ -86,9 +86,10 @@ class Publisher:
         self._memory = Memory(settings.history, settings.format)
         self._context = context or zmq.Context()
         self._owns_context = context is None
-        self._gatekeeper = (
-            Gatekeeper(self._context, ServerKeys.load(directory / settings.keys)) if settings.keys else None
-        )
+        self._gatekeeper: Gatekeeper | None = None
+        if settings.keys:
+            pair = directory / settings.server_keys if settings.server_keys else None
+            self._gatekeeper = Gatekeeper(self._context, ServerKeys.load(directory / settings.keys, pair))
         self._started: float | None = None
         self._next_heartbeat = 0.0
         self._next_warning = 0.0
@@ -115,14 +116,15 @@ class Publisher:
             self._started = self._next_heartbeat = now
         if self._gatekeeper:
             if self._gatekeeper.poll(now):
-                self._rebind()
+                self._rebind(self._gatekeeper)
             self.counters.refused = self._gatekeeper.refused
         for _ in range(REQUESTS_PER_POLL):
             if not self._router.poll(0):
                 break
             self._answer(self._router.recv_multipart(copy=False))
         if now >= self._next_heartbeat:
-            self._beat(now, utc)
+            self._beat(now - self._started, utc)
+            self._next_heartbeat = max(self._next_heartbeat + self._settings.heartbeat_s, now)
         self._warn(now)
 
     def close(self) -> None:
@@ -155,13 +157,12 @@ class Publisher:
         # With NODROP a full queue is reported instead of silently skipped; see _send.
         self._publisher.setsockopt(zmq.XPUB_NODROP, 1)
 
-    def _rebind(self) -> None:
+    def _rebind(self, gatekeeper: Gatekeeper) -> None:
         """Cut all connections, so that a client whose key was revoked must shake hands again.
 
         ZeroMQ cannot cut a single one. The others come back by themselves and repair what they missed.
         """
-        assert self._gatekeeper
-        self._gatekeeper.release()
+        gatekeeper.release()
         for socket in (self._publisher, self._router):
             socket.close(linger=0)
         self._bind()
@@ -193,9 +194,7 @@ class Publisher:
         # A ROUTER drops what a client does not read: the client asks again.
         self._router.send_multipart([identity.bytes, self._header, *answer], zmq.NOBLOCK)
 
-    def _beat(self, now: float, utc: float) -> None:
-        assert self._started is not None
-        age = now - self._started
+    def _beat(self, age: float, utc: float) -> None:
         model = self._memory.state.model
         sequence, positions = self._memory.beat()
         heartbeat = Heartbeat(
@@ -211,7 +210,6 @@ class Publisher:
             interval_s=self._settings.heartbeat_s,
             positions=positions,
         )
-        self._next_heartbeat = max(self._next_heartbeat + self._settings.heartbeat_s, now)
         self._send(topic(heartbeat), encode(heartbeat, self._settings.format))
 
     def _warn(self, now: float) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 from scripted_feed import call
@@ -157,6 +158,19 @@ def test_a_client_file_is_never_overwritten(keys: Path, tmp_path: Path) -> None:
     with pytest.raises(FeedError, match="File exists"):
         new_client(keys, "carl", tmp_path / "anna.toml")
     assert not (keys / "clients" / "carl.public").exists()
+
+
+def test_the_daemons_pair_may_lie_outside_the_directory(keys: Path, endpoint: str, tmp_path: Path) -> None:
+    pair = (keys / "server.toml").rename(tmp_path / "credential")
+    settings = FeedSettings(endpoint=endpoint, keys=str(keys), heartbeat_s=0.05)
+    with pytest.raises(FeedError, match=r"server\.toml: cannot read"):
+        Publisher(settings)
+    elsewhere = msgspec.structs.replace(settings, server_keys=str(pair))
+    publisher = Publisher(elsewhere)
+    publisher.publish(call("a")[:5])
+    with subscribe(endpoint, keys=tmp_path / "anna.toml") as subscription:
+        assert hears(publisher, subscription)
+    publisher.close()
 
 
 def test_broken_key_files_are_named(tmp_path: Path) -> None:

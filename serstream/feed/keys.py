@@ -1,9 +1,9 @@
 """Who may listen: CurveZMQ keys, one pair per client, and the ZAP handler that checks them (RFC 26, RFC 27).
 
 A keys directory holds ``server.toml`` (the daemon's pair, secret) and ``clients/NAME.public``, one line each:
-the allow-list. Removing such a file revokes the client. The daemon may read its pair from elsewhere, so that it
-needs no access to the secret in the directory. The client's own file holds its pair and the daemon's public key,
-and is all that it needs.
+the allow-list. Removing such a file revokes the client. The daemon may read its pair from elsewhere, so that
+it needs no access to that secret. The client's own file holds its pair and the daemon's public
+key, and is all that it needs.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
     python benchmarks/rtp_ingest.py
 
-``streams_*``: `Streams.receive` and `release`, datagrams in, a decoded `AudioChunk` per packet out, called
-every 10 ms of stream time with what has arrived by then, as the receiver does. ``arrays_*``: the same without
-the chunk objects. ``aiortc_*``: `RtpPacket.parse` and `JitterBuffer.add` over the same packets; it does not
-decode. The last printed line is one JSON object.
+``streams_*``: `Streams.receive` and `release`, datagrams in, decoded `AudioBlock`s out, called every 10 ms of
+stream time with what has arrived by then, as the receiver does. ``aiortc_*``: `RtpPacket.parse` and
+`JitterBuffer.add` over the same packets; it does not decode. The last printed line is one JSON object.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from aiortc.rtp import RtpPacket
 
 from serstream.config import RtpSettings
 from serstream.rtp.datagrams import Datagrams, source_of
-from serstream.rtp.lanes import Lanes
 from serstream.rtp.streams import Streams
+from serstream.types import AudioBlock, SourceEvent
 
 TICKS_PER_PACKET = 2
 TICK_S = 0.01
@@ -67,6 +66,10 @@ def best(run: Callable[[], tuple[int, float]]) -> float:
     return max(rates)
 
 
+def _packets(event: SourceEvent) -> int:
+    return len(event.streams) if isinstance(event, AudioBlock) else 1
+
+
 def serstream_rate(batches: list[Datagrams], n_streams: int) -> float:
     def run() -> tuple[int, float]:
         streams = Streams(RtpSettings(max_streams=max(n_streams, 8)), 0.0)
@@ -77,30 +80,11 @@ def serstream_rate(batches: list[Datagrams], n_streams: int) -> float:
         packets = 0
         began = time.process_time()
         for tick, batch in enumerate(batches[WARM_UP:], WARM_UP):
-            packets += len(streams.receive(batch))
+            packets += sum(_packets(event) for event in streams.receive(batch))
             streams.release((tick + 1) * TICK_S)
         seconds = time.process_time() - began
         assert packets == sum(len(batch) for batch in batches[WARM_UP:])
         return packets, seconds
-
-    return best(run)
-
-
-def arrays_rate(batches: list[Datagrams], n_streams: int) -> float:
-    """Without AudioChunk objects: parse, put in order and decode into arrays."""
-
-    def run() -> tuple[int, float]:
-        streams = Streams(RtpSettings(max_streams=max(n_streams, 8)), 0.0)
-        for batch in batches[:WARM_UP]:
-            streams.receive(batch)
-        lanes: Lanes = streams._lanes
-        packets = 0
-        began = time.process_time()
-        for batch in batches[WARM_UP:]:
-            pieces, others = lanes.take(batch)
-            assert not len(others)
-            packets += sum(len(piece.lanes) for piece in pieces)
-        return packets, time.process_time() - began
 
     return best(run)
 
@@ -139,12 +123,9 @@ def main() -> None:
     for n_streams, n_packets in ((1, 3000), (100, 200), (1000, 30)):
         batches = ticks(n_streams, n_packets)
         figures[f"streams_{n_streams}"] = round(serstream_rate(batches, n_streams))
-        if n_streams > 1:
-            figures[f"arrays_{n_streams}"] = round(arrays_rate(batches, n_streams))
         figures[f"aiortc_{n_streams}"] = round(aiortc_rate(batches, n_streams))
         print(figures)
     figures["times_aiortc_1000"] = round(figures["streams_1000"] / figures["aiortc_1000"], 2)
-    figures["arrays_times_aiortc_1000"] = round(figures["arrays_1000"] / figures["aiortc_1000"], 2)
     figures["cost_1000_over_100"] = round(figures["streams_100"] / figures["streams_1000"], 2)
     figures["bytes_per_idle_stream"] = bytes_per_idle_stream(1000)
     print(json.dumps(figures))

@@ -19,7 +19,7 @@ from serstream.feed.messages import (
     encode,
 )
 from serstream.pipeline import Pipeline
-from serstream.types import AudioChunk, Role, Samples, SourceEvent, StreamEnd, StreamStart
+from serstream.types import AudioBlock, AudioChunk, Role, Samples, SourceEvent, StreamEnd, StreamStart
 
 CLIPS = sorted((Path(__file__).parent / "fixtures" / "emo-db").glob("*.flac"))
 RATE = 16_000
@@ -161,3 +161,25 @@ def test_a_model_may_be_exchanged_between_two_batches(model: EmotionModel, tmp_p
     assert {m.model for m in of_type(first, WindowEmotion)} == {"tiny@1"}
     assert {m.model for m in of_type(second, WindowEmotion)} == {"other@1"}
     assert isinstance(second[-1], CallEnded)
+
+
+def test_a_block_tells_what_chunks_of_its_streams_tell(model: EmotionModel) -> None:
+    names = ["one", "two", "three"]
+    telephone = np.round(SPEECH[::2] * 32767).astype(np.int16)
+    sound = np.stack([np.roll(telephone, 8000 * i) for i in range(len(names))])
+    starts: list[SourceEvent] = [StreamStart(name, name, "customer", "test", 0.0) for name in names]
+    ends: list[SourceEvent] = [StreamEnd(name, "bye") for name in names]
+    blocks: list[SourceEvent] = [
+        AudioBlock(names, sound[:, begin : begin + 160], 8000, [begin] * 3, [begin / 8000] * 3)
+        for begin in range(0, sound.shape[1], 160)
+    ]
+    chunks: list[SourceEvent] = [
+        chunk for block in blocks if isinstance(block, AudioBlock) for chunk in block.chunks()
+    ]
+    told = run(starts + blocks + ends, model)
+    assert len(of_type(told, WindowEmotion)) > 10
+    assert told == run(starts + chunks + ends, model)
+
+
+def test_a_block_of_streams_that_nobody_announced_is_ignored(model: EmotionModel) -> None:
+    assert run([AudioBlock(["ghost"], np.zeros((1, 160), np.int16), 8000, [0], [0.0])], model) == []

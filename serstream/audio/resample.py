@@ -84,15 +84,25 @@ class _Interpolator:
         self._pending = np.zeros(HALF_TAPS, np.float32)
 
 
-@lru_cache
-def _phases(factor: int) -> tuple[Samples, ...]:
-    """The filter's taps for each output sample of an input sample: ``factor`` times (2 * HALF_TAPS + 1,)."""
-    # A windowed sinc: flat to 0.9 and 80 dB down from 1.025 of the input's Nyquist frequency on.
+def interpolation_filter(factor: int) -> Samples:
+    """What integer upsampling filters with: taps at the higher rate, sum ``factor``.
+
+    Flat to 0.9 and 80 dB down from 1.025 of the input's Nyquist frequency on.
+
+    Returns:
+        float32, shape (2 * HALF_TAPS * factor + 1,).
+    """
     cutoff = 0.9625 / factor
     reach = HALF_TAPS * factor
     ideal = np.sinc(cutoff * np.arange(-reach, reach + 1)) * np.kaiser(2 * reach + 1, 7.86)
-    taps = ideal * (factor / ideal.sum())
-    taps = np.append(taps, np.zeros(factor - 1)).astype(np.float32)
+    taps: Samples = (ideal * (factor / ideal.sum())).astype(np.float32)
+    return taps
+
+
+@lru_cache
+def _phases(factor: int) -> tuple[Samples, ...]:
+    """The filter's taps for each output sample of an input sample: ``factor`` times (2 * HALF_TAPS + 1,)."""
+    taps = np.append(interpolation_filter(factor), np.zeros(factor - 1, np.float32))
     return tuple(np.ascontiguousarray(taps[phase::factor][::-1]) for phase in range(factor))
 
 

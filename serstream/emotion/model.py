@@ -67,11 +67,15 @@ class EmotionModel:
         if not windows:
             return []
         spec = self.metadata.feature_spec
-        samples = np.stack([pad(window.samples[-spec.n_samples :], spec) for window in windows])
-        features = mfcc(samples, spec)
+        features = np.empty((len(windows), spec.n_coeffs, spec.n_frames), np.float32)
+        levels = np.empty(len(windows), np.float32)
+        for rate in {window.sample_rate for window in windows}:
+            rows = [row for row, window in enumerate(windows) if window.sample_rate == rate]
+            longest = spec.window_length(rate)
+            samples = np.stack([pad(windows[row].samples[-longest:], spec, rate) for row in rows])
+            features[rows], levels[rows] = mfcc(samples, spec, rate), levels_dbfs(samples)
         if self._baselines is not None:
-            streams = [window.stream for window in windows]
-            features = self._baselines.normalise(streams, features, levels_dbfs(samples))
+            features = self._baselines.normalise([window.stream for window in windows], features, levels)
         probabilities = self._probabilities(features)
         if not np.isfinite(probabilities).all():
             raise ModelError(f"model {self.path}: a window's scores are not finite")

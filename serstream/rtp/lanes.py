@@ -17,7 +17,7 @@ from serstream.rtp.codecs import ALAW, ULAW
 from serstream.rtp.datagrams import Datagrams
 from serstream.rtp.jitter import JITTER_GAIN, TIMESTAMP_SLACK_S, TRANSIT_GAIN, JitterBuffer
 from serstream.rtp.packet import Headers, parse_batch
-from serstream.types import Samples
+from serstream.types import INT16_SCALE, Samples
 
 CLOCK_RATE = 8000
 MAX_PAYLOAD = 320
@@ -36,7 +36,7 @@ class Pieces(NamedTuple):
 
     lanes: NDArray[np.int64]
     """Shape (n,)."""
-    samples: Samples
+    pcm: NDArray[np.int16]
     """Shape (n, n_samples)."""
     position: NDArray[np.int64]
     """Where each begins in its stream, shape (n,)."""
@@ -206,15 +206,16 @@ class Lanes:
             begin, n_samples, payload_type = where >> 24, where >> 8 & 0xFFFF, where & 0x7F
             payload = datagrams.content[packets[group], begin : begin + n_samples]
             self._payload[lanes[group], :n_samples] = payload
-            samples = _PAIRS[payload_type].take(payload.view(np.uint16), mode="clip").view(np.float32)
-            pieces.append(Pieces(lanes[group], samples, position[group], arrived[group]))
+            pcm = _PAIRS[payload_type].take(payload.view(np.uint16), mode="clip").view(np.int16)
+            pieces.append(Pieces(lanes[group], pcm, position[group], arrived[group]))
         return pieces
 
 
-def _pairs(law: Samples) -> NDArray[np.float64]:
-    """Two samples at a time: every pair of bytes decoded, as the bits of a double, shape (65536,)."""
+def _pairs(law: Samples) -> NDArray[np.uint32]:
+    """Two samples at a time: every pair of bytes decoded to 16 bits, as one word, shape (65536,)."""
     first, second = np.arange(65536, dtype=np.uint16).view(np.uint8).reshape(-1, 2).T
-    return np.stack([law[first], law[second]], axis=1).reshape(-1).view(np.float64)
+    pcm = (law * INT16_SCALE).astype(np.int16)
+    return np.stack([pcm[first], pcm[second]], axis=1).reshape(-1).view(np.uint32)
 
 
 _PAIRS = {payload_type: _pairs(law) for payload_type, law in zip(PAYLOAD_TYPES, (ULAW, ALAW), strict=True)}

@@ -14,7 +14,7 @@ from serstream.rtp.capture import CapturedDatagram, udp_datagrams
 from serstream.rtp.datagrams import Datagrams
 from serstream.rtp.receiver import TICK_S
 from serstream.rtp.streams import Streams
-from serstream.types import AudioChunk, SourceEvent
+from serstream.types import AudioBlock, AudioChunk, SourceEvent
 
 
 def source_events(path: Path, settings: RtpSettings) -> Iterator[list[SourceEvent]]:
@@ -62,7 +62,13 @@ def _turn(streams: Streams, tick: list[CapturedDatagram], now: float) -> list[So
 
 
 def _replayed(events: list[SourceEvent]) -> list[SourceEvent]:
-    return [
-        msgspec.structs.replace(event, arrived=0.0) if isinstance(event, AudioChunk) else event
-        for event in events
-    ]
+    return [_without_arrival(event) for event in events]
+
+
+def _without_arrival(event: SourceEvent) -> SourceEvent:
+    match event:
+        case AudioChunk():
+            return msgspec.structs.replace(event, arrived=0.0)
+        case AudioBlock():
+            return msgspec.structs.replace(event, arrived=[0.0] * len(event.streams))
+    return event

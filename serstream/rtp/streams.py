@@ -15,14 +15,14 @@ from serstream.rtp.admission import MIN_SEQUENTIAL, AllowList, Arrival, Probatio
 from serstream.rtp.codecs import STATIC_FORMATS
 from serstream.rtp.datagrams import Datagrams, IpAddress, Source, address_of, source_of
 from serstream.rtp.jitter import JitterBuffer
-from serstream.rtp.lanes import MAX_PAYLOAD, MIN_PACKETS, PAYLOAD_TYPES, Lanes, Pieces
+from serstream.rtp.lanes import CLOCK_RATE, MAX_PAYLOAD, MIN_PACKETS, PAYLOAD_TYPES, Lanes, Pieces
 from serstream.rtp.packet import Malformed, RtpPacket, parse, timestamp_delta
 from serstream.rtp.parties import Parties
 from serstream.rtp.sdp import media_of
 from serstream.rtp.srtp import Refused, Unprotector
 from serstream.rtp.status import PortStatus, StreamStatus
 from serstream.rtp.stream import SOUND, Stream
-from serstream.types import AudioChunk, EndReason, SourceEvent, StreamEnd, StreamStart
+from serstream.types import AudioBlock, AudioChunk, EndReason, SourceEvent, StreamEnd, StreamStart
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +121,7 @@ class Streams:
         many = len(datagrams) >= MIN_PACKETS
         if many and self._by_lane:
             pieces, others = self._lanes.take(datagrams)
-            for piece in pieces:
-                events += self._chunks(piece)
+            events += map(self._block, pieces)
             rest = others.tolist()
         touched: dict[_Member, None] = {}
         for i in rest:
@@ -368,14 +367,14 @@ class Streams:
             member.stream.resume(self._lanes.close(member.lane, member.stream.jitter))
             member.in_lane = False
 
-    def _chunks(self, pieces: Pieces) -> list[AudioChunk]:
-        names = [self._by_lane[lane].stream.start.stream for lane in pieces.lanes.tolist()]
-        return [
-            AudioChunk(name, samples, 8000, start, 0, arrived)
-            for name, samples, start, arrived in zip(
-                names, pieces.samples, pieces.position.tolist(), pieces.arrived.tolist(), strict=True
-            )
-        ]
+    def _block(self, pieces: Pieces) -> AudioBlock:
+        return AudioBlock(
+            [self._by_lane[lane].stream.start.stream for lane in pieces.lanes.tolist()],
+            pieces.pcm,
+            CLOCK_RATE,
+            pieces.position.tolist(),
+            pieces.arrived.tolist(),
+        )
 
     # RTCP and SRTP.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from serstream.types import AudioChunk, SourceEvent
+from serstream.types import AudioBlock, AudioChunk, SourceEvent
 
 PATIENCE_S = 2.0
 """Seconds of sound at which a file waits too: enough for full batches, too little to delay live streams."""
@@ -35,8 +35,8 @@ class Intake:
         with self._arrival:
             for event in events:
                 self._events.append(event)
-                if isinstance(event, AudioChunk):
-                    self._held_s += len(event.samples) / event.sample_rate
+                if isinstance(event, AudioChunk | AudioBlock):
+                    self._held_s += event.duration_s
             if self._held_s > self._capacity_s:
                 self._drop_oldest()
             self._arrival.notify()
@@ -62,11 +62,10 @@ class Intake:
         kept: deque[SourceEvent] = deque()
         excess = self._held_s - self._capacity_s
         for event in self._events:
-            if isinstance(event, AudioChunk) and excess > 0:
-                seconds = len(event.samples) / event.sample_rate
-                excess -= seconds
-                self._held_s -= seconds
-                self.dropped_s += seconds
+            if isinstance(event, AudioChunk | AudioBlock) and excess > 0:
+                excess -= event.duration_s
+                self._held_s -= event.duration_s
+                self.dropped_s += event.duration_s
             else:
                 kept.append(event)
         self._events = kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -16,21 +17,20 @@ FULL_SCALE = 0.98
 """The loudest mu-law sample is 32,124 of 32,768; at or above it a sample counts as clipped."""
 
 
-def measure(samples: NDArray[np.float32], lost: float, voiced: float) -> Quality:
+def measure(samples: NDArray[np.float32], loss: float, speech: float) -> Quality:
     """Quality of one window.
 
     Args:
         samples: shape (n,), n > 0.
-        lost: samples that were concealed.
-        voiced: samples in frames that the voice activity detector called speech.
+        loss: share of its sound that was concealed.
+        speech: share of its frames that the voice activity detector called speech.
     """
-    n = len(samples)
-    power = float(np.dot(samples, samples)) / n
+    power = float(np.dot(samples, samples)) / len(samples)
     return Quality(
-        loss=lost / n,
-        clipping=float(np.count_nonzero(np.abs(samples) >= FULL_SCALE)) / n,
-        level_dbfs=10 * float(np.log10(max(power, 1e-12))),
-        speech=voiced / n,
+        loss=loss,
+        clipping=float(np.count_nonzero(np.abs(samples) >= FULL_SCALE)) / len(samples),
+        level_dbfs=10 * math.log10(max(power, 1e-12)),
+        speech=speech,
     )
 
 

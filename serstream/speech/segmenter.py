@@ -11,13 +11,18 @@ from numpy.typing import NDArray
 
 from serstream.config import SegmenterSettings
 from serstream.speech.quality import measure
-from serstream.types import SAMPLE_RATE, Samples, SpeechWindow
+from serstream.types import INT16_SCALE, SAMPLE_RATE, Samples, SpeechWindow
 
 FRAME_MS = 20
 FRAME = SAMPLE_RATE * FRAME_MS // 1000
-"""Samples of one VAD frame."""
+"""Samples of one VAD frame at `SAMPLE_RATE`."""
+RATES = (SAMPLE_RATE // 2, SAMPLE_RATE)
+"""Hz at which sound can be segmented. WebRTC VAD works at 8 kHz inside: more says nothing more to it."""
 
-_INT16_SCALE = 32768.0
+_BYTES = 2
+"""Of a sample."""
+_SHIFT = 16
+"""Frames that are forgotten at once: to shift a list costs as much for one as for many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,8 @@ class Segmenter:
     lasts, a window of ``window_ms`` starts every ``hop_ms``. What remains at the end makes a shorter final
     window if at least ``min_speech_ms`` of it, behind the last full window, were voiced.
 
-    Feeding a stream in pieces of any size gives the same segments as feeding it whole.
+    Feeding a stream in pieces of any size gives the same segments as feeding it whole. Positions and counts
+    are at `SAMPLE_RATE` whatever the rate of the sound is.
     """
 
     def __init__(self, stream: str, settings: SegmenterSettings):
@@ -65,13 +71,20 @@ class Segmenter:
         """Utterances begun so far."""
         self.reset(0)
 
-    def reset(self, position: int) -> None:
-        """Forget all sound, and take the next sample for the one at ``position`` (samples)."""
+    def reset(self, position: int, sample_rate: int = SAMPLE_RATE) -> None:
+        """Forget all sound, and take the next sample for the one at ``position`` (samples at `SAMPLE_RATE`).
+
+        Args:
+            position: of what comes next.
+            sample_rate: of what comes next, one of `RATES`.
+        """
         self._vad = webrtcvad.Vad(self._settings.aggressiveness)
-        self._partial = np.empty(0, np.int16)
+        self._sample_rate = sample_rate
+        self._frame_bytes = _BYTES * sample_rate * FRAME_MS // 1000
+        self._partial = b""
         self._partial_lost = 0.0
         self._origin = position
-        self._history = _FrameHistory(self._window_frames + self._pre_roll_frames + self._start_frames)
+        self._history = _FrameHistory()
         self._voiced_run = 0
         self._silent_run = 0
         self._speaking = False
@@ -83,40 +96,42 @@ class Segmenter:
     @property
     def position(self) -> int:
         """Position behind the last sample pushed."""
-        return self._origin + self._history.end * FRAME + len(self._partial)
+        partial = len(self._partial) // _BYTES * (SAMPLE_RATE // self._sample_rate)
+        return self._origin + self._history.end * FRAME + partial
 
     def push(self, samples: Samples, lost: float = 0.0, arrived: float = 0.0) -> list[Segment]:
+        """As `push_pcm`, with float32 samples in [-1, 1], shape (n,)."""
+        pcm = np.clip(np.rint(samples * INT16_SCALE), -INT16_SCALE, INT16_SCALE - 1).astype(np.int16)
+        return self.push_pcm(pcm.tobytes(), lost, arrived)
+
+    def push_pcm(self, pcm: bytes, lost: float = 0.0, arrived: float = 0.0) -> list[Segment]:
         """Take the stream's next samples.
 
         Args:
-            samples: float32 mono at ``SAMPLE_RATE``, shape (n,), any n.
-            lost: how many of them were concealed.
+            pcm: mono of 16 bits, any number of samples.
+            lost: how many samples of them, at `SAMPLE_RATE`, were concealed.
             arrived: monotonic time at which the last one was received.
 
         Returns:
             The windows and utterance ends that these samples complete, in order.
         """
-        if not len(samples):
-            return []
-        quantised = np.clip(np.rint(samples * _INT16_SCALE), -32768, 32767).astype(np.int16)
-        lost_share = lost / len(samples)
-        n_old = len(self._partial)
-        pending = np.concatenate([self._partial, quantised]) if n_old else quantised
-        n_frames = len(pending) // FRAME
         segments: list[Segment] = []
-        pcm = pending[: n_frames * FRAME].tobytes()
-        for i in range(n_frames):
-            frame = pending[i * FRAME : (i + 1) * FRAME]
-            n_new = FRAME - n_old if i == 0 else FRAME
-            frame_lost = lost_share * n_new + (self._partial_lost if i == 0 else 0.0)
-            voiced = self._vad.is_speech(pcm[2 * i * FRAME : 2 * (i + 1) * FRAME], SAMPLE_RATE)
+        if not pcm:
+            return segments
+        n_bytes = self._frame_bytes
+        pending = self._partial + pcm if self._partial else pcm
+        begin, n_new = 0, n_bytes - len(self._partial)
+        while begin + n_bytes <= len(pending):
+            frame = pending[begin : begin + n_bytes]
+            voiced = self._vad.is_speech(frame, self._sample_rate)
+            frame_lost = lost * n_new / len(pcm) + self._partial_lost if lost or self._partial_lost else 0.0
             self._history.append(frame, voiced, frame_lost)
             self.speech += FRAME if voiced else 0
             self.lost += frame_lost
             self._advance(voiced, arrived, segments)
-        rest = len(pending) - n_frames * FRAME
-        self._partial_lost = lost_share * min(rest, len(samples)) + (0.0 if n_frames else self._partial_lost)
-        self._partial = pending[n_frames * FRAME :].copy()
+            begin, n_new, self._partial_lost = begin + n_bytes, n_bytes, 0.0
+        self._partial = pending[begin:]
+        self._partial_lost += lost * min(len(self._partial), len(pcm)) / len(pcm)
         return segments
 
     def flush(self, arrived: float = 0.0) -> list[Segment]:
@@ -168,7 +183,7 @@ class Segmenter:
 
     def _window(self, end: int, arrived: float, *, final: bool) -> SpeechWindow:
         begin = self._next_window
-        samples = self._history.samples(begin, end).astype(np.float32) / np.float32(_INT16_SCALE)
+        samples = self._history.samples(begin, end) / np.float32(INT16_SCALE)
         return SpeechWindow(
             stream=self._stream,
             samples=samples,
@@ -177,56 +192,50 @@ class Segmenter:
             utterance=self.utterances - 1,
             final=final,
             quality=measure(
-                samples, self._history.lost(begin, end), self._history.voiced(begin, end) * FRAME
+                samples,
+                self._history.lost(begin, end) / (FRAME * (end - begin)),
+                self._history.voiced(begin, end) / (end - begin),
             ),
             speech_so_far=self.speech,
             lost_so_far=self.lost,
             arrived=arrived,
+            sample_rate=self._sample_rate,
         )
 
 
 class _FrameHistory:
-    """The last frames of a stream as int16 (half the memory of float32), addressed by frame number."""
+    """The last frames of a stream, addressed by frame number."""
 
-    def __init__(self, capacity: int):
+    def __init__(self) -> None:
         self.begin = 0
         """Number of the oldest frame kept."""
         self.end = 0
         """Number of the next frame to come."""
         self._offset = 0
-        """Number of the frame in row 0."""
-        rows = capacity + capacity // 2
-        self._pcm: NDArray[np.int16] = np.empty((rows, FRAME), np.int16)
-        self._voiced = np.zeros(rows, np.bool_)
-        self._lost = np.zeros(rows, np.float32)
+        """Number of the frame that the lists begin with."""
+        self._frames: list[bytes] = []
+        self._voiced: list[bool] = []
+        self._lost: list[float] = []
 
-    def append(self, frame: NDArray[np.int16], voiced: bool, lost: float) -> None:
-        row = self.end - self._offset
-        if row == len(self._pcm):
-            row = self._compact()
-        self._pcm[row] = frame
-        self._voiced[row] = voiced
-        self._lost[row] = lost
+    def append(self, frame: bytes, voiced: bool, lost: float) -> None:
+        self._frames.append(frame)
+        self._voiced.append(voiced)
+        self._lost.append(lost)
         self.end += 1
 
     def forget_before(self, frame: int) -> None:
         self.begin = max(self.begin, frame)
+        excess = self.begin - self._offset
+        if excess >= _SHIFT:
+            del self._frames[:excess], self._voiced[:excess], self._lost[:excess]
+            self._offset = self.begin
 
     def samples(self, begin: int, end: int) -> NDArray[np.int16]:
-        return self._pcm[begin - self._offset : end - self._offset].reshape(-1)
+        return np.frombuffer(b"".join(self._frames[begin - self._offset : end - self._offset]), np.int16)
 
     def voiced(self, begin: int, end: int) -> int:
         begin = max(begin, self.begin)
-        return int(np.count_nonzero(self._voiced[begin - self._offset : end - self._offset]))
+        return sum(self._voiced[begin - self._offset : end - self._offset])
 
     def lost(self, begin: int, end: int) -> float:
-        return float(self._lost[begin - self._offset : end - self._offset].sum())
-
-    def _compact(self) -> int:
-        """Move what is kept to row 0; amortised over the half of the rows that this frees."""
-        kept = slice(self.begin - self._offset, self.end - self._offset)
-        n = self.end - self.begin
-        for rows in (self._pcm, self._voiced, self._lost):
-            rows[:n] = rows[kept].copy()
-        self._offset = self.begin
-        return n
+        return sum(self._lost[begin - self._offset : end - self._offset])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from serstream.audio.resample import Resampler
 from serstream.config import SegmenterSettings
-from serstream.speech.segmenter import Segment, Segmenter
+from serstream.speech.segmenter import RATES, Segment, Segmenter
 from serstream.types import SAMPLE_RATE, AudioChunk
 
 
 class StreamSegmenter:
-    """Resamples a stream to `SAMPLE_RATE` and segments it.
+    """Segments a stream; sound of another rate than the segmenter takes is resampled to `SAMPLE_RATE` first.
 
     A hole in the sound (hold, dropped chunks) or another rate in its middle (re-INVITE with another codec)
     ends the utterance that is going on; what follows keeps its place in stream time.
@@ -39,19 +39,29 @@ class StreamSegmenter:
 
     def push(self, chunk: AudioChunk) -> list[Segment]:
         """The segments that the chunk completes, in order."""
-        segments: list[Segment] = []
-        if self._resampler is None or chunk.sample_rate != self._source_rate or chunk.start != self._next:
-            segments = self.flush()
-            self._source_rate = chunk.sample_rate
-            self._resampler = Resampler(chunk.sample_rate, SAMPLE_RATE)
-            self._segmenter.reset(round(chunk.start * SAMPLE_RATE / chunk.sample_rate))
-        self._next = chunk.start + len(chunk.samples)
-        samples = self._resampler.push(chunk.samples)
+        segments = self._follow(chunk.sample_rate, chunk.start, len(chunk.samples))
+        samples = chunk.samples if self._resampler is None else self._resampler.push(chunk.samples)
         lost = chunk.lost * SAMPLE_RATE / chunk.sample_rate
         return segments + self._segmenter.push(samples, lost, chunk.arrived)
 
+    def push_pcm(self, pcm: bytes, sample_rate: int, start: int, arrived: float) -> list[Segment]:
+        """As `push`, for a row of an `AudioBlock`: 16 bits a sample, at a rate that needs no resampling."""
+        segments = self._follow(sample_rate, start, len(pcm) // 2)
+        return segments + self._segmenter.push_pcm(pcm, 0.0, arrived)
+
+    def _follow(self, sample_rate: int, start: int, n_samples: int) -> list[Segment]:
+        """Go on with a piece of sound, or begin anew where it does not continue what was; what that ends."""
+        segments: list[Segment] = []
+        if start != self._next or sample_rate != self._source_rate:
+            segments = self.flush()
+            self._source_rate = sample_rate
+            self._resampler = None if sample_rate in RATES else Resampler(sample_rate, SAMPLE_RATE)
+            segmented_at = SAMPLE_RATE if self._resampler else sample_rate
+            self._segmenter.reset(round(start * SAMPLE_RATE / sample_rate), segmented_at)
+        self._next = start + n_samples
+        return segments
+
     def flush(self) -> list[Segment]:
         """End of the stream: the segments that were still open."""
-        if self._resampler is None:
-            return []
-        return self._segmenter.push(self._resampler.flush()) + self._segmenter.flush()
+        segments = self._segmenter.push(self._resampler.flush()) if self._resampler else []
+        return segments + self._segmenter.flush()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from serstream.config import RtpSettings
 from serstream.rtp.pcap import source_events
 from serstream.rtp.receiver import RtpSource
-from serstream.types import AudioChunk, SourceEvent, StreamEnd, StreamStart
+from serstream.types import AudioBlock, AudioChunk, SourceEvent, StreamEnd, StreamStart
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SECONDS = 6
@@ -81,7 +81,10 @@ def joined(events: list[SourceEvent]) -> tuple[NDArray[np.float32], int]:
     starts = [event for event in events if isinstance(event, StreamStart)]
     assert len(starts) == 1
     assert isinstance(events[-1], StreamEnd)
-    chunks = [event for event in events if isinstance(event, AudioChunk)]
+    chunks: list[AudioChunk] = []
+    for event in events:  # a burst comes as a block
+        chunks += event.chunks() if isinstance(event, AudioBlock) else ()
+        chunks += [event] if isinstance(event, AudioChunk) else ()
     line = np.zeros(chunks[-1].start + len(chunks[-1].samples), np.float32)
     for chunk in chunks:
         assert chunk.lost == 0

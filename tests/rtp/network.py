@@ -13,7 +13,7 @@ from serstream.config import RtpSettings
 from serstream.rtp.codecs import ULAW
 from serstream.rtp.datagrams import Datagrams, Source, source_of
 from serstream.rtp.streams import Streams
-from serstream.types import AudioChunk, Samples, SourceEvent, StreamEnd, StreamStart
+from serstream.types import AudioBlock, AudioChunk, Samples, SourceEvent, StreamEnd, StreamStart
 
 PTIME_S = 0.02
 ALICE = source_of(ipaddress.ip_address("10.0.0.1"), 20_000)
@@ -121,11 +121,11 @@ def ends(events: Sequence[SourceEvent]) -> dict[str, str]:
 
 
 def chunks(events: Sequence[SourceEvent], stream: str | None = None) -> list[AudioChunk]:
-    return [
-        event
-        for event in events
-        if isinstance(event, AudioChunk) and (stream is None or event.stream == stream)
-    ]
+    found: list[AudioChunk] = []
+    for event in events:
+        found += event.chunks() if isinstance(event, AudioBlock) else ()
+        found += [event] if isinstance(event, AudioChunk) else ()
+    return [chunk for chunk in found if stream is None or chunk.stream == stream]
 
 
 def sound(events: Sequence[SourceEvent], stream: str | None = None) -> tuple[Samples, int]:

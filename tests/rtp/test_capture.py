@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from network import decoded, sound, talk
+from network import chunks, decoded, sound, talk
 from network import speech as words
 
 from serstream.config import RtpSettings
@@ -12,7 +12,7 @@ from serstream.errors import SourceError
 from serstream.rtp.capture import udp_datagrams
 from serstream.rtp.datagrams import address_of
 from serstream.rtp.pcap import source_events
-from serstream.types import AudioChunk, SourceEvent, StreamEnd, StreamStart
+from serstream.types import SourceEvent, StreamEnd, StreamStart
 
 SPEECH = words(2)
 UTC = 1_700_000_000.5
@@ -95,7 +95,7 @@ def test_a_call_is_heard_in_every_link_type(tmp_path: Path, link: str) -> None:
     assert start.started_at == pytest.approx(UTC, abs=1e-4)
     np.testing.assert_array_equal(sound(events)[0], decoded(SPEECH))
     assert events[-1] == StreamEnd("my-call-1", "eof")
-    assert all(event.arrived == 0 for event in events if isinstance(event, AudioChunk))
+    assert all(chunk.arrived == 0 for chunk in chunks(events))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -3,7 +3,7 @@ import threading
 import numpy as np
 
 from serstream.service.intake import Intake
-from serstream.types import AudioChunk, StreamEnd, StreamStart
+from serstream.types import AudioBlock, AudioChunk, StreamEnd, StreamStart
 
 
 def chunk(start_s: float, seconds: float = 1.0) -> AudioChunk:
@@ -55,3 +55,11 @@ def test_a_patient_source_waits_for_room_and_loses_nothing() -> None:
     putter.join()
     assert taken == events
     assert intake.dropped_s == 0
+
+
+def test_a_block_counts_with_the_sound_of_all_its_streams() -> None:
+    intake = Intake(3.0)
+    blocks = [AudioBlock(["a", "b"], np.zeros((2, 8000), np.int16), 8000, [0, 0], [0, 0]) for _ in range(2)]
+    intake.put([*blocks])
+    assert intake.take(0) == blocks[1:]
+    assert (intake.waited_s, intake.dropped_s) == (2.0, 2.0)

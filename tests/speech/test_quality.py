@@ -13,7 +13,7 @@ def window(**quality: float) -> SpeechWindow:
 
 def test_a_square_wave_of_full_scale_is_0_dbfs_and_clipped() -> None:
     square = np.tile(np.array([1, -1], np.float32), 100)
-    quality = measure(square, lost=50, voiced=100)
+    quality = measure(square, loss=0.25, speech=0.5)
     assert quality == Quality(loss=0.25, clipping=1.0, level_dbfs=0.0, speech=0.5)
 
 

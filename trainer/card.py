@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serstream.emotion.metadata import ModelMetadata
@@ -31,7 +32,7 @@ def training_data(recipe: Recipe) -> tuple[str, ...]:
 
 
 def write_card(
-    metadata: ModelMetadata, recipe: Recipe, n_parameters: int, measured: list[dict[str, Any]]
+    metadata: ModelMetadata, recipe: Recipe, n_parameters: int, measured: Sequence[Mapping[str, Any]]
 ) -> str:
     """Markdown.
 

@@ -19,13 +19,13 @@ from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import MODEL_FILE, ModelStore
 from serstream.errors import ConfigError, SerstreamError
 from trainer import corpora, device, recipe, report
-from trainer.card import training_data, write_card
+from trainer.comparison import command as comparison
 from trainer.experiment import TEST_CONDITIONS, Workplace, run, train_all
 from trainer.export import write_model
 from trainer.folds import PROTOCOLS
 from trainer.history import Epoch
 from trainer.predictions import read_run
-from trainer.publish import publish, seal
+from trainer.publish import publish
 from trainer.training import load, save
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -48,6 +48,9 @@ _EXAMPLES = {
     "report": """
   serstream-train report runs/cnn-lstm-141387b8/speakers
   serstream-train report runs/*/*/""",
+    "compare": """
+  serstream-train compare --corpus emo-db --corpus ravdess --data ~/corpora
+  serstream-train compare d1 c2 --corpus crema-d --protocol speakers --full --data ~/corpora""",
     "export": """
   serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 2""",
     "publish": """
@@ -163,26 +166,20 @@ def _export(arguments: argparse.Namespace) -> None:
         )
     trained = load(wanted, workplace.weights(wanted))
     folder: Path = arguments.models / wanted.name / str(arguments.model_version)
-    metadata, difference = write_model(
-        wanted, trained, measured, training_data(wanted), workplace, folder, arguments.model_version
-    )
-    n_parameters = sum(weights.numel() for weights in trained.network.parameters())
-    card = write_card(metadata, wanted, n_parameters, measured)
-    (folder / "card.md").write_text(card, encoding="utf-8")
-    seal(folder)
+    difference = write_model(wanted, trained, measured, workplace, folder, arguments.model_version)
     print(f"{folder}: torch and ONNX Runtime differ by at most {difference:.1g}")
 
 
 def _publish(arguments: argparse.Namespace) -> None:
-    draft = arguments.model / MODEL_FILE
-    trained_on = " ".join(EmotionModel(draft).metadata.training_data)
+    trained_on = " ".join(EmotionModel(arguments.model / MODEL_FILE).metadata.training_data)
     for name in arguments.held_out:
         if name in trained_on:
-            raise ConfigError(f"--held-out {name}: {draft} was trained on it; name recordings it never saw")
+            raise ConfigError(
+                f"--held-out {name}: {arguments.model} was trained on it; name recordings it never saw"
+            )
     clips = corpora.read_all(arguments.held_out, arguments.data)
-    card = (arguments.model / "card.md").read_text(encoding="utf-8")
     store = ModelStore(arguments.repository)
-    folder, judgement = publish(draft, card, clips, store, arguments.floor)
+    folder, judgement = publish(arguments.model, clips, store, arguments.floor)
     print(f"{folder}: UAR {judgement.uar:.1%} on {judgement.clips} clips of {judgement.speakers} speakers")
 
 
@@ -246,15 +243,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--folds", type=Path, default=_SHARED / "folds", help="folder of fold files (%(default)s)"
         )
-        sub.add_argument(
-            "--runs", type=Path, default=Path("runs"), help="where results and caches go (%(default)s)"
-        )
-        sub.add_argument(
-            "--device",
-            choices=get_args(device.Device),
-            default="auto",
-            help="computes the network; auto is CUDA where there is any (%(default)s)",
-        )
+        _add_training(sub)
         return sub
 
     listing = add("corpora", _corpora, "List the corpora found: clips by emotion, speakers, sex, licences.")
@@ -270,6 +259,10 @@ def _parser() -> argparse.ArgumentParser:
     measuring.add_argument("--seeds", type=int, default=1, help="trainings of each fold (%(default)s)")
     again = add("report", _report, "Write the reports of finished runs again, without training.")
     again.add_argument("run", type=Path, nargs="+", help="folder of a run, runs/NAME-HASH/PROTOCOL")
+    comparing = add("compare", comparison.compare, f"Compare the systems of the founding studies. {_GOES_ON}")
+    _add_data(comparing)
+    _add_training(comparing)
+    comparison.add_arguments(comparing)
     exporting = add_recipe("export", _export, "Write a trained and measured recipe as a model folder.")
     exporting.add_argument("--model-version", type=int, required=True, help="1, 2, ...")
     exporting.add_argument("--models", type=Path, default=Path("models"), help="(%(default)s)")
@@ -286,3 +279,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=_SHARED / "data", help="folder of corpora (%(default)s)")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="where results and caches go (%(default)s)"
+    )
+    parser.add_argument(
+        "--device",
+        choices=get_args(device.Device),
+        default="auto",
+        help="computes the network; auto is CUDA where there is any (%(default)s)",
+    )

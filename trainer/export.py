@@ -1,4 +1,8 @@
-"""From trained weights to one ONNX file that carries its recipe, checked against the network it came from."""
+"""From trained weights to a draft: one ONNX file that carries its recipe, and what it takes to judge it.
+
+A draft is a folder as the daemon loads it: ``model.onnx``, ``golden.npz``, ``card.md``, ``SHA256SUMS``. The
+scores of its golden clips are torch's: whoever loads the model compares ONNX Runtime with torch again.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,19 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+import soundfile
+import soxr
 import torch
+from numpy.typing import NDArray
 
-from serstream.emotion.features import FloatArray
+from serstream.emotion.features import FloatArray, mfcc
+from serstream.emotion.golden import FILE_NAME, MAX_CLIPS, GoldenClips
 from serstream.emotion.metadata import ModelMetadata
+from serstream.emotion.store import MODEL_FILE, SUMS_FILE, read_file, sums
 from serstream.errors import ModelError
+from serstream.shipped import SAMPLE_CALL
+from serstream.types import SAMPLE_RATE
+from trainer.card import training_data, write_card
 from trainer.dataset import CLEAN_CONDITION
 from trainer.experiment import Workplace
 from trainer.networks import Network
@@ -23,6 +35,8 @@ from trainer.recipe import Recipe
 from trainer.training import Trained
 
 OPSET = 17
+CARD_FILE = "card.md"
+N_GOLDEN = 8
 PROTOCOL = (
     "5-fold cross-validation by speakers; the weights here were trained by the same recipe on all speakers, "
     "and nothing was chosen with them."
@@ -76,28 +90,55 @@ def export(network: Network, metadata: ModelMetadata, path: Path, examples: Floa
     return difference
 
 
+def write_draft(
+    network: Network, metadata: ModelMetadata, folder: Path, examples: FloatArray, card: str
+) -> float:
+    """Write a draft.
+
+    Args:
+        network: trained.
+        metadata: written into the model file.
+        folder: ``NAME/VERSION``; made if it is not there.
+        examples: see `export`.
+        card: Markdown.
+
+    Returns:
+        The largest difference of a logit between the runtimes.
+
+    Raises:
+        ModelError: torch and ONNX Runtime disagree.
+    """
+    difference = export(network, metadata, folder / MODEL_FILE, examples)
+    files = {
+        MODEL_FILE: read_file(folder / MODEL_FILE),
+        FILE_NAME: golden_clips(network, metadata).to_bytes(),
+        CARD_FILE: card.encode(),
+    }
+    for name, content in (files | {SUMS_FILE: sums(files)}).items():
+        (folder / name).write_bytes(content)
+    return difference
+
+
 def write_model(
     recipe: Recipe,
     trained: Trained,
     measured: Sequence[Mapping[str, Any]],
-    training_data: tuple[str, ...],
     workplace: Workplace,
     folder: Path,
     version: int,
-) -> tuple[ModelMetadata, float]:
-    """Write the ``model.onnx`` of a trained and measured recipe.
+) -> float:
+    """Write the draft of a trained and measured recipe.
 
     Args:
         recipe: that was trained.
         trained: its weights.
         measured: metrics.json of each protocol; temperature and threshold come from ``speakers``.
-        training_data: corpora with their licences.
         workplace: where the corpora are; both runtimes are compared on all of their clean windows.
-        folder: the model's.
+        folder: of the draft.
         version: its number.
 
     Returns:
-        The metadata, and the largest difference of a logit between the runtimes.
+        The largest difference of a logit between the runtimes.
     """
     held_out = next(metrics for metrics in measured if metrics["protocol"] == "speakers")
     metadata = ModelMetadata(
@@ -108,7 +149,7 @@ def write_model(
         temperature=held_out["temperature"],
         licence=recipe.licence,
         abstain_below=held_out["abstain_below"],
-        training_data=training_data,
+        training_data=training_data(recipe),
         protocol=PROTOCOL,
         metrics={
             f"{metrics['protocol']}, {row['condition']}, after {row['heard_s']:.0f} s: {name}": row[name]
@@ -119,10 +160,30 @@ def write_model(
         },
         recipe_sha256=recipe.sha256,
     )
+    n_parameters = sum(weights.numel() for weights in trained.network.parameters())
+    card = write_card(metadata, recipe, n_parameters, measured)
     windows = workplace.windows(recipe, [CLEAN_CONDITION])
-    path = folder / "model.onnx"
-    difference = export(trained.network, metadata, path, windows.features.astype(np.float32))
-    return metadata, difference
+    return write_draft(trained.network, metadata, folder, windows.features.astype(np.float32), card)
+
+
+def golden_clips(network: Network, metadata: ModelMetadata) -> GoldenClips:
+    """What torch says about `golden_windows`, each as the first of its stream."""
+    samples = golden_windows(metadata.feature_spec.n_samples)
+    features = mfcc(samples.astype(np.float32) / np.float32(32768), metadata.feature_spec)
+    with torch.inference_mode():
+        logits = network.eval()(torch.from_numpy(features)) / metadata.temperature
+    return GoldenClips(samples, torch.softmax(logits, dim=1).numpy())
+
+
+def golden_windows(n_samples: int) -> NDArray[np.int16]:
+    """Windows of the sample call, whose licence lets them travel with every model; (N_GOLDEN, n_samples)."""
+    samples, rate = soundfile.read(SAMPLE_CALL, dtype="float32", always_2d=True)
+    speech = np.concatenate([soxr.resample(channel, rate, SAMPLE_RATE) for channel in samples.T])
+    starts = np.linspace(0, len(speech) - n_samples, min(4 * N_GOLDEN, MAX_CLIPS)).astype(int)
+    windows = np.stack([speech[start : start + n_samples] for start in starts])
+    loudest = np.sort(np.argsort(-np.square(windows).mean(axis=1), kind="stable")[:N_GOLDEN])
+    golden: NDArray[np.int16] = (windows[loudest] * 32767).astype(np.int16)
+    return golden
 
 
 def _difference(network: Network, path: Path, examples: FloatArray) -> float:

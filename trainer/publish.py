@@ -1,8 +1,7 @@
 """The gate between a trained model and the repository that daemons load from.
 
-A draft is published if it passes the daemon's own inspection, reaches a floor on held-out speakers, and is
-not significantly worse there than the model that is active. That ONNX Runtime computes what torch does was
-checked when it was exported.
+A draft is published if it passes the daemon's own inspection (with ONNX's checker), computes what torch did,
+reaches a floor on held-out speakers, and is not significantly worse there than the model that is active.
 """
 
 from __future__ import annotations
@@ -12,35 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from serstream.config import ModelSettings, SegmenterSettings
-from serstream.emotion.golden import FILE_NAME, MAX_CLIPS, GoldenClips
+from serstream.emotion.golden import FILE_NAME, GoldenClips
 from serstream.emotion.inspection import inspect_apart
 from serstream.emotion.loading import load_version
 from serstream.emotion.model import EmotionModel
-from serstream.emotion.store import (
-    MODEL_FILE,
-    POINTER_FILE,
-    SUMS_FILE,
-    ModelStore,
-    Reference,
-    read_file,
-    sums,
-)
+from serstream.emotion.store import MODEL_FILE, POINTER_FILE, ModelStore, Reference, read_file
 from serstream.errors import ModelError
-from serstream.shipped import SAMPLE_CALL
-from serstream.types import SAMPLE_RATE
 from trainer.corpora import Clip
 from trainer.evaluation import confusion, recalls
+from trainer.export import CARD_FILE, TOLERANCE
 from trainer.windows import cut, load_clip
 
 ON_CPU = ModelSettings(device="cpu")
 
-CARD_FILE = "card.md"
-N_GOLDEN = 8
+PARITY = TOLERANCE
+"""Largest difference of a golden clip's probability from torch's: less than the daemon accepts, which may run
+on another device."""
 DRAWS = 10_000
 """Resamplings of the bootstrap."""
 
@@ -59,14 +48,11 @@ class Judgement:
     clips: int
 
 
-def publish(
-    draft: Path, card: str, clips: Sequence[Clip], store: ModelStore, floor: float
-) -> tuple[Path, Judgement]:
+def publish(draft: Path, clips: Sequence[Clip], store: ModelStore, floor: float) -> tuple[Path, Judgement]:
     """Judge a draft and add it to a repository; it does not become active.
 
     Args:
-        draft: a model.onnx as `trainer.export.export` writes it.
-        card: Markdown.
+        draft: a folder as `trainer.export.write_draft` makes it.
         clips: of speakers that neither model was trained on.
         store: the repository.
         floor: least UAR, 0 to 1.
@@ -78,7 +64,8 @@ def publish(
         ModelError: the draft does not pass; says why.
     """
     inspect_apart(draft)
-    model = EmotionModel(draft)
+    model = EmotionModel(draft / MODEL_FILE)
+    GoldenClips.read(draft / FILE_NAME).check(model, PARITY)
     judgement = judge(model, _active(store), clips)
     if judgement.uar < floor:
         raise ModelError(
@@ -91,19 +78,8 @@ def publish(
             f"model {draft}: significantly worse than {judgement.active} on the same {judgement.speakers} "
             f"speakers: UAR {100 * low:+.1f} to {100 * high:+.1f} points (95 %)"
         )
-    return store.publish(Reference.parse(model.reference), _files(model, card)), judgement
-
-
-def seal(folder: Path) -> None:
-    """Complete a folder with model.onnx and card.md to a version that a daemon loads, without judging it.
-
-    Raises:
-        ModelError: the model cannot be loaded.
-    """
-    model = EmotionModel(folder / MODEL_FILE)
-    files = _files(model, (folder / CARD_FILE).read_text(encoding="utf-8"))
-    for name, content in (files | {SUMS_FILE: sums(files)}).items():
-        (folder / name).write_bytes(content)
+    files = {name: read_file(draft / name) for name in (MODEL_FILE, FILE_NAME, CARD_FILE)}
+    return store.publish(Reference.parse(model.reference), files), judgement
 
 
 def judge(model: EmotionModel, active: EmotionModel | None, clips: Sequence[Clip]) -> Judgement:
@@ -132,22 +108,6 @@ def judge(model: EmotionModel, active: EmotionModel | None, clips: Sequence[Clip
     differences = _uar(np.tensordot(weights, own, axes=1)) - _uar(np.tensordot(weights, other, axes=1))
     low, high = np.percentile(differences, [2.5, 97.5])
     return Judgement(uar, active.reference, (float(low), float(high)), n, len(judged))
-
-
-def golden_windows(n_samples: int) -> NDArray[np.int16]:
-    """Windows of the sample call, whose licence lets them travel with every model; (N_GOLDEN, n_samples)."""
-    samples, rate = soundfile.read(SAMPLE_CALL, dtype="float32", always_2d=True)
-    speech = np.concatenate([soxr.resample(channel, rate, SAMPLE_RATE) for channel in samples.T])
-    starts = np.linspace(0, len(speech) - n_samples, min(4 * N_GOLDEN, MAX_CLIPS)).astype(int)
-    windows = np.stack([speech[start : start + n_samples] for start in starts])
-    loudest = np.sort(np.argsort(-np.square(windows).mean(axis=1), kind="stable")[:N_GOLDEN])
-    golden: NDArray[np.int16] = (windows[loudest] * 32767).astype(np.int16)
-    return golden
-
-
-def _files(model: EmotionModel, card: str) -> dict[str, bytes]:
-    golden = GoldenClips.record(model, golden_windows(model.metadata.feature_spec.n_samples))
-    return {MODEL_FILE: read_file(model.path), FILE_NAME: golden.to_bytes(), CARD_FILE: card.encode()}
 
 
 def _active(store: ModelStore) -> EmotionModel | None:

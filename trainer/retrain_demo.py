@@ -28,7 +28,7 @@ from serstream.shipped import SAMPLE_CALL, models_dir
 from trainer import corpora
 from trainer.augment import Augmentation
 from trainer.experiment import Workplace
-from trainer.export import export
+from trainer.export import write_draft
 from trainer.history import Epoch
 from trainer.publish import publish
 from trainer.recipe import Recipe, Training
@@ -44,6 +44,7 @@ RECIPE = Recipe(
     augmentation=Augmentation(variants=3, noise=0.0, room=0.0),
     training=Training(epochs=60, batch=16, ema=0.9),
 )
+CARD = "# demo@1\n\nLearned five clips by heart to show how a model is published. Do not use it.\n"
 FLOOR = 0.5
 CALL_S = 20
 ACTIVATE_AFTER_S = 8.0
@@ -60,12 +61,12 @@ def run_retrain_demo() -> int:
         SerstreamError: a step failed; says which.
     """
     with tempfile.TemporaryDirectory(prefix="serstream-") as folder:
-        draft = _train(Path(folder))
+        draft = Path(folder, "demo", "1")
+        _train(draft, Path(folder))
         store = ModelStore(Path(folder, "models"))
         shutil.copytree(models_dir(), store.root)
         clips = [clip for clip in corpora.read_all((CORPUS,), DATA) if clip.emotion in RECIPE.labels]
-        card = "# demo@1\n\nLearned five clips by heart to show how a model is published. Do not use it.\n"
-        published, judgement = publish(draft, card, clips, store, FLOOR)
+        published, judgement = publish(draft, clips, store, FLOOR)
         print(
             f"published {published.relative_to(store.root)}: UAR {judgement.uar:.0%} on the "
             f"{judgement.clips} clips it was trained on, which says nothing about others"
@@ -73,8 +74,8 @@ def run_retrain_demo() -> int:
         return _change_models_in_a_call(store)
 
 
-def _train(folder: Path) -> Path:
-    """The draft of a model."""
+def _train(draft: Path, folder: Path) -> None:
+    """Make the draft of a model; caches go below the folder."""
     windows = Workplace(DATA, folder, folder / "runs").windows(RECIPE)
     print(f"training on {len(windows.features)} windows of {len(windows.clips)} clips")
 
@@ -94,10 +95,9 @@ def _train(folder: Path) -> Path:
         protocol="none: learned by heart, nothing was held out",
         recipe_sha256=RECIPE.sha256,
     )
-    draft = folder / "draft.onnx"
-    difference = export(trained.network, metadata, draft, windows.features.astype(np.float32))
+    examples = windows.features.astype(np.float32)
+    difference = write_draft(trained.network, metadata, draft, examples, CARD)
     print(f"exported: torch and ONNX Runtime differ by at most {difference:.1g}")
-    return draft
 
 
 def _change_models_in_a_call(store: ModelStore) -> int:

@@ -67,8 +67,8 @@ class GoldenClips(msgspec.Struct, frozen=True, eq=False):
         np.savez(file, samples=self.samples, probabilities=self.probabilities)
         return file.getvalue()
 
-    def check(self, model: EmotionModel) -> None:
-        """Score the clips again.
+    def check(self, model: EmotionModel, tolerance: float = TOLERANCE) -> None:
+        """Score the clips again; no probability may differ by more than ``tolerance``.
 
         Raises:
             ModelError: they do not fit the model, or come out differently.
@@ -83,7 +83,7 @@ class GoldenClips(msgspec.Struct, frozen=True, eq=False):
         differences = np.abs(scores - self.probabilities).max(axis=1)
         worst = int(differences.argmax())
         # Written so that a score that is not a number fails.
-        if not differences[worst] <= TOLERANCE:
+        if not differences[worst] <= tolerance:
             seen, recorded = scores[worst].round(3).tolist(), self.probabilities[worst].round(3).tolist()
             raise ModelError(
                 f"model {model.path}: golden clip {worst} scores {seen}, recorded were {recorded}; "

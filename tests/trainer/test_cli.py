@@ -7,8 +7,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the trainer extra")
 
+from serstream.emotion.inspection import inspect_apart
 from serstream.emotion.model import EmotionModel
+from serstream.emotion.store import ModelStore, Reference
 from trainer.cli import main
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 pytestmark = pytest.mark.trainer
 
@@ -37,6 +41,26 @@ def test_from_recordings_to_a_model(
     assert model.metadata.reference == "tiny@3"
     assert model.metadata.feature_spec.baseline is not None
     assert "tiny@3" in (models / "tiny/3/card.md").read_text()
+    published(models / "tiny/3", tmp_path / "repository", capsys)
+
+
+def published(draft: Path, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Real recordings that the model never heard judge it; the daemon's repository takes it once."""
+    capsys.readouterr()
+    publish = ["publish", str(draft), "--data", str(FIXTURES), "--repository", str(repository)]
+    assert main([*publish, "--held-out", "emo-db", "--floor", "1.01"]) == 2
+    assert "held-out speakers, wanted 101.0%" in capsys.readouterr().err
+    assert not repository.exists()
+    assert main([*publish, "--held-out", "tiny"]) == 2
+    assert f"--held-out tiny: {draft} was trained on it" in capsys.readouterr().err
+    assert main([*publish, "--held-out", "emo-db", "--floor", "0"]) == 0
+    assert "on 3 clips of 3 speakers" in capsys.readouterr().out
+    store = ModelStore(repository)
+    assert [str(reference) for reference in store.references()] == ["tiny@3"]
+    store.activate(Reference("tiny", 3))
+    inspect_apart(repository / "tiny/3")
+    assert main([*publish, "--held-out", "emo-db", "--floor", "0"]) == 2
+    assert "exists and a version never changes; publish it as version 4" in capsys.readouterr().err
 
 
 def remade(run: Path) -> None:

@@ -4,16 +4,20 @@ import numpy as np
 import pytest
 from published_model import publish as publish_tiny
 from published_model import reseal
-from tiny_model import LABELS, write_model
+from tiny_model import LABELS, SPEC, write_model
 
-pytest.importorskip("torch", reason="needs the trainer extra")
+torch = pytest.importorskip("torch", reason="needs the trainer extra")
 
+from serstream.emotion.golden import FILE_NAME, GoldenClips
 from serstream.emotion.inspection import inspect
+from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import ModelStore, Reference
 from serstream.errors import ModelError
 from trainer.corpora import Clip
-from trainer.publish import golden_windows, judge, publish, seal
+from trainer.export import TOLERANCE, golden_windows, write_draft
+from trainer.networks import build
+from trainer.publish import judge, publish
 
 CLIPS = sorted((Path(__file__).parents[1] / "fixtures" / "emo-db").glob("*.flac"))
 
@@ -34,13 +38,13 @@ def clip(path: Path, emotion: str) -> Clip:
 
 @pytest.fixture
 def draft(tmp_path: Path) -> Path:
-    return write_model(tmp_path / "draft.onnx", version=2, seed=2)
+    return publish_tiny(tmp_path / "drafts", 2, seed=2)
 
 
 @pytest.fixture
 def held_out(draft: Path) -> list[Clip]:
     """Labelled as the draft would have it: it is always right."""
-    model = EmotionModel(draft)
+    model = EmotionModel(draft / "model.onnx")
     return [clip(path, predicted(model, path)) for path in CLIPS]
 
 
@@ -54,19 +58,19 @@ def test_a_draft_that_passes_is_published_with_golden_clips_and_not_activated(
 ) -> None:
     publish_tiny(store.root, 1, seed=1)
     store.activate(Reference("tiny", 1))
-    folder, judgement = publish(draft, "# tiny", held_out, store, floor=0.9)
+    folder, judgement = publish(draft, held_out, store, floor=0.9)
     assert inspect(folder).reference == "tiny@2"
     assert judgement.uar == 1.0
     assert judgement.active == "tiny@1"
     assert (judgement.speakers, judgement.clips) == (5, 5)
     assert store.pointer().active == "tiny@1"
-    assert (folder / "card.md").read_text() == "# tiny"
+    assert (folder / "card.md").read_text() == (draft / "card.md").read_text()
 
 
 def test_a_draft_below_the_floor_is_refused(draft: Path, held_out: list[Clip], store: ModelStore) -> None:
     wrong = [clip(c.path, next(label for label in LABELS if label != c.emotion)) for c in held_out]
     with pytest.raises(ModelError, match=r"UAR 0\.0% on 5 held-out speakers, wanted 50\.0%"):
-        publish(draft, "", wrong, store, floor=0.5)
+        publish(draft, wrong, store, floor=0.5)
     assert store.references() == []
 
 
@@ -76,15 +80,15 @@ def test_a_draft_worse_than_the_active_model_is_refused(
     """What was the draft is active, and another model is compared with it on its own labels."""
     publish_tiny(store.root, 2, seed=2)
     store.activate(Reference("tiny", 2))
-    other = write_model(tmp_path / "other.onnx", version=3, seed=5)
-    assert judge(EmotionModel(other), None, held_out).uar < 0.5
+    other = publish_tiny(tmp_path / "drafts", 3, seed=5)
+    assert judge(EmotionModel(other / "model.onnx"), None, held_out).uar < 0.5
     with pytest.raises(ModelError, match=r"significantly worse than tiny@2 on the same 5 speakers: UAR -"):
-        publish(other, "", held_out, store, floor=0.0)
+        publish(other, held_out, store, floor=0.0)
     assert store.references() == [Reference("tiny", 2)]
 
 
 def test_a_model_is_not_worse_than_itself(draft: Path, held_out: list[Clip]) -> None:
-    model = EmotionModel(draft)
+    model = EmotionModel(draft / "model.onnx")
     assert judge(model, model, held_out).difference == (0.0, 0.0)
 
 
@@ -93,15 +97,29 @@ def test_models_are_compared_over_the_labels_both_have(
 ) -> None:
     two = EmotionModel(write_model(tmp_path / "two.onnx", labels=("angry", "zen")))
     clips = [clip(CLIPS[0], "angry"), clip(CLIPS[1], "zen"), clip(CLIPS[2], "sad")]
-    assert judge(EmotionModel(draft), two, clips).clips == 1
+    assert judge(EmotionModel(draft / "model.onnx"), two, clips).clips == 1
     with pytest.raises(ModelError, match="no held-out clip has one of the labels angry"):
-        judge(EmotionModel(draft), two, clips[1:])
+        judge(EmotionModel(draft / "model.onnx"), two, clips[1:])
 
 
-def test_a_broken_draft_is_refused_before_it_is_measured(tmp_path: Path, store: ModelStore) -> None:
-    (tmp_path / "draft.onnx").write_text("no model")
+def test_a_broken_draft_is_refused_before_it_is_measured(draft: Path, store: ModelStore) -> None:
+    (draft / "model.onnx").write_text("no model")
+    reseal(draft)
     with pytest.raises(ModelError, match="not ONNX"):
-        publish(tmp_path / "draft.onnx", "", [], store, floor=0.0)
+        publish(draft, [], store, floor=0.0)
+
+
+def test_a_draft_that_computes_other_than_torch_did_is_refused(
+    draft: Path, held_out: list[Clip], store: ModelStore
+) -> None:
+    """By more than rounding, but less than the daemon would notice on another device."""
+    golden = GoldenClips.read(draft / FILE_NAME)
+    shifted = GoldenClips(golden.samples, golden.probabilities + np.float32(5e-4))
+    (draft / FILE_NAME).write_bytes(shifted.to_bytes())
+    reseal(draft)
+    assert inspect(draft).reference == "tiny@2"
+    with pytest.raises(ModelError, match=r"golden clip \d scores .*, recorded were"):
+        publish(draft, held_out, store, floor=0.0)
 
 
 def test_golden_windows_are_speech_and_always_the_same() -> None:
@@ -111,19 +129,29 @@ def test_golden_windows_are_speech_and_always_the_same() -> None:
     assert (np.sqrt(np.square(windows.astype(float)).mean(axis=1)) > 300).all()
 
 
-def test_a_sealed_folder_is_a_version(tmp_path: Path) -> None:
-    folder = tmp_path / "tiny" / "4"
-    folder.mkdir(parents=True)
-    write_model(folder / "model.onnx", version=4)
-    (folder / "card.md").write_text("# tiny")
-    seal(folder)
+def test_a_draft_carries_what_torch_said(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build("cnn_2d", SPEC, len(LABELS)).eval()
+    metadata = ModelMetadata(
+        name="tiny", version=4, labels=LABELS, feature_spec=SPEC, temperature=2.0, licence="CC0-1.0"
+    )
+    examples = np.random.default_rng(0).normal(0, 5, (9, SPEC.n_coeffs, SPEC.n_frames)).astype(np.float32)
+    folder = tmp_path / "tiny/4"
+    write_draft(network, metadata, folder, examples, "# tiny")
     assert inspect(folder).reference == "tiny@4"
+    GoldenClips.read(folder / FILE_NAME).check(EmotionModel(folder / "model.onnx"), TOLERANCE)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "SHA256SUMS",
+        "card.md",
+        "golden.npz",
+        "model.onnx",
+    ]
 
 
 def test_a_published_folder_holds_what_its_sums_say(
     draft: Path, held_out: list[Clip], store: ModelStore
 ) -> None:
-    folder, _ = publish(draft, "", held_out, store, floor=0.0)
+    folder, _ = publish(draft, held_out, store, floor=0.0)
     sums = (folder / "SHA256SUMS").read_text()
     reseal(folder)
     assert sorted(sums.splitlines()) == sorted((folder / "SHA256SUMS").read_text().splitlines())

@@ -183,7 +183,7 @@ class Segmenter:
 
     def _window(self, end: int, arrived: float, *, final: bool) -> SpeechWindow:
         begin = self._next_window
-        samples = self._history.samples(begin, end) / np.float32(INT16_SCALE)
+        samples = self._history.samples(begin, end).astype(np.float32) / np.float32(INT16_SCALE)
         return SpeechWindow(
             stream=self._stream,
             samples=samples,

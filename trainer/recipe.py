@@ -30,10 +30,14 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     label_smoothing: Share = 0.1
     mixup: Annotated[float, Meta(ge=0, le=10)] = 0.0
     """Parameter of the beta distribution (Zhang et al. 2018); 0 is off."""
+    shift: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
+    """Windows are rolled in time by at most this share of their length; 0 is off."""
     ema: Share = 0.99
     """Decay of the averaged weights, per step; the averaged ones are what is kept."""
     choose_epoch: bool = False
     """Keep the epoch with the best UAR on validation speakers; otherwise they are trained on, to the end."""
+    patience: Annotated[int, Meta(ge=0)] = 0
+    """With ``choose_epoch``: stop when the UAR has not risen for so many epochs; 0 never stops early."""
     seed: int = 0
 
 

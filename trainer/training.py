@@ -103,6 +103,8 @@ def train(
     if checkpoint.is_file():
         state.restore(checkpoint)
     for number in range(len(state.history) + 1, settings.epochs + 1):
+        if settings.patience and _epochs_without_gain(state.history) >= settings.patience:
+            break
         began, draw.seconds = time.perf_counter(), 0.0
         state.network.train()
         loss = float(np.mean([_step(state, draw, settings) for _ in range(steps)]))
@@ -173,6 +175,8 @@ def _step(state: _State, draw: _Draw, settings: Training) -> float:
     """One batch; returns its loss."""
     features, label, known = draw(settings.batch)
     target = _smooth(label, known, settings.label_smoothing)
+    if settings.shift:
+        features = _shift(features, settings.shift, state.rng)
     if settings.mixup:
         features, target, known = _mixup(features, target, known, settings.mixup, state.rng)
     features, target, known = (part.to(state.device) for part in (features, target, known))
@@ -249,6 +253,13 @@ def _smooth(label: Tensor, known: Tensor, smoothing: float) -> Tensor:
     return (1 - smoothing) * one_hot + smoothing * known / known.sum(dim=1, keepdim=True)
 
 
+def _shift(features: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """Roll every window (n_coeffs, n_frames) around its end by its own number of frames."""
+    reach = round(share * features.shape[2])
+    steps = rng.integers(-reach, reach + 1, len(features)).tolist()
+    return torch.stack([window.roll(step, dims=1) for window, step in zip(features, steps, strict=True)])
+
+
 def _mixup(
     features: Tensor, target: Tensor, known: Tensor, alpha: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -268,6 +279,14 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
                 kept.lerp_(new, 1 - decay)
             else:
                 kept.copy_(new)
+
+
+def _epochs_without_gain(past: list[Epoch]) -> int:
+    """Since the best validation UAR; 0 where nobody validates."""
+    reached = [epoch.valid_uar for epoch in past]
+    if not reached or math.isnan(reached[0]):
+        return 0
+    return len(reached) - 1 - reached.index(max(reached))
 
 
 def _valid_uar(trained: Trained, valid: WindowSet, targets: Targets) -> float:

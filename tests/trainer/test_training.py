@@ -20,7 +20,7 @@ from trainer.experiment import Workplace
 from trainer.export import TOLERANCE, export
 from trainer.history import Epoch
 from trainer.networks import NETWORKS, build
-from trainer.training import Targets, Trained, load, logits_of, save, train
+from trainer.training import Targets, Trained, _shift, load, logits_of, save, train
 
 pytestmark = pytest.mark.trainer
 
@@ -91,6 +91,34 @@ def test_an_interrupted_training_ends_at_the_same_weights(
     save(resumed, tmp_path / "weights.pt")
     back = load(tiny, tmp_path / "weights.pt")
     np.testing.assert_allclose(logits_of(back, windows), logits_of(resumed, windows), atol=1e-5)
+
+
+def test_training_stops_when_the_validation_speakers_gain_no_more(
+    tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
+) -> None:
+    """Also when it is given again."""
+    settings = msgspec.structs.replace(tiny.training, epochs=30, patience=2, choose_epoch=True)
+    patient = msgspec.structs.replace(tiny, training=settings)
+    ways = (
+        [i for i, clip in enumerate(windows.clips) if (clip.speaker == "s0") is own] for own in (True, False)
+    )
+    valid, rest = (windows.of_clips(way) for way in ways)
+    histories = [
+        train(patient, rest, valid.of_line(0), tmp_path / "patient.pt", lambda epoch: None).history
+        for _ in range(2)
+    ]
+    reached = [epoch.valid_uar for epoch in histories[0]]
+    assert len(reached) == reached.index(max(reached)) + 3 < 30
+    assert histories[1] == histories[0]
+
+
+def test_shifted_windows_keep_their_frames() -> None:
+    frames = torch.arange(8.0).expand(5, 2, 8)
+    shifted = _shift(frames, 0.25, np.random.default_rng(0))
+    starts = [int(window[0, 0]) for window in shifted]
+    assert set(starts) <= {6, 7, 0, 1, 2} and len(set(starts)) > 1
+    for start, window in zip(starts, shifted, strict=True):
+        assert window.tolist() == [[(start + k) % 8 for k in range(8)]] * 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -1,0 +1,156 @@
+"""One cell of the comparison: a system on a corpus under a protocol, trained and tested split by split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from trainer.comparison import forest
+from trainer.comparison.copies import Effect
+from trainer.comparison.examples import Examples, gather
+from trainer.comparison.learning import Epoch, learn, logits_of
+from trainer.comparison.splits import Protocol, n_splits, split
+from trainer.comparison.system import FOREST, System
+from trainer.corpora import Clip
+from trainer.evaluation import confusion
+from trainer.networks.studies import keras_parameters
+
+LEAK_COPIES: tuple[Effect, ...] = ("noise", "pitch")
+"""What protocol ``leak`` copies for a system whose study made no copies."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What one split brought, as it is kept in its JSON file."""
+
+    labels: tuple[str, ...]
+    confusion: list[list[int]]
+    """Test examples; rows are true labels."""
+    n_train: int
+    n_copies: int
+    """Augmented copies of each clip."""
+    n_parameters: int
+    """As Keras counts them; of a forest 0."""
+    history: list[Epoch]
+    """Of a forest empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of the studies' work is done."""
+
+    full: bool
+    """All epochs, copies and splits; otherwise what the recipes' ``[short]`` says."""
+    seed: int
+
+    def epochs(self, system: System) -> int:
+        """At most so many."""
+        return system.training.epochs if self.full else system.short.epochs
+
+    def splits(self, system: System, protocol: Protocol, clips: list[Clip]) -> int:
+        """How many are run."""
+        there = n_splits(protocol, clips, system.test_share)
+        return there if self.full else min(there, system.short.splits)
+
+    def copies(self, system: System, protocol: Protocol) -> tuple[tuple[Effect, ...], int]:
+        """Their effects, and how many each clip has."""
+        effects = system.copies or (LEAK_COPIES if protocol == "leak" else ())
+        return effects, len(effects) if self.full else min(len(effects), system.short.copies)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell and where its results are."""
+
+    name: str
+    """Of the system's recipe."""
+    system: System
+    corpus: str
+    protocol: Protocol
+    plan: Plan
+    folder: Path
+    """Of all results."""
+
+    def path(self, number: int) -> Path:
+        """The result of a split."""
+        n_copies = self.plan.copies(self.system, self.protocol)[1]
+        work = f"{self.plan.epochs(self.system)}-epochs-{n_copies}-copies-seed-{self.plan.seed}"
+        return (
+            self.folder
+            / f"{self.name}-{self.system.sha256[:8]}"
+            / f"{self.corpus}-{self.protocol}-{number + 1}-{work}.json"
+        )
+
+    def results(self, clips: list[Clip]) -> list[Result]:
+        """Of the splits that were run."""
+        paths = [self.path(number) for number in self._numbers(clips)]
+        return [msgspec.json.decode(path.read_bytes(), type=Result) for path in paths if path.is_file()]
+
+    def run(
+        self, clips: list[Clip], device: torch.device, on_epoch: Callable[[str, int, Epoch], None]
+    ) -> None:
+        """Train and test every split that has no result yet."""
+        missing = [number for number in self._numbers(clips) if not self.path(number).is_file()]
+        if not missing:
+            return
+        copies = self.plan.copies(self.system, self.protocol)
+        examples = gather(self.system, clips, *copies, self.folder / "features")
+        for number in missing:
+            title = f"{self.name}, {self.corpus}, {self.protocol}, split {number + 1}"
+            self._run(number, clips, examples, device, partial(on_epoch, title))
+
+    def _numbers(self, clips: list[Clip]) -> range:
+        return range(self.plan.splits(self.system, self.protocol, clips))
+
+    def _run(
+        self,
+        number: int,
+        clips: list[Clip],
+        examples: Examples,
+        device: torch.device,
+        on_epoch: Callable[[int, Epoch], None],
+    ) -> None:
+        system, path = self.system, self.path(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        labels = tuple(sorted({clip.emotion for clip in clips}))
+        label = np.array([labels.index(clips[i].emotion) for i in examples.clip])
+        parts = split(self.protocol, number, clips, examples, system.test_share, system.valid_share)
+        history: list[Epoch] = []
+        network = None
+        if system.network == FOREST:
+            predicted = forest.predict(examples.features, label, parts, self.plan.seed)
+        else:
+            torch.manual_seed(self.plan.seed)
+            network = system.build(examples.features.shape[1:], len(labels))
+            network.front.standardise(torch.from_numpy(examples.features[parts.train]))
+            history = learn(
+                network,
+                system.training,
+                self.plan.epochs(system),
+                examples.features,
+                label,
+                parts,
+                self.plan.seed,
+                path.with_suffix(".pt"),
+                on_epoch,
+                device,
+            )
+            predicted = logits_of(network, examples.features, parts.test).argmax(axis=1)
+        result = Result(
+            labels=labels,
+            confusion=confusion(label[parts.test], predicted, len(labels)).tolist(),
+            n_train=len(parts.train),
+            n_copies=self.plan.copies(system, self.protocol)[1],
+            n_parameters=0 if network is None else keras_parameters(network),
+            history=history,
+        )
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_bytes(msgspec.json.encode(result))
+        os.replace(unfinished, path)
+        path.with_suffix(".pt").unlink(missing_ok=True)

@@ -1,0 +1,75 @@
+"""``serstream-train compare``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from trainer import corpora, device
+from trainer.comparison import paper, system
+from trainer.comparison.cells import Cell, Plan
+from trainer.comparison.learning import Epoch
+from trainer.comparison.splits import PROTOCOLS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes beside ``--data``, ``--runs`` and ``--device``."""
+    parser.add_argument(
+        "system", nargs="*", metavar="SYSTEM", help=f"by default all: {', '.join(system.names())}"
+    )
+    parser.add_argument(
+        "--corpus", action="append", required=True, help="may be given several times", metavar="CORPUS"
+    )
+    parser.add_argument(
+        "--protocol", action="append", choices=PROTOCOLS, help="may be given several times (all)"
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="all epochs, copies and splits of the studies; by default what a recipe's [short] says",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights and draws (%(default)s)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("docs/comparison.md"),
+        help="written from all results that are there, with a folder of pictures beside it (%(default)s)",
+    )
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Run the cells that have no result yet, then write the page."""
+    plan, folder = Plan(arguments.full, arguments.seed), arguments.runs / "comparison"
+    everything = {name: system.load(name) for name in system.names()}
+    wanted = {name: system.load(name) for name in arguments.system} or everything
+    clips = {corpus: corpora.read(corpus, arguments.data) for corpus in arguments.corpus}
+    cells = [
+        Cell(name, chosen, corpus, protocol, plan, folder)
+        for name, chosen in wanted.items()
+        for corpus in arguments.corpus
+        for protocol in arguments.protocol or PROTOCOLS
+    ]
+    computer = device.choose(arguments.device)
+    progress = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
+    with progress:
+        task = progress.add_task("", total=len(cells))
+
+        def tell(title: str, number: int, epoch: Epoch) -> None:
+            line = f"{title}: epoch {number}, loss {epoch.loss:.3f}, validation {epoch.valid_loss:.3f}"
+            if progress.disable:
+                print(line, file=sys.stderr, flush=True)
+            progress.update(task, description=line)
+
+        for cell in cells:
+            cell.run(clips[cell.corpus], computer, tell)
+            progress.advance(task)
+    tables = {
+        corpus: paper.rows(everything, corpus, clips[corpus], plan, folder) for corpus in arguments.corpus
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    paper.write(tables, clips, plan, arguments.output)
+    print(arguments.output)

@@ -1,0 +1,81 @@
+"""Clips and their augmented copies as features of one system, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from serstream.emotion.features import FloatArray
+from trainer.comparison.copies import Effect, copy
+from trainer.comparison.system import System
+from trainer.corpora import Clip
+from trainer.windows import load_clip
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Raise it when the code here, in features.py or in copies.py gives other features for the same recipe."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """What a network is trained and tested on: every clip, then its copies."""
+
+    features: FloatArray
+    """(n, ...)"""
+    clip: NDArray[np.int64]
+    """Index of the clip, (n,)."""
+    original: NDArray[np.bool_]
+    """False for augmented copies, (n,)."""
+
+
+def gather(
+    system: System, clips: list[Clip], effects: tuple[Effect, ...], n_copies: int, cache: Path
+) -> Examples:
+    """Features of clips and of ``n_copies`` copies of each.
+
+    The effects go round from clip to clip, so that with fewer copies than effects all are still heard; with
+    as many, every clip has each.
+    """
+    layers = [_layer(system, clips, (), 0, cache)]
+    layers += [_layer(system, clips, effects, number, cache) for number in range(n_copies)]
+    index = np.arange(len(clips))
+    return Examples(
+        np.concatenate(layers),
+        np.tile(index, len(layers)),
+        np.repeat([True, *[False] * n_copies], len(clips)),
+    )
+
+
+def _layer(
+    system: System, clips: list[Clip], effects: tuple[Effect, ...], number: int, cache: Path
+) -> FloatArray:
+    """Features of one copy of each clip, or of the clips themselves where there are no effects."""
+    digest = hashlib.sha256(f"{FORMAT} {system.features} {system.trim} {effects} {number}".encode())
+    digest.update(msgspec.json.encode(system.spec))
+    for clip in clips:
+        digest.update(f"{clip.name} {clip.sex} ".encode() + hashlib.sha256(clip.path.read_bytes()).digest())
+    path = cache / f"{clips[0].corpus}-{system.features}-{digest.hexdigest()[:16]}.npy"
+    if not path.is_file():
+        logger.info("%s: features of %s clips", path.name, len(clips))
+        feature_set = system.feature_set()
+        rows = []
+        for i, clip in enumerate(clips):
+            samples = load_clip(clip)
+            if effects:
+                rng = np.random.default_rng(list(f"{clip.name} {number}".encode()))
+                samples = copy(samples, effects[(i + number) % len(effects)], rng)
+            rows.append(feature_set(samples, clip))
+        cache.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".tmp.npy")
+        np.save(unfinished, np.stack(rows))
+        os.replace(unfinished, path)
+    features: FloatArray = np.load(path)
+    return features

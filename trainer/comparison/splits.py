@@ -1,0 +1,98 @@
+"""Three ways to part the same clips: what each of them lets the network know about its test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from serstream.errors import ConfigError
+from trainer.comparison.examples import Examples
+from trainer.corpora import Clip
+from trainer.folds import deal
+
+Protocol: TypeAlias = Literal["random", "leak", "speakers"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Indices of examples."""
+
+    train: Indices
+    valid: Indices
+    """Drawn from the training part; lowers the learning rate and stops training."""
+    test: Indices
+
+
+def n_splits(protocol: Protocol, clips: list[Clip], test_share: float) -> int:
+    """How many splits make every clip a test once, about."""
+    wanted = round(1 / test_share)
+    return min(wanted, len({clip.speaker for clip in clips})) if protocol == "speakers" else wanted
+
+
+def split(
+    protocol: Protocol,
+    number: int,
+    clips: list[Clip],
+    examples: Examples,
+    test_share: float,
+    valid_share: float,
+) -> Split:
+    """Part the examples.
+
+    ``random``: clips are drawn; copies of training clips are trained on, the others are tested without their
+    copies. ``leak``: clips and copies are drawn alike, so that copies of what is tested are trained on.
+    ``speakers``: as ``random``, with women and men dealt into groups of which one is tested.
+
+    Args:
+        protocol: which of them.
+        number: of the split; the draw's seed, or the group.
+        clips: that are parted.
+        examples: clips and copies.
+        test_share: of clips, examples or speakers.
+        valid_share: of the training part, drawn as ``random`` draws.
+
+    Raises:
+        ConfigError: there is one speaker only.
+    """
+    emotion = np.array([clip.emotion for clip in clips])
+    if protocol == "leak":
+        everything = np.arange(len(examples.clip))
+        train, test = _draw(everything, emotion[examples.clip], test_share, number)
+        train, valid = _draw(train, emotion[examples.clip[train]], valid_share, number)
+        return Split(train, valid, test)
+    everyone = np.arange(len(clips))
+    if protocol == "random":
+        taught, tested = _draw(everyone, emotion, test_share, number)
+    else:
+        n_groups = n_splits(protocol, clips, test_share)
+        if n_groups < 2:
+            raise ConfigError(
+                f"corpus {clips[0].corpus}: all clips are of speaker {clips[0].speaker}, wanted at least two "
+                "speakers to keep one of them for the test"
+            )
+        held_out = np.isin([clip.speaker for clip in clips], list(deal(clips, n_groups)[number]))
+        taught, tested = everyone[~held_out], everyone[held_out]
+    taught, watched = _draw(taught, emotion[taught], valid_share, number)
+    return Split(
+        np.flatnonzero(np.isin(examples.clip, taught)),
+        np.flatnonzero(np.isin(examples.clip, watched) & examples.original),
+        np.flatnonzero(np.isin(examples.clip, tested) & examples.original),
+    )
+
+
+def _draw(indices: Indices, emotion: NDArray[np.str_], share: float, seed: int) -> tuple[Indices, Indices]:
+    """All but a share, and the share, every emotion alike where there are clips enough."""
+    counts = np.unique(emotion, return_counts=True)[1]
+    n_share = round(share * len(indices))
+    stratified = counts.min() >= 2 and min(n_share, len(indices) - n_share) >= len(counts)
+    rest, drawn = train_test_split(
+        indices, test_size=max(1, n_share), random_state=seed, stratify=emotion if stratified else None
+    )
+    return np.sort(rest), np.sort(drawn)

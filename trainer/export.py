@@ -19,6 +19,7 @@ import soundfile
 import soxr
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from serstream.emotion.features import FloatArray, mfcc
 from serstream.emotion.golden import FILE_NAME, MAX_CLIPS, GoldenClips
@@ -45,12 +46,12 @@ TOLERANCE = 1e-4
 """Largest difference of a logit between torch and ONNX Runtime."""
 
 
-def export(network: Network, metadata: ModelMetadata, path: Path, examples: FloatArray) -> float:
+def export(network: nn.Module, metadata: ModelMetadata | None, path: Path, examples: FloatArray) -> float:
     """Write ``model.onnx``: one file, any batch size, weights and metadata inside.
 
     Args:
         network: trained.
-        metadata: written into the file.
+        metadata: written into the file; None for a network whose features the daemon does not compute.
         path: replaced as a whole, or not at all.
         examples: features (n, n_coeffs, n_frames) on which both runtimes must agree.
 
@@ -78,7 +79,8 @@ def export(network: Network, metadata: ModelMetadata, path: Path, examples: Floa
             dynamo=False,
         )
     model = onnx.load(unfinished)
-    onnx.helper.set_model_props(model, metadata.to_props())
+    if metadata is not None:
+        onnx.helper.set_model_props(model, metadata.to_props())
     onnx.checker.check_model(model)
     unfinished.write_bytes(model.SerializeToString())
     difference = _difference(network, unfinished, examples)
@@ -186,7 +188,7 @@ def golden_windows(n_samples: int) -> NDArray[np.int16]:
     return golden
 
 
-def _difference(network: Network, path: Path, examples: FloatArray) -> float:
+def _difference(network: nn.Module, path: Path, examples: FloatArray) -> float:
     """Over batches of several sizes, so that a frozen batch size is noticed."""
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     largest = 0.0

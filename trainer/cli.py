@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
@@ -13,12 +12,11 @@ from typing import get_args
 import msgspec
 from rich.console import Console
 from rich.progress import Progress, TaskID
-from rich.table import Table
 
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import MODEL_FILE, ModelStore
 from serstream.errors import ConfigError, SerstreamError
-from trainer import corpora, device, recipe, report
+from trainer import corpora, device, inventory, recipe, report
 from trainer.comparison import command as comparison
 from trainer.experiment import TEST_CONDITIONS, Workplace, run, train_all
 from trainer.export import write_model
@@ -86,30 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _corpora(arguments: argparse.Namespace) -> None:
-    table = Table("corpus", "clips", "speakers", "women / men", "emotions", "licence")
-    counts: dict[str, dict[str, int]] = {}
-    names = corpora.found(arguments.data)
-    if not names:
-        raise corpora.CorpusError(
-            f"data folder {arguments.data}: no corpus in it; wanted folders {', '.join(corpora.KNOWN)}, "
-            "or any folder with a manifest.csv (columns file, speaker, emotion)"
-        )
-    for name in names:
-        clips = corpora.read(name, arguments.data)
-        counts[name] = dict(sorted(Counter(clip.emotion for clip in clips).items()))
-        sexes = Counter(sex for _, sex in {(clip.speaker, clip.sex) for clip in clips})
-        known = corpora.KNOWN.get(name)
-        table.add_row(
-            name,
-            str(len(clips)),
-            str(sexes.total()),
-            f"{sexes['female']} / {sexes['male']}",
-            ", ".join(f"{emotion} {count}" for emotion, count in counts[name].items()),
-            known.licence if known else "see its folder",
-        )
-    Console().print(table)
+    inventories, missing = inventory.take(arguments.data)
+    inventory.show(inventories, missing, Console())
     if arguments.picture:
-        report.draw_counts(counts, arguments.picture)
+        inventory.draw(inventories, arguments.picture)
 
 
 def _prepare(arguments: argparse.Namespace) -> None:

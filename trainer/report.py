@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -75,17 +74,6 @@ def draw_confusion(counts: Counts, labels: Sequence[str], path: Path) -> None:
 def _percent(counts: Counts) -> NDArray[np.float64]:
     shares: NDArray[np.float64] = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return shares
-
-
-def draw_counts(counts: dict[str, dict[str, int]], path: Path) -> None:
-    """Clips per emotion, one panel per corpus."""
-    figure = Figure(figsize=(4 * len(counts), 3.2), layout="constrained")
-    panels: Sequence[Axes] = figure.subplots(1, len(counts), squeeze=False)[0]
-    for axes, (corpus, by_emotion) in zip(panels, counts.items(), strict=True):
-        axes.bar(list(by_emotion), list(by_emotion.values()))
-        axes.tick_params(axis="x", rotation=60)
-        axes.set(title=corpus, ylabel="clips")
-    figure.savefig(path, dpi=110)
 
 
 def _draw_calibration(calibration: Calibration, path: Path) -> None:

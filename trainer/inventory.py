@@ -1,0 +1,130 @@
+"""What is in a data folder: clips by emotion, speaker and sex, as tables and as a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from rich.bar import Bar
+from rich.console import Console
+from rich.table import Table
+
+from trainer.corpora import KNOWN, Clip, Corpus, CorpusError, found, read
+from trainer.corpora.clip import Sex
+
+SEXES: tuple[Sex, ...] = get_args(Sex)
+COLOURS = {"female": "tab:orange", "male": "tab:blue", "unknown": "tab:gray"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inventory:
+    """Counts of one corpus."""
+
+    corpus: str
+    clips: list[Clip]
+
+    @property
+    def licence(self) -> str:
+        """SPDX expression of a known corpus."""
+        known = KNOWN.get(self.corpus)
+        return known.licence if known else "licence: see its folder"
+
+    @property
+    def emotions(self) -> dict[str, Counter[Sex]]:
+        """Clips of each emotion by sex, the most frequent emotion first."""
+        total = Counter(clip.emotion for clip in self.clips)
+        return {
+            emotion: Counter(clip.sex for clip in self.clips if clip.emotion == emotion)
+            for emotion, _ in total.most_common()
+        }
+
+    @property
+    def speakers(self) -> dict[Sex, list[int]]:
+        """Clips of each speaker, by sex, the most frequent first."""
+        counts = Counter((clip.sex, clip.speaker) for clip in self.clips)
+        return {
+            sex: sorted((n for (own, _), n in counts.items() if own == sex), reverse=True) for sex in SEXES
+        }
+
+
+def take(data: Path) -> tuple[list[Inventory], list[Corpus]]:
+    """Count the corpora below a data folder; known ones that are not there come second.
+
+    Raises:
+        CorpusError: there is none, or one is not laid out as published.
+    """
+    names = found(data)
+    if not names:
+        raise CorpusError(
+            f"data folder {data}: no corpus in it; wanted folders {', '.join(KNOWN)}, "
+            "or any folder with a manifest.csv (columns file, speaker, emotion)"
+        )
+    missing = [corpus for name, corpus in KNOWN.items() if name not in names]
+    return [Inventory(name, read(name, data)) for name in names], missing
+
+
+def show(inventories: Sequence[Inventory], missing: Sequence[Corpus], console: Console) -> None:
+    """Tables with bars."""
+    for inventory in inventories:
+        console.print(_table(inventory))
+        speakers = [
+            f"{len(counts)} speakers {sex}, {_range(counts)} clips each"
+            for sex, counts in inventory.speakers.items()
+            if counts
+        ]
+        console.print(f"  {'; '.join(speakers)}", end="\n\n")
+    for corpus in missing:
+        console.print(
+            f"not here: {corpus.name} ({corpus.licence}), {corpus.published}; expected {corpus.layout}",
+            style="dim",
+        )
+
+
+def draw(inventories: Sequence[Inventory], path: Path) -> None:
+    """A row per corpus: clips of each emotion, and of each speaker, by sex."""
+    figure = Figure(figsize=(10, 2.8 * len(inventories)), layout="constrained")
+    rows: Sequence[Sequence[Axes]] = figure.subplots(len(inventories), 2, squeeze=False)
+    for (left, right), inventory in zip(rows, inventories, strict=True):
+        emotions, speakers = inventory.emotions, inventory.speakers
+        bottom, begin = np.zeros(len(emotions), np.int64), 0
+        for sex in SEXES:
+            counts = np.array([by_sex[sex] for by_sex in emotions.values()])
+            if counts.any():
+                left.bar(list(emotions), counts, bottom=bottom, color=COLOURS[sex])
+                right.bar(range(begin, begin + len(speakers[sex])), speakers[sex], color=COLOURS[sex])
+            bottom += counts
+            begin += len(speakers[sex])
+        left.set(ylabel="clips", title=f"{inventory.corpus}: {len(inventory.clips)} clips")
+        left.tick_params(axis="x", rotation=30)
+        right.set(ylabel="clips", xlabel="speakers, most clips first", xticks=[], title=f"{begin} speakers")
+    handles = [Patch(color=colour, label=sex) for sex, colour in COLOURS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.savefig(path, dpi=110)
+
+
+def _range(counts: list[int]) -> str:
+    return f"{counts[-1]} to {counts[0]}" if counts[-1] < counts[0] else str(counts[0])
+
+
+def _table(inventory: Inventory) -> Table:
+    emotions = inventory.emotions
+    sexes = [sex for sex in SEXES if any(by_sex[sex] for by_sex in emotions.values())]
+    most = max(by_sex.total() for by_sex in emotions.values())
+    languages = ", ".join(sorted({clip.language for clip in inventory.clips}))
+    title = f"{inventory.corpus}: {len(inventory.clips)} clips, {languages}, {inventory.licence}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=True)
+    table.add_column("emotion", min_width=10)
+    for name in (*sexes, "clips"):
+        table.add_column(name, justify="right")
+    table.add_column(min_width=20, max_width=30)
+    for emotion, by_sex in emotions.items():
+        counts = [str(by_sex[sex]) for sex in sexes]
+        table.add_row(emotion, *counts, str(by_sex.total()), Bar(most, 0, by_sex.total()))
+    return table

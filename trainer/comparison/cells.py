@@ -12,14 +12,17 @@ import msgspec
 import numpy as np
 import torch
 
+from serstream.emotion.metadata import ModelMetadata
 from trainer.comparison import forest
 from trainer.comparison.copies import Effect
 from trainer.comparison.examples import Examples, gather
 from trainer.comparison.learning import Epoch, learn, logits_of
 from trainer.comparison.splits import Protocol, n_splits, split
 from trainer.comparison.system import FOREST, System
-from trainer.corpora import Clip
+from trainer.corpora import KNOWN, Clip
+from trainer.device import CPU
 from trainer.evaluation import confusion
+from trainer.export import export
 from trainer.networks.studies import keras_parameters
 
 LEAK_COPIES: tuple[Effect, ...] = ("noise", "pitch")
@@ -66,7 +69,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell and where its results are."""
+    """A cell and where its results are.
+
+    The network that never heard the first group of speakers is kept beside its result, as ``.onnx``; the
+    daemon loads it if its features are MFCC.
+    """
 
     name: str
     """Of the system's recipe."""
@@ -154,3 +161,25 @@ class Cell:
         unfinished.write_bytes(msgspec.json.encode(result))
         os.replace(unfinished, path)
         path.with_suffix(".pt").unlink(missing_ok=True)
+        if network is not None and self.protocol == "speakers" and number == 0:
+            network.to(CPU)
+            export(
+                network, self._metadata(labels), path.with_suffix(".onnx"), examples.features[parts.test[:8]]
+            )
+
+    def _metadata(self, labels: tuple[str, ...]) -> ModelMetadata | None:
+        """None where the daemon does not compute what the network hears."""
+        if self.system.spec is None:
+            return None
+        known = KNOWN.get(self.corpus)
+        licence = known.licence if known else "see the corpus"
+        return ModelMetadata(
+            name=self.name,
+            version=1,
+            labels=labels,
+            feature_spec=self.system.spec,
+            temperature=1.0,
+            licence=licence,
+            training_data=(f"{self.corpus}, {licence}",),
+            protocol="a study's system, trained for docs/comparison.md: not calibrated, not for service",
+        )

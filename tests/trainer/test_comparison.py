@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the trainer extra")
+
+from serstream.emotion.model import EmotionModel
+from serstream.errors import ConfigError
+from trainer import cli, corpora
+from trainer.comparison import features, system
+from trainer.comparison.cells import LEAK_COPIES, Cell, Plan
+from trainer.comparison.copies import Effect, copy
+from trainer.comparison.examples import Examples, gather
+from trainer.comparison.learning import Epoch, learn
+from trainer.comparison.splits import PROTOCOLS, Protocol, split
+from trainer.corpora import Clip
+from trainer.device import CPU
+from trainer.windows import load_clip
+
+pytestmark = pytest.mark.trainer
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def clips(tiny_data: Path) -> list[Clip]:
+    return corpora.read("tiny", tiny_data)
+
+
+@pytest.fixture(scope="module")
+def sound(clips: list[Clip]) -> np.ndarray:
+    return load_clip(clips[0])
+
+
+def small(name: str, epochs: int = 2) -> system.System:
+    return msgspec.structs.replace(system.load(name), short=system.Short(epochs=epochs))
+
+
+def of_two(n_clips: int) -> Examples:
+    """Every clip and one copy; the feature is the clip's number."""
+    clip = np.tile(np.arange(n_clips), 2)
+    return Examples(clip[:, None].astype(np.float32), clip, np.repeat([True, False], n_clips))
+
+
+@pytest.mark.parametrize("name", system.names())
+def test_every_recipe_gives_its_network_what_it_wants(
+    name: str, clips: list[Clip], sound: np.ndarray
+) -> None:
+    recipe = system.load(name)
+    heard = recipe.feature_set()(sound, clips[0])
+    assert heard.dtype == np.float32
+    assert np.isfinite(heard).all()
+    if recipe.network != system.FOREST:
+        network = recipe.build(heard.shape, 6).eval()
+        assert network(torch.from_numpy(heard[None])).shape == (1, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("flattened", (1738,)),
+        ("acoustic", (162,)),
+        ("fused", (171,)),
+        ("zero_crossings_energy", (800,)),
+        ("mel_db", (128, 400)),
+    ],
+)
+def test_feature_sets_have_their_shape_for_any_length(
+    name: str, shape: tuple[int, ...], clips: list[Clip], sound: np.ndarray
+) -> None:
+    for samples in (sound, np.tile(sound, 8), sound[:3000]):
+        assert features.FEATURES[name](samples, clips[0]).shape == shape
+
+
+def test_features_are_what_they_are_called(clips: list[Clip]) -> None:
+    time = np.arange(2 * RATE) / RATE
+    tone = (0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+    acoustic = features.acoustic(tone, clips[0])
+    assert acoustic[0] == pytest.approx(2 * 440 / RATE, rel=0.05)  # zero crossings
+    assert np.argmax(acoustic[1:13]) == 9  # chroma: A
+    assert acoustic[33] == pytest.approx(0.5 / np.sqrt(2), rel=0.05)  # RMS
+    statistics = features.fused(tone, clips[0])[162:]
+    assert statistics[1] == pytest.approx(0.125, rel=0.01)
+    assert statistics[4] == pytest.approx(440, rel=0.05)  # spectral centroid
+    assert statistics[6:].tolist() == [float(clips[0].sex == sex) for sex in features.SEXES]
+
+
+def test_silence_is_trimmed_where_the_recipe_says_so(sound: np.ndarray) -> None:
+    quiet = np.zeros(RATE, np.float32)
+    assert abs(len(features.trimmed(np.concatenate([quiet, sound, quiet]))) - len(sound)) < 0.2 * RATE
+
+
+@pytest.mark.parametrize("effect", ["noise", "shift", "pitch", "stretch", "low_pass"])
+def test_copies_differ_and_are_the_same_every_time(effect: Effect, sound: np.ndarray) -> None:
+    first, again = (copy(sound, effect, np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len(first) != len(sound) or np.abs(first - sound).max() > 1e-3
+    assert 0.7 < len(first) / len(sound) < 1.4
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_protocols_let_through_what_they_say(protocol: Protocol, clips: list[Clip]) -> None:
+    examples = of_two(len(clips))
+    parts = split(protocol, 0, clips, examples, 0.25, 0.1)
+    everything = np.concatenate([parts.train, parts.valid, parts.test])
+    assert len(everything) == len(set(everything.tolist()))
+    taught, tested = set(examples.clip[parts.train]), set(examples.clip[parts.test])
+    assert bool(taught & tested) == (protocol == "leak")
+    assert examples.original[parts.test].all() == (protocol != "leak")
+    voices = [{clips[i].speaker for i in part} for part in (taught, tested)]
+    assert bool(voices[0] & voices[1]) == (protocol != "speakers")
+    assert {clips[i].emotion for i in tested} == {"angry", "neutral", "sad"}
+    again = split(protocol, 0, clips, examples, 0.25, 0.1)
+    np.testing.assert_array_equal(parts.test, again.test)
+    other = split(protocol, 1, clips, examples, 0.25, 0.1)
+    assert parts.test.tolist() != other.test.tolist()
+
+
+def test_one_speaker_cannot_be_kept_apart(clips: list[Clip]) -> None:
+    alone = [clip for clip in clips if clip.speaker == "s0"]
+    with pytest.raises(ConfigError, match="s0, wanted at least two"):
+        split("speakers", 0, alone, of_two(len(alone)), 0.25, 0.1)
+
+
+def test_features_are_kept_and_every_effect_is_heard(clips: list[Clip], tmp_path: Path) -> None:
+    recipe = small("d1")
+    examples = gather(recipe, clips[:6], ("noise", "pitch"), 1, tmp_path)
+    assert examples.features.shape == (12, 20, 122)
+    assert examples.clip.tolist() == [*range(6), *range(6)]
+    assert examples.original.tolist() == [True] * 6 + [False] * 6
+    changed = np.abs(examples.features[6:] - examples.features[:6]).max(axis=(1, 2))
+    assert (changed > 0.1).all()
+    written = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = gather(recipe, clips[:6], ("noise", "pitch"), 1, tmp_path)
+    np.testing.assert_array_equal(again.features, examples.features)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
+
+
+def test_an_interrupted_training_ends_the_same(clips: list[Clip], tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    recipe = small("d1")
+    examples = gather(recipe, clips, (), 0, tmp_path)
+    label = np.array([["angry", "neutral", "sad"].index(clip.emotion) for clip in clips])
+    parts = split("random", 0, clips, examples, 0.25, 0.1)
+
+    def trained(checkpoint: str, stop_after: int) -> tuple[list[Epoch], torch.Tensor]:
+        torch.manual_seed(0)
+        network = recipe.build(examples.features.shape[1:], 3)
+
+        def stop(number: int, epoch: Epoch) -> None:
+            if number == stop_after:
+                raise KeyboardInterrupt
+
+        history = learn(
+            network, recipe.training, 3, examples.features, label, parts, 0, tmp_path / checkpoint, stop
+        )
+        return history, torch.cat([weight.detach().ravel() for weight in network.parameters()])
+
+    whole, weights = trained("whole.pt", 0)
+    with pytest.raises(KeyboardInterrupt):
+        trained("cut.pt", 1)
+    resumed, same = trained("cut.pt", 0)
+    assert resumed == whole
+    assert torch.equal(same, weights)
+
+
+def test_early_stopping_keeps_the_best_epoch(clips: list[Clip], tmp_path: Path) -> None:
+    settings = system.Learning(epochs=50, batch=8, learning_rate=10.0, early_stopping=2)
+    recipe = small("d1")
+    examples = gather(recipe, clips, (), 0, tmp_path)
+    label = np.arange(len(clips)) % 3
+    parts = split("random", 0, clips, examples, 0.25, 0.2)
+    network = recipe.build(examples.features.shape[1:], 3)
+    history = learn(
+        network, settings, 50, examples.features, label, parts, 0, tmp_path / "x.pt", lambda *_: None
+    )
+    losses = [epoch.valid_loss for epoch in history]
+    assert losses.index(min(losses)) == len(losses) - 3
+    best = torch.load(tmp_path / "x.pt", weights_only=True)["best"]
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, best[name])
+
+
+def test_a_network_of_mfcc_is_kept_as_a_model_that_the_daemon_loads(
+    clips: list[Clip], tmp_path: Path
+) -> None:
+    for name in ("a2", "a3", "d1", "d2"):
+        cell = Cell(name, small(name, 1), "tiny", "speakers", Plan(full=False, seed=0), tmp_path)
+        cell.run(clips[:24], CPU, lambda *_: None)
+        (model,) = tmp_path.glob(f"{name}-*/*.onnx")
+        loaded = EmotionModel(model)
+        assert loaded.metadata.labels == ("angry", "neutral", "sad")
+        assert loaded.reference == f"{name}@1"
+
+
+@pytest.mark.parametrize("name", ["crema-d", "tess", "savee"])
+def test_corpora_that_are_not_here_are_run_on_their_official_names(
+    name: str, clips: list[Clip], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_emotion = [
+        [clip for clip in clips if clip.emotion == emotion] for emotion in ("angry", "neutral", "sad")
+    ]
+    files = {
+        "crema-d": [
+            f"AudioWAV/{actor}_DFA_{emotion}_XX.wav"
+            for actor in range(1001, 1006)
+            for emotion in ("ANG", "NEU", "SAD")
+        ],
+        "tess": [
+            f"{speaker}_{word}_{emotion}.wav"
+            for speaker in ("OAF", "YAF")
+            for word in ("back", "bar", "bean")
+            for emotion in ("angry", "neutral", "sad")
+        ],
+        "savee": [
+            f"{speaker}/{emotion}{number}.wav"
+            for speaker in ("DC", "JE", "JK", "KL")
+            for number in ("01", "02")
+            for emotion in ("a", "n", "sa")
+        ],
+    }[name]
+    for i, file in enumerate(files):
+        path = tmp_path / "data" / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(by_emotion[i % 3][i // 3].path, path)
+    if name == "crema-d":
+        (tmp_path / "data" / name / "VideoDemographics.csv").write_text("ActorID,Age,Sex\n1001,51,Male\n")
+    page = tmp_path / "page.md"
+    command = ["compare", "d1", "d-forest", "--corpus", name, "--data", str(tmp_path / "data")]
+    command += ["--runs", str(tmp_path / "runs"), "--output", str(page), "--device", "cpu"]
+    assert cli.main(command) == 0
+    told = capsys.readouterr().err
+    assert f"d1, {name}, speakers, split 1: epoch 12" in told
+    text = page.read_text()
+    assert f"## {name}\n\n{len(files)} clips" in text
+    assert "| **mean of 2** |" in text
+    assert "not run" not in text
+    for kind in ("confusion", "learning"):
+        picture = tmp_path / "page" / f"{name}-{kind}.png"
+        assert 1000 < picture.stat().st_size < 200_000
+    assert cli.main(command) == 0
+    assert "epoch" not in capsys.readouterr().err  # everything was read back
+    assert page.read_text() == text
+
+
+def test_no_copies_are_added_but_where_the_leak_is_shown() -> None:
+    plan = Plan(full=True, seed=0)
+    assert plan.copies(system.load("a2"), "random") == ((), 0)
+    assert plan.copies(system.load("a2"), "leak") == (LEAK_COPIES, 2)
+    assert plan.copies(system.load("e1"), "random")[1] == 4
+    assert Plan(full=False, seed=0).copies(system.load("e1"), "random")[1] == 1
+
+
+def test_a_recipe_keeps_its_results_when_only_its_words_change() -> None:
+    recipe = system.load("e1")
+    worded = msgspec.structs.replace(recipe, title="x", verdict="y", short=system.Short(epochs=9))
+    other = msgspec.structs.replace(recipe, trim=False)
+    assert worded.sha256 == recipe.sha256
+    assert other.sha256 != recipe.sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ('network = "e9"', "network is 'e9', wanted one of"),
+        ('features = "mfcc"', "[spec] belongs to features 'mfcc'"),
+        ("epoch = 3", "unknown field `epoch`"),
+    ],
+)
+def test_a_bad_recipe_says_what_is_wanted(
+    change: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = change.split()[0]
+    lines = (system.RECIPES / "e1.toml").read_text().splitlines()
+    changed = [change, *(line for line in lines if not line.startswith(f"{key} ="))]
+    (tmp_path / "bad.toml").write_text("\n".join(changed))
+    monkeypatch.setattr(system, "RECIPES", tmp_path)
+    with pytest.raises(ConfigError, match=r"bad\.toml") as error:
+        system.load("bad")
+    assert said in str(error.value)
+
+
+def test_an_unknown_system_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["compare", "z9", "--corpus", "tiny"]) == 2
+    assert "'z9': there is none; wanted one of a1, a2" in capsys.readouterr().err

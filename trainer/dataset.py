@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,8 @@ class Preparation:
             digest.update(self.sounds.digest())
         if condition.startswith(TRAIN_CONDITION):
             digest.update(msgspec.json.encode(msgspec.structs.replace(self.augmentation, variants=0)))
+            if self.augmentation.neutral:
+                digest.update(" ".join(clip.emotion for clip in clips).encode())
         for clip in clips:
             digest.update(f"{clip.name} {clip.speaker} ".encode() + _content(clip.path))
         return self.cache / f"{clips[0].corpus}-{condition}-{digest.hexdigest()[:16]}.npz"
@@ -156,7 +160,6 @@ class Preparation:
             silent=np.array(silent),
         )
         os.replace(unfinished, path)
-        logger.info("%s: %s windows, %s clips without detected speech", path.name, len(clip_index), silent)
         return path
 
     def _line(self, condition: str, rng: np.random.Generator) -> Line:
@@ -179,18 +182,32 @@ def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -
         name: [] for name in ("features", "levels", "seconds", "clip", "line")
     }
     silent = 0
-    for corpus in sorted({clip.corpus for clip in clips}):
-        own = [i for i, clip in enumerate(clips) if clip.corpus == corpus]
-        for line, condition in enumerate(conditions):
-            with np.load(preparation.prepare([clips[i] for i in own], condition)) as shard:
-                for name in ("features", "levels", "seconds"):
-                    parts[name].append(shard[name])
-                parts["clip"].append(np.array(own, np.int32)[shard["clip"]])
-                parts["line"].append(np.full(len(shard["clip"]), line, np.int32))
-                silent += int(shard["silent"])
+    names = sorted({clip.corpus for clip in clips})
+    shards = [(name, line, condition) for name in names for line, condition in enumerate(conditions)]
+    for number, (name, line, condition) in enumerate(shards, start=1):
+        own = [i for i, clip in enumerate(clips) if clip.corpus == name]
+        began = time.perf_counter()
+        path = preparation.prepare([clips[i] for i in own], condition)
+        with np.load(path) as shard:
+            for array in ("features", "levels", "seconds"):
+                parts[array].append(shard[array])
+            parts["clip"].append(np.array(own, np.int32)[shard["clip"]])
+            parts["line"].append(np.full(len(shard["clip"]), line, np.int32))
+            silent += int(shard["silent"])
+            logger.info(
+                "features %s of %s: %s, %s: %s windows, %s clips without detected speech, %.0f s",
+                number,
+                len(shards),
+                name,
+                condition,
+                len(shard["clip"]),
+                shard["silent"],
+                time.perf_counter() - began,
+            )
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     return WindowSet(**joined, clips=clips, silent=silent)
 
 
+@lru_cache(maxsize=65_536)
 def _content(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()

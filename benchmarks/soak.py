@@ -24,8 +24,9 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.request import urlopen
 
 import numpy as np
@@ -40,7 +41,7 @@ from serstream.feed.messages import Event, Gap, StreamEnded, WindowEmotion, Wind
 from serstream.rehearsal import HOST, DaemonProcess, free_port_pair
 from serstream.rtp.codecs import ULAW
 from serstream.rtp.sender import CLOCK_RATE, PTIME_S, OutgoingStream, encode_mulaw
-from serstream.service.control import Activate, Reply, Request, Status, StatusRequest, ask
+from serstream.service.control import Activate, Status, StatusRequest, ask
 from serstream.shipped import SAMPLE_CALL
 from serstream.speech.stream import StreamSegmenter
 from serstream.types import AudioChunk, SpeechWindow
@@ -54,6 +55,8 @@ TOLERANCE = 0.03
 RECORDINGS = 40
 HARMLESS = ("none", "none", "reordering", "duplicates", "silence", "no bye")
 """What the jitter buffer makes good, so that every window is known beforehand."""
+
+T = TypeVar("T")
 
 
 class Recording(NamedTuple):
@@ -161,11 +164,11 @@ class Watch:
         self.held: dict[str, list[float]] = defaultdict(list)
         self.slowest_answer_s = 0.0
 
-    def ask(self, request: Request) -> Reply:
-        """The daemon's answer; one that does not answer is killed, and tells where it was."""
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """A daemon that does not answer is killed, and tells where it was."""
         began = time.monotonic()
         try:
-            reply = ask(self._daemon.control, request, timeout_s=ANSWER_S)
+            reply = ask()
         except ControlError as error:
             self._daemon.process.send_signal(signal.SIGABRT)
             self._daemon.process.wait()
@@ -175,9 +178,11 @@ class Watch:
 
     def status(self) -> Status:
         """How the daemon is."""
-        status = self.ask(StatusRequest())
-        assert isinstance(status, Status)
-        return status
+        return self._asked(lambda: ask(self._daemon.control, StatusRequest(), timeout_s=ANSWER_S))
+
+    def activate(self, model: str) -> None:
+        """Exchange the model."""
+        self._asked(lambda: ask(self._daemon.control, Activate(model), timeout_s=ANSWER_S))
 
     def sample(self) -> None:
         """Take one more sample."""
@@ -272,7 +277,7 @@ def main(minutes: float = MINUTES, lines: int = LINES) -> int:
                 if now >= next_swap and not over.is_set() and not watch.status().model.loading:
                     next_swap = now + SWAP_S
                     swaps += 1
-                    watch.ask(Activate(f"bench@{1 + swaps % 2}"))
+                    watch.activate(f"bench@{1 + swaps % 2}")
                 if now >= next_progress:
                     next_progress += PROGRESS_S
                     print(

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 SILENCE_S = 3.0
 """Seconds without a sign of the daemon after which `serstream listen` says so."""
 
+RELOAD_TIMEOUT_S = 30.0
+"""A source that is configured no longer has its time to end its streams."""
+
 DEFAULT_ENDPOINT = config.FeedSettings().endpoint
 
 
@@ -133,12 +136,9 @@ def _check(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     import msgspec
 
-    from serstream.service.control import Status, StatusRequest, ask, socket_path
+    from serstream.service.control import StatusRequest, ask
 
-    settings = config.load(arguments.config, _overrides(arguments)) if arguments.config else config.Settings()
-    base = arguments.config.parent if arguments.config else Path()
-    status = ask(socket_path(settings.control.socket, base), StatusRequest())
-    assert isinstance(status, Status)
+    status = ask(_control(arguments), StatusRequest())
     if arguments.json:
         print(msgspec.json.encode(status).decode())
         return 0
@@ -146,6 +146,22 @@ def _status(arguments: argparse.Namespace) -> int:
 
     print(describe(status))
     return 0
+
+
+def _reload(arguments: argparse.Namespace) -> int:
+    from serstream.service.control import Reload, ask
+
+    status = ask(_control(arguments), Reload(), timeout_s=RELOAD_TIMEOUT_S)
+    print(f"reloaded; sources: {', '.join(status.health.sources)}")
+    return 0
+
+
+def _control(arguments: argparse.Namespace) -> Path:
+    """Where the running daemon is asked."""
+    from serstream.service.control import socket_path
+
+    settings = config.load(arguments.config, _overrides(arguments)) if arguments.config else config.Settings()
+    return socket_path(settings.control.socket, arguments.config.parent if arguments.config else Path())
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -315,10 +331,19 @@ def _parser() -> argparse.ArgumentParser:
         "  serstream status\n  serstream status --json | jq .health.windows",
     )
     status.add_argument("--json", action="store_true", help="print everything as one line of JSON")
-    status.add_argument(
-        "-c", "--config", type=Path, metavar="FILE", help="serstream.toml, for its control.socket"
+    reload = add(
+        "reload",
+        _reload,
+        "let the running daemon read its configuration again",
+        "As SIGHUP, but it waits for the result. Calls in progress do not notice.\n"
+        "Exit code 0 when it is done, 2 with the reason when it is refused: nothing has changed then.",
+        "  serstream reload",
     )
-    overrides(status)
+    for command in (status, reload):
+        command.add_argument(
+            "-c", "--config", type=Path, metavar="FILE", help="serstream.toml, for its control.socket"
+        )
+        overrides(command)
     add(
         "demo",
         _demo,

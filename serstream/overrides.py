@@ -60,13 +60,11 @@ def from_credentials(directory: Path) -> list[Override]:
     Raises:
         ConfigError: a file cannot be read, or its name is no key.
     """
-    found = []
-    for path in sorted(directory.glob("*.*")):
-        try:
-            found.append(_override(f"credential {path.name}", path.name, path.read_text().strip()))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"credential {path}: cannot read it: {error}") from error
-    return found
+    try:
+        contents = {path.name: path.read_text().strip() for path in sorted(directory.glob("*.*"))}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"credentials {directory}: cannot read them: {error}") from error
+    return [_override(f"credential {name}", name, content) for name, content in contents.items()]
 
 
 def apply(overrides: Iterable[Override], tables: dict[str, Any]) -> None:

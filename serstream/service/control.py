@@ -11,7 +11,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import msgspec
 import zmq
@@ -52,7 +52,11 @@ class SetShadow(msgspec.Struct, frozen=True, tag_field="request", tag="shadow"):
     """As in `Activate`; empty: end the comparison."""
 
 
-Request: TypeAlias = StatusRequest | Activate | Rollback | SetShadow
+class Reload(msgspec.Struct, frozen=True, tag_field="request", tag="reload"):
+    """Asks to read the configuration again; answered when that is done."""
+
+
+Request: TypeAlias = StatusRequest | Activate | Rollback | SetShadow | Reload
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -98,7 +102,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="reply", tag="status"):
-    """Answers a `StatusRequest`."""
+    """Answers a `StatusRequest` or a `Reload`."""
 
     version: str = serstream.__version__
     """Of serstream."""
@@ -130,7 +134,8 @@ class Refused(msgspec.Struct, frozen=True, tag_field="reply", tag="refused"):
 Reply: TypeAlias = Status | Accepted | Refused
 
 _request_decoder = msgspec.json.Decoder(Request)
-_reply_decoder = msgspec.json.Decoder(Reply)
+_status_decoder = msgspec.json.Decoder(Status | Refused)
+_accepted_decoder = msgspec.json.Decoder(Accepted | Refused)
 
 
 def socket_path(configured: str, base: Path = Path()) -> Path:
@@ -213,7 +218,15 @@ class ControlServer:
             return Refused(str(error))
 
 
-def ask(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Reply:
+@overload
+def ask(path: Path, request: StatusRequest | Reload, timeout_s: float = TIMEOUT_S) -> Status: ...
+
+
+@overload
+def ask(path: Path, request: Activate | Rollback | SetShadow, timeout_s: float = TIMEOUT_S) -> Accepted: ...
+
+
+def ask(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Status | Accepted:
     """Put a request to the daemon that listens at ``path``.
 
     Raises:
@@ -237,8 +250,9 @@ def ask(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Reply:
                 f"the daemon at {path} has not answered within {timeout_s:g} s; its log may say why"
             )
         frame = client.recv()
+    decoder = _status_decoder if isinstance(request, StatusRequest | Reload) else _accepted_decoder
     try:
-        reply: Reply = _reply_decoder.decode(frame)
+        reply: Reply = decoder.decode(frame)
     except msgspec.MsgspecError as error:
         raise ControlError(
             f"the daemon at {path} answered {frame[:80]!r}: {error}; use a serstream of its version"

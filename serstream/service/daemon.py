@@ -20,7 +20,7 @@ import numpy as np
 
 from serstream.config import Settings
 from serstream.emotion.loading import load_model
-from serstream.errors import ConfigError, SerstreamError
+from serstream.errors import ConfigError, ControlError, SerstreamError
 from serstream.feed.messages import rfc3339
 from serstream.feed.publisher import Publisher
 from serstream.pipeline import Pipeline
@@ -28,6 +28,7 @@ from serstream.service.control import (
     Accepted,
     Activate,
     ControlServer,
+    Reload,
     Reply,
     Request,
     Rollback,
@@ -234,6 +235,11 @@ class Daemon:
                 return Accepted(self._models.rollback())
             case SetShadow(model):
                 return Accepted(self._models.set_shadow(model))
+            case Reload():
+                self._reread()
+                if self._reload_error:
+                    raise ControlError(self._reload_error)
+                return self._status()
 
     def _status(self) -> Status:
         return Status(

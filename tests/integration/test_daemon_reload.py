@@ -1,4 +1,4 @@
-"""SIGHUP to a real daemon while calls are going on."""
+"""Reloads of a real daemon, by SIGHUP and by `serstream reload`, while calls are going on."""
 
 import signal
 import threading
@@ -8,19 +8,18 @@ import numpy as np
 import pytest
 import soundfile
 
+from serstream.errors import ControlError
 from serstream.feed.messages import StreamEnded
 from serstream.rehearsal import DaemonProcess, Leg, free_port_pair
 from serstream.rtp.sender import send_in_real_time
-from serstream.service.control import Status, StatusRequest, ask
+from serstream.service.control import Reload, Status, StatusRequest, ask
 from serstream.shipped import SAMPLE_CALL
 
 SECONDS = 7
 
 
 def ask_status(daemon: DaemonProcess) -> Status:
-    status = ask(daemon.control, StatusRequest())
-    assert isinstance(status, Status)
-    return status
+    return ask(daemon.control, StatusRequest())
 
 
 def reload(daemon: DaemonProcess, text: str) -> Status:
@@ -52,7 +51,10 @@ def test_a_reload_disturbs_no_call_and_opens_and_closes_ports() -> None:
         status = reload(daemon, f"nonsense = 1\n{first}")
         assert "unknown key 'nonsense'" in status.health.reload_error
         assert len(status.health.sources) == 2
-        status = reload(daemon, first)
+        with pytest.raises(ControlError, match="unknown key 'nonsense'"):
+            ask(daemon.control, Reload())
+        daemon.control.with_name("serstream.toml").write_text(first)
+        status = ask(daemon.control, Reload())
         assert status.health.sources == (f"rtp:{leg.outgoing.port}",)
         assert not status.health.reload_error
         ended = False

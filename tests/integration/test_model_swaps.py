@@ -21,7 +21,7 @@ from serstream.emotion.store import ModelStore, Reference
 from serstream.feed.messages import ModelChanged, ModelRefused, WindowEmotion
 from serstream.rehearsal import DaemonProcess, Leg, free_port_pair
 from serstream.rtp.sender import send_in_real_time
-from serstream.service.control import Activate, ModelStatus, Status, StatusRequest, ask
+from serstream.service.control import Activate, ModelStatus, StatusRequest, ask
 from serstream.shipped import SAMPLE_CALL
 
 SECONDS = 12
@@ -36,7 +36,6 @@ def configuration(store: ModelStore, ports: list[int]) -> str:
 
 def model_status(daemon: DaemonProcess) -> ModelStatus:
     status = ask(daemon.control, StatusRequest())
-    assert isinstance(status, Status)
     return status.model
 
 

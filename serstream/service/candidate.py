@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import threading
@@ -14,6 +13,7 @@ from serstream.emotion.loading import load_version
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import SUMS_FILE, ModelStore, Reference, read_file
 from serstream.errors import ModelError
+from serstream.service.allocator import return_free_memory
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Candidate:
             log.exception("model %s cannot be loaded", self.reference)
             self.error = f"model {self.reference}: {error!r}"
         finally:
-            _return_free_memory()
+            return_free_memory()
 
     def _load(self) -> EmotionModel:
         file = self._store.file(self.reference)
@@ -84,17 +84,6 @@ class Candidate:
         else:
             self._store.activate(self.reference)
         return model
-
-
-def _return_free_memory() -> None:
-    """Give the kernel what earlier sessions have freed.
-
-    ONNX Runtime does not leak, but glibc keeps the holes that sessions leave in its arenas: without this the
-    resident memory grew by half over the thousand swaps of benchmarks/swap.py, with it it levels off.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # glibc only
-        trim(0)
 
 
 def _digest(folder: Path) -> str:

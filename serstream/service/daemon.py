@@ -24,6 +24,7 @@ from serstream.errors import ConfigError, ControlError, SerstreamError
 from serstream.feed.messages import rfc3339
 from serstream.feed.publisher import Publisher
 from serstream.pipeline import Pipeline
+from serstream.service.allocator import Ebb, keep_working_memory
 from serstream.service.control import (
     Accepted,
     Activate,
@@ -76,6 +77,8 @@ class Daemon:
     def __init__(self, load: Callable[[], Settings], base: Path):
         settings = load()
         _check_sources(settings)
+        keep_working_memory()
+        self._ebb = Ebb()
         self._settings = settings
         self._load = load
         self._notifier = Notifier(os.environ)
@@ -187,6 +190,7 @@ class Daemon:
         if now < self._next_report:
             return
         self._next_report = now + REPORT_S
+        self._ebb.watch(self._pipeline.n_streams)
         status = self._status()
         self._metrics.update(status, now)
         self._notifier.status(status.health.line(status.streams, status.model.name))

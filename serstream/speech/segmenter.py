@@ -22,7 +22,7 @@ RATES = (SAMPLE_RATE // 2, SAMPLE_RATE)
 _BYTES = 2
 """Of a sample."""
 _SHIFT = 16
-"""Frames that are forgotten at once: to shift a list costs as much for one as for many."""
+"""Frames that are forgotten at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Segmenter:
         self._partial = b""
         self._partial_lost = 0.0
         self._origin = position
-        self._history = _FrameHistory()
+        self._history = _FrameHistory(self._frame_bytes)
         self._voiced_run = 0
         self._silent_run = 0
         self._speaking = False
@@ -204,38 +204,46 @@ class Segmenter:
 
 
 class _FrameHistory:
-    """The last frames of a stream, addressed by frame number."""
+    """The last frames of a stream, addressed by frame number.
 
-    def __init__(self) -> None:
+    Grown and cut byte arrays: objects per frame would cost more than the sound, and leave holes in the memory.
+    """
+
+    def __init__(self, frame_bytes: int) -> None:
         self.begin = 0
         """Number of the oldest frame kept."""
         self.end = 0
         """Number of the next frame to come."""
+        self._frame_bytes = frame_bytes
         self._offset = 0
-        """Number of the frame that the lists begin with."""
-        self._frames: list[bytes] = []
-        self._voiced: list[bool] = []
-        self._lost: list[float] = []
+        """Number of the frame that the arrays begin with."""
+        self._pcm = bytearray()
+        self._voiced = bytearray()
+        self._lost: dict[int, float] = {}
+        """Concealed samples by frame, of those that have any."""
 
     def append(self, frame: bytes, voiced: bool, lost: float) -> None:
-        self._frames.append(frame)
+        self._pcm += frame
         self._voiced.append(voiced)
-        self._lost.append(lost)
+        if lost:
+            self._lost[self.end] = lost
         self.end += 1
 
     def forget_before(self, frame: int) -> None:
         self.begin = max(self.begin, frame)
         excess = self.begin - self._offset
         if excess >= _SHIFT:
-            del self._frames[:excess], self._voiced[:excess], self._lost[:excess]
+            del self._pcm[: excess * self._frame_bytes], self._voiced[:excess]
+            self._lost = {frame: lost for frame, lost in self._lost.items() if frame >= self.begin}
             self._offset = self.begin
 
     def samples(self, begin: int, end: int) -> NDArray[np.int16]:
-        return np.frombuffer(b"".join(self._frames[begin - self._offset : end - self._offset]), np.int16)
+        first, behind = ((frame - self._offset) * self._frame_bytes for frame in (begin, end))
+        return np.frombuffer(bytes(self._pcm[first:behind]), np.int16)
 
     def voiced(self, begin: int, end: int) -> int:
         begin = max(begin, self.begin)
         return sum(self._voiced[begin - self._offset : end - self._offset])
 
     def lost(self, begin: int, end: int) -> float:
-        return sum(self._lost[begin - self._offset : end - self._offset])
+        return sum(lost for frame, lost in self._lost.items() if begin <= frame < end)

@@ -16,7 +16,7 @@ from trainer.comparison import features, system
 from trainer.comparison.cells import LEAK_COPIES, Cell, Plan
 from trainer.comparison.copies import Effect, copy
 from trainer.comparison.examples import Examples, gather
-from trainer.comparison.learning import Epoch, learn
+from trainer.comparison.learning import Epoch, NetworkLearner
 from trainer.comparison.splits import PROTOCOLS, Protocol, split
 from trainer.corpora import Clip
 from trainer.device import CPU
@@ -156,9 +156,8 @@ def test_an_interrupted_training_ends_the_same(clips: list[Clip], tmp_path: Path
             if number == stop_after:
                 raise KeyboardInterrupt
 
-        history = learn(
-            network, recipe.training, 3, examples.features, label, parts, 0, tmp_path / checkpoint, stop
-        )
+        learner = NetworkLearner(network, recipe.training, 3, seed=0)
+        history = learner.fit(examples.features, label, parts, tmp_path / checkpoint, stop)
         return history, torch.cat([weight.detach().ravel() for weight in network.parameters()])
 
     whole, weights = trained("whole.pt", 0)
@@ -176,9 +175,8 @@ def test_early_stopping_keeps_the_best_epoch(clips: list[Clip], tmp_path: Path) 
     label = np.arange(len(clips)) % 3
     parts = split("random", 0, clips, examples, 0.25, 0.2)
     network = recipe.build(examples.features.shape[1:], 3)
-    history = learn(
-        network, settings, 50, examples.features, label, parts, 0, tmp_path / "x.pt", lambda *_: None
-    )
+    learner = NetworkLearner(network, settings, 50, seed=0)
+    history = learner.fit(examples.features, label, parts, tmp_path / "x.pt", lambda *_: None)
     losses = [epoch.valid_loss for epoch in history]
     assert losses.index(min(losses)) == len(losses) - 3
     best = torch.load(tmp_path / "x.pt", weights_only=True)["best"]
@@ -186,10 +184,8 @@ def test_early_stopping_keeps_the_best_epoch(clips: list[Clip], tmp_path: Path) 
         assert torch.equal(value, best[name])
 
 
-def test_a_network_of_mfcc_is_kept_as_a_model_that_the_daemon_loads(
-    clips: list[Clip], tmp_path: Path
-) -> None:
-    for name in ("a2", "a3", "d1", "d2"):
+def test_what_hears_mfcc_is_kept_as_a_model_that_the_daemon_loads(clips: list[Clip], tmp_path: Path) -> None:
+    for name in ("a2", "a3", "d1", "d2", "d-forest"):
         cell = Cell(name, small(name, 1), "tiny", "speakers", Plan(full=False, seed=0), tmp_path)
         cell.run(clips[:24], CPU, lambda *_: None)
         (model,) = tmp_path.glob(f"{name}-*/*.onnx")

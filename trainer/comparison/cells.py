@@ -13,17 +13,14 @@ import numpy as np
 import torch
 
 from serstream.emotion.metadata import ModelMetadata
-from trainer.comparison import forest
 from trainer.comparison.copies import Effect
 from trainer.comparison.examples import Examples, gather
-from trainer.comparison.learning import Epoch, learn, logits_of
+from trainer.comparison.forest import Forest
+from trainer.comparison.learning import Epoch, Learner, NetworkLearner
 from trainer.comparison.splits import Protocol, n_splits, split
 from trainer.comparison.system import FOREST, System
 from trainer.corpora import KNOWN, Clip
-from trainer.device import CPU
 from trainer.evaluation import confusion
-from trainer.export import export
-from trainer.networks.studies import keras_parameters
 
 LEAK_COPIES: tuple[Effect, ...] = ("noise", "pitch")
 """What protocol ``leak`` copies for a system whose study made no copies."""
@@ -128,44 +125,33 @@ class Cell:
         labels = tuple(sorted({clip.emotion for clip in clips}))
         label = np.array([labels.index(clips[i].emotion) for i in examples.clip])
         parts = split(self.protocol, number, clips, examples, system.test_share, system.valid_share)
-        history: list[Epoch] = []
-        network = None
-        if system.network == FOREST:
-            predicted = forest.predict(examples.features, label, parts, self.plan.seed)
-        else:
-            torch.manual_seed(self.plan.seed)
-            network = system.build(examples.features.shape[1:], len(labels))
-            network.front.standardise(torch.from_numpy(examples.features[parts.train]))
-            history = learn(
-                network,
-                system.training,
-                self.plan.epochs(system),
-                examples.features,
-                label,
-                parts,
-                self.plan.seed,
-                path.with_suffix(".pt"),
-                on_epoch,
-                device,
-            )
-            predicted = logits_of(network, examples.features, parts.test).argmax(axis=1)
+        learner = self._learner(examples.features.shape[1:], len(labels), device)
+        checkpoint = path.with_suffix(".pt")
+        history = learner.fit(examples.features, label, parts, checkpoint, on_epoch)
+        predicted = learner.predict(examples.features[parts.test])
         result = Result(
             labels=labels,
             confusion=confusion(label[parts.test], predicted, len(labels)).tolist(),
             n_train=len(parts.train),
             n_copies=self.plan.copies(system, self.protocol)[1],
-            n_parameters=0 if network is None else keras_parameters(network),
+            n_parameters=learner.n_parameters,
             history=history,
         )
         unfinished = path.with_suffix(".tmp")
         unfinished.write_bytes(msgspec.json.encode(result))
         os.replace(unfinished, path)
-        path.with_suffix(".pt").unlink(missing_ok=True)
-        if network is not None and self.protocol == "speakers" and number == 0:
-            network.to(CPU)
-            export(
-                network, self._metadata(labels), path.with_suffix(".onnx"), examples.features[parts.test[:8]]
-            )
+        checkpoint.unlink(missing_ok=True)
+        if self.protocol == "speakers" and number == 0:
+            tried = examples.features[parts.test[:8]]
+            learner.export(self._metadata(labels), path.with_suffix(".onnx"), tried)
+
+    def _learner(self, shape: tuple[int, ...], n_labels: int, device: torch.device) -> Learner:
+        system, seed = self.system, self.plan.seed
+        if system.network == FOREST:
+            return Forest(seed)
+        torch.manual_seed(seed)
+        network = system.build(shape, n_labels)
+        return NetworkLearner(network, system.training, self.plan.epochs(system), seed, device)
 
     def _metadata(self, labels: tuple[str, ...]) -> ModelMetadata | None:
         """None where the daemon does not compute what the network hears."""

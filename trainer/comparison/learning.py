@@ -8,16 +8,21 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
 from serstream.emotion.features import FloatArray
+from serstream.emotion.metadata import ModelMetadata
 from trainer.comparison.splits import Indices, Split
 from trainer.comparison.system import Learning
 from trainer.device import CPU
 from trainer.evaluation import Labels
+from trainer.export import export
+from trainer.networks import Network
+from trainer.networks.studies import StudyNetwork, keras_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,67 +35,119 @@ class Epoch:
     valid_accuracy: float
 
 
-def learn(
-    network: nn.Module,
-    settings: Learning,
-    epochs: int,
-    features: FloatArray,
-    label: Labels,
-    split: Split,
-    seed: int,
-    checkpoint: Path,
-    on_epoch: Callable[[int, Epoch], None],
-    device: torch.device = CPU,
-) -> list[Epoch]:
-    """Train a network in place.
+class Learner(Protocol):
+    """What a cell trains."""
 
-    Args:
-        network: with fresh weights.
-        settings: of the study.
-        epochs: at most.
-        features: of all examples, (n, ...).
-        label: of all examples, (n,).
-        split: which of them train and validate.
-        seed: of the order of examples and of dropout.
-        checkpoint: written after every epoch; an interrupted training goes on from it to the same result.
-        on_epoch: told the number of every epoch and what it brought.
-        device: computes the network, and keeps it.
+    n_parameters: int
+    """As Keras counts them; 0 where that means nothing."""
 
-    Returns:
-        Every epoch; the weights are those of the one with the best validation loss if training may stop
-        early, else the last.
-    """
-    for parameter in network.parameters():
-        if parameter.dim() == 4:  # convolutions run twice as fast on a CPU with their channels last
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    torch.manual_seed(seed)
-    state = _State(network.to(device), settings, device)
-    if checkpoint.is_file():
-        state.restore(checkpoint)
-    while len(state.history) < epochs and not state.finished:
-        order = np.random.default_rng([seed, len(state.history)]).permutation(split.train)
-        loss = _epoch(state, features, label, order)
-        logits = logits_of(network, features, split.valid)
-        target = torch.from_numpy(label[split.valid])
-        valid_loss = nn.functional.cross_entropy(torch.from_numpy(logits), target).item()
-        accuracy = float(np.mean(logits.argmax(axis=1) == label[split.valid]))
-        state.end_epoch(Epoch(loss, valid_loss, accuracy))
-        state.save(checkpoint)
-        on_epoch(len(state.history), state.history[-1])
-    if settings.early_stopping:
-        network.load_state_dict(state.best)
-    return state.history
+    def fit(
+        self,
+        features: FloatArray,
+        label: Labels,
+        split: Split,
+        checkpoint: Path,
+        on_epoch: Callable[[int, Epoch], None],
+    ) -> list[Epoch]:
+        """Learn.
+
+        Args:
+            features: of all examples, (n, ...).
+            label: of all examples, (n,).
+            split: which of them train and validate.
+            checkpoint: written after every epoch; an interrupted training goes on from it to the same result.
+            on_epoch: told the number of every epoch and what it brought.
+
+        Returns:
+            Every epoch.
+        """
+
+    def predict(self, features: FloatArray) -> Labels:
+        """The most likely label of each, (n,)."""
+
+    def export(self, metadata: ModelMetadata | None, path: Path, examples: FloatArray) -> object:
+        """Write ONNX, see `trainer.export.export`."""
 
 
-def logits_of(network: nn.Module, features: FloatArray, chosen: Indices) -> FloatArray:
-    """Logits of some examples, (n, n_labels)."""
-    network.eval()
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        batches = [
-            network(torch.from_numpy(features[chosen[i : i + 64]])).float() for i in range(0, len(chosen), 64)
-        ]
-    joined: FloatArray = torch.cat(batches).numpy()
-    return joined
+class NetworkLearner:
+    """A network, trained as its study did."""
+
+    def __init__(
+        self,
+        network: Network | StudyNetwork,
+        settings: Learning,
+        epochs: int,
+        seed: int,
+        device: torch.device = CPU,
+    ):
+        """Take a network with fresh weights.
+
+        Args:
+            network: trained in place.
+            settings: of the study.
+            epochs: at most.
+            seed: of the order of examples and of dropout.
+            device: computes the network.
+        """
+        self.network, self.settings, self.epochs, self.seed = network, settings, epochs, seed
+        self.device = device
+        self.n_parameters = keras_parameters(network)
+
+    def fit(
+        self,
+        features: FloatArray,
+        label: Labels,
+        split: Split,
+        checkpoint: Path,
+        on_epoch: Callable[[int, Epoch], None],
+    ) -> list[Epoch]:
+        """Learn, see `Learner.fit`.
+
+        The weights are those of the epoch with the best validation loss if training may stop early, else the
+        last ones.
+        """
+        network = self.network
+        network.front.standardise(torch.from_numpy(features[split.train]))
+        for parameter in network.parameters():
+            if parameter.dim() == 4:  # convolutions run twice as fast on a CPU with their channels last
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        torch.manual_seed(self.seed)
+        state = _State(network.to(self.device), self.settings, self.device)
+        if checkpoint.is_file():
+            state.restore(checkpoint)
+        while len(state.history) < self.epochs and not state.finished:
+            order = np.random.default_rng([self.seed, len(state.history)]).permutation(split.train)
+            loss = _epoch(state, features, label, order)
+            logits = self.logits(features[split.valid])
+            target = torch.from_numpy(label[split.valid])
+            valid_loss = nn.functional.cross_entropy(torch.from_numpy(logits), target).item()
+            accuracy = float(np.mean(logits.argmax(axis=1) == label[split.valid]))
+            state.end_epoch(Epoch(loss, valid_loss, accuracy))
+            state.save(checkpoint)
+            on_epoch(len(state.history), state.history[-1])
+        if self.settings.early_stopping:
+            network.load_state_dict(state.best)
+        return state.history
+
+    def logits(self, features: FloatArray) -> FloatArray:
+        """(n, n_labels)."""
+        self.network.eval()
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
+            batches = [
+                self.network(torch.from_numpy(features[i : i + 64]).to(self.device)).float()
+                for i in range(0, len(features), 64)
+            ]
+        joined: FloatArray = torch.cat(batches).cpu().numpy()
+        return joined
+
+    def predict(self, features: FloatArray) -> Labels:
+        """The most likely label of each, (n,)."""
+        predicted: Labels = self.logits(features).argmax(axis=1)
+        return predicted
+
+    def export(self, metadata: ModelMetadata | None, path: Path, examples: FloatArray) -> float:
+        """Write ONNX, see `trainer.export.export`."""
+        return export(self.network.to(CPU), metadata, path, examples)
 
 
 class _State:

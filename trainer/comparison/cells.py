@@ -76,6 +76,7 @@ class Cell:
     """Of the system's recipe."""
     system: System
     corpus: str
+    """Or several, joined with a plus sign."""
     protocol: Protocol
     plan: Plan
     folder: Path
@@ -157,15 +158,17 @@ class Cell:
         """None where the daemon does not compute what the network hears."""
         if self.system.spec is None:
             return None
-        known = KNOWN.get(self.corpus)
-        licence = known.licence if known else "see the corpus"
+        licences = {
+            name: KNOWN[name].licence if name in KNOWN else "see its folder"
+            for name in self.corpus.split("+")
+        }
         return ModelMetadata(
             name=self.name,
             version=1,
             labels=labels,
             feature_spec=self.system.spec,
             temperature=1.0,
-            licence=licence,
-            training_data=(f"{self.corpus}, {licence}",),
+            licence=" AND ".join(sorted(set(licences.values()))),
+            training_data=tuple(f"{name} ({licence})" for name, licence in licences.items()),
             protocol="a study's system, trained for docs/comparison.md: not calibrated, not for service",
         )

@@ -22,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "system", nargs="*", metavar="SYSTEM", help=f"by default all: {', '.join(system.names())}"
     )
     parser.add_argument(
-        "--corpus", action="append", required=True, help="may be given several times", metavar="CORPUS"
+        "--corpus",
+        action="append",
+        required=True,
+        help="may be given several times; ravdess+savee is one corpus of both",
     )
     parser.add_argument(
         "--protocol", action="append", choices=PROTOCOLS, help="may be given several times (all)"
@@ -46,7 +49,7 @@ def compare(arguments: argparse.Namespace) -> None:
     plan, folder = Plan(arguments.full, arguments.seed), arguments.runs / "comparison"
     everything = {name: system.load(name) for name in system.names()}
     wanted = {name: system.load(name) for name in arguments.system} or everything
-    clips = {corpus: corpora.read(corpus, arguments.data) for corpus in arguments.corpus}
+    clips = {corpus: corpora.read_all(corpus.split("+"), arguments.data) for corpus in arguments.corpus}
     cells = [
         Cell(name, chosen, corpus, protocol, plan, folder)
         for name, chosen in wanted.items()

@@ -121,6 +121,17 @@ def test_protocols_let_through_what_they_say(protocol: Protocol, clips: list[Cli
     assert parts.test.tolist() != other.test.tolist()
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_fewer_clips_are_trained_on_where_time_is_short(protocol: Protocol, clips: list[Clip]) -> None:
+    examples = of_two(len(clips))
+    whole = split(protocol, 0, clips, examples, 0.25, 0.1)
+    fewer = whole.of_at_most(5, examples, 0)
+    assert len(np.unique(examples.clip[fewer.train])) == 5
+    assert set(fewer.train) <= set(whole.train)
+    assert fewer.test is whole.test
+    assert whole.of_at_most(500, examples, 0) is whole.of_at_most(None, examples, 0) is whole
+
+
 def test_one_speaker_cannot_be_kept_apart(clips: list[Clip]) -> None:
     alone = [clip for clip in clips if clip.speaker == "s0"]
     with pytest.raises(ConfigError, match="s0, wanted at least two"):

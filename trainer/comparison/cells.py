@@ -53,6 +53,10 @@ class Plan:
         """At most so many."""
         return system.training.epochs if self.full else system.short.epochs
 
+    def clips(self, system: System) -> int | None:
+        """Trained on, at most; None is no limit."""
+        return None if self.full else system.short.clips
+
     def splits(self, system: System, protocol: Protocol, clips: list[Clip]) -> int:
         """How many are run."""
         there = n_splits(protocol, clips, system.test_share)
@@ -85,7 +89,8 @@ class Cell:
     def path(self, number: int) -> Path:
         """The result of a split."""
         n_copies = self.plan.copies(self.system, self.protocol)[1]
-        work = f"{self.plan.epochs(self.system)}-epochs-{n_copies}-copies-seed-{self.plan.seed}"
+        clips = f"{self.plan.clips(self.system)}-clips-" if self.plan.clips(self.system) else ""
+        work = f"{self.plan.epochs(self.system)}-epochs-{n_copies}-copies-{clips}seed-{self.plan.seed}"
         return (
             self.folder
             / f"{self.name}-{self.system.sha256[:8]}"
@@ -126,6 +131,7 @@ class Cell:
         labels = tuple(sorted({clip.emotion for clip in clips}))
         label = np.array([labels.index(clips[i].emotion) for i in examples.clip])
         parts = split(self.protocol, number, clips, examples, system.test_share, system.valid_share)
+        parts = parts.of_at_most(self.plan.clips(system), examples, number)
         learner = self._learner(examples.features.shape[1:], len(labels), device)
         checkpoint = path.with_suffix(".pt")
         history = learner.fit(examples.features, label, parts, checkpoint, on_epoch)

@@ -121,6 +121,8 @@ def _line(row: Row, clips: list[Clip], plan: Plan) -> str:
     some = next(iter(row.results.values()))
     run = max(len(result.history) for results in row.results.values() for result in results)
     epochs = f"{run} of {row.system.training.epochs}" if run else "-"
+    if limit := plan.clips(row.system):
+        epochs += f", {limit} clips"
     splits = f"{len(some)} of {n_splits('random', clips, row.system.test_share)}"
     cells = " | ".join(_figure(row, protocol) for protocol in PROTOCOLS)
     size = f"{some[0].n_parameters:,}" if some[0].n_parameters else "-"

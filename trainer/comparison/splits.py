@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -28,6 +28,14 @@ class Split:
     valid: Indices
     """Drawn from the training part; lowers the learning rate and stops training."""
     test: Indices
+
+    def of_at_most(self, n_clips: int | None, examples: Examples, seed: int) -> Split:
+        """The same, with so many training clips drawn; None leaves it."""
+        taught = np.unique(examples.clip[self.train])
+        if n_clips is None or n_clips >= len(taught):
+            return self
+        drawn = np.random.default_rng(seed).choice(taught, n_clips, replace=False)
+        return replace(self, train=self.train[np.isin(examples.clip[self.train], drawn)])
 
 
 def n_splits(protocol: Protocol, clips: list[Clip], test_share: float) -> int:

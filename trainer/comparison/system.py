@@ -48,6 +48,8 @@ class Short(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     epochs: Positive
     copies: Annotated[int, Meta(ge=0)] = 1
     """Copies of each clip."""
+    clips: Positive | None = None
+    """Clips that are trained on, at most; None is no limit."""
     splits: Positive = 1
     """How many of a protocol's splits are run."""
 

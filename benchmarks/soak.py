@@ -230,9 +230,9 @@ class Listener:
 
 
 def tenths(samples: list[float]) -> tuple[float, float]:
-    """Mean of the second and of the last tenth."""
+    """Median of the second and of the last tenth."""
     n = max(1, len(samples) // 10)
-    return statistics.fmean(samples[n : 2 * n] or samples), statistics.fmean(samples[-n:])
+    return statistics.median(samples[n : 2 * n] or samples), statistics.median(samples[-n:])
 
 
 def main(minutes: float = MINUTES, lines: int = LINES) -> int:

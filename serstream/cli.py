@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import serstream
-from serstream import bench_commands, config, feed_commands, model_commands
+from serstream import bench_commands, classify_command, config, feed_commands, model_commands
 from serstream.errors import SerstreamError
 from serstream.overrides import Override, from_arguments, from_credentials, from_environment
 from serstream.types import Role
@@ -47,11 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _log(level: int) -> None:
     from serstream.service.journal import JournalHandler, under_journal
+    from serstream.service.log_limit import OncePerSecond
 
-    if under_journal(os.environ):
-        logging.basicConfig(level=level, format="%(message)s", handlers=[JournalHandler()])
-    else:
-        logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler, format = (
+        (JournalHandler(), "%(message)s")
+        if under_journal(os.environ)
+        else (logging.StreamHandler(), "%(levelname)s %(name)s: %(message)s")
+    )
+    handler.addFilter(OncePerSecond())
+    logging.basicConfig(level=level, format=format, handlers=[handler])
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -352,6 +356,7 @@ def _parser() -> argparse.ArgumentParser:
         "Ends by itself within a minute with a summary; exit code 1 if a window was lost.",
         "  serstream demo",
     )
+    classify_command.add_parser(commands)
     model_commands.add_parser(commands)
     feed_commands.add_parsers(commands)
     bench_commands.add_parser(commands)

@@ -156,6 +156,8 @@ class ModelSettings(_Settings, frozen=True):
     """One model.onnx instead of a repository, relative to the configuration file."""
     shadow_share: Share = 1.0
     """Share of the streams that a shadow model hears too."""
+    canary_share: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    """Share of the calls that a canary scores, unless it is asked to score another."""
     auto_activate: bool = False
     """Activate a newer version of the active model as soon as it is published."""
     threads: Annotated[int, Meta(ge=1, le=64)] = 1

@@ -35,9 +35,8 @@ log = logging.getLogger(__name__)
 class Scorer(Protocol):
     """A model, or what stands for one."""
 
-    @property
-    def reference(self) -> str:
-        """``name@version``."""
+    def begin(self, start: StreamStart) -> str:
+        """A stream begins; returns ``name@version`` of the model that will score it."""
 
     def score(self, windows: Sequence[SpeechWindow]) -> list[Scores]:
         """Scores of each window, in order; the windows of one stream are in order."""
@@ -80,7 +79,7 @@ class Pipeline:
                 self._segment_block(event, steps)
                 continue
             if isinstance(event, StreamStart):
-                self._streams[event.stream] = _Stream(event, self.settings, self.model.reference)
+                self._streams[event.stream] = _Stream(event, self.settings, self.model.begin(event))
                 steps.append((self._streams[event.stream], event))
                 continue
             stream = self._streams.get(event.stream)

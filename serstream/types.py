@@ -170,3 +170,8 @@ class Scores:
     """Calibrated, sum 1, shape (n_labels,)."""
     model: str
     """``name@version``."""
+
+    @property
+    def winner(self) -> str:
+        """The most probable label."""
+        return self.labels[int(self.probabilities.argmax())]

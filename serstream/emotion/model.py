@@ -17,7 +17,7 @@ from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.session import Session
 from serstream.emotion.store import read_file
 from serstream.errors import ModelError
-from serstream.types import SAMPLE_RATE, Samples, Scores, SpeechWindow
+from serstream.types import SAMPLE_RATE, Samples, Scores, SpeechWindow, StreamStart
 
 ON_CPU = ModelSettings(device="cpu")
 
@@ -55,6 +55,10 @@ class EmotionModel:
     def reference(self) -> str:
         """``name@version``."""
         return self.metadata.reference
+
+    def begin(self, start: StreamStart) -> str:
+        """A stream begins; returns the model's ``name@version``. There is nothing to remember of it yet."""
+        return self.reference
 
     def score(self, windows: Sequence[SpeechWindow]) -> list[Scores]:
         """Scores of each window, in order. Windows longer than the model's are cut at their start.

@@ -165,10 +165,10 @@ class CallEnded(FeedMessage, frozen=True, kw_only=True, tag="call_end"):
 
 
 class ModelChanged(FeedMessage, frozen=True, kw_only=True, tag="model_change"):
-    """From here on ``model`` scores the windows."""
+    """From here on ``model`` scores the windows, on the first of ``providers``."""
 
     previous: str
-    """``name@version``; empty at start-up."""
+    """``name@version``; empty at start-up, ``model`` itself when it has moved to another device."""
     labels: tuple[str, ...] = ()
     """What it tells apart; another model may know more or fewer."""
     providers: tuple[str, ...] = ()
@@ -176,22 +176,20 @@ class ModelChanged(FeedMessage, frozen=True, kw_only=True, tag="model_change"):
 
 
 class ModelRefused(FeedMessage, frozen=True, kw_only=True, tag="model_refused"):
-    """A model was to become active or shadow and must not; ``model`` goes on."""
+    """A model must not become, or no longer be, active, shadow or canary; ``model`` goes on."""
 
     candidate: str
     """``name@version``."""
     reason: str
 
 
-class ShadowReport(FeedMessage, frozen=True, kw_only=True, tag="shadow"):
-    """How a candidate compares with the active model on the same windows, since it began to shadow it."""
+class ComparisonReport(FeedMessage, frozen=True, kw_only=True):
+    """How a candidate compares with the active model on the same windows, since both are what they are."""
 
     candidate: str
-    """``name@version``; none of its scores is in any other message."""
+    """``name@version``."""
     windows: Count
     """Compared."""
-    skipped: Count
-    """Not compared because the candidate was too slow."""
     agreement: Share
     """Share of windows with the same winner."""
     confidence_shift: Annotated[float, Meta(ge=-1, le=1)]
@@ -200,6 +198,24 @@ class ShadowReport(FeedMessage, frozen=True, kw_only=True, tag="shadow"):
     """Mean time that the candidate takes for a window."""
     emotions: dict[str, Count]
     """How often each label won with the candidate."""
+
+
+class ShadowReport(ComparisonReport, frozen=True, kw_only=True, tag="shadow"):
+    """The candidate is only compared: none of its scores is in any other message."""
+
+    skipped: Count
+    """Windows not compared because the candidate was too slow."""
+
+
+class CanaryReport(ComparisonReport, frozen=True, kw_only=True, tag="canary"):
+    """The candidate scores a share of the calls; their messages name it as their model."""
+
+    share: Share
+    """Of the calls that begin."""
+    calls: Count
+    """That it has scored or scores."""
+    errors: Count
+    """Windows that it failed on, and that the active model scored instead."""
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):
@@ -232,6 +248,7 @@ Message: TypeAlias = (
     | ModelChanged
     | ModelRefused
     | ShadowReport
+    | CanaryReport
     | Heartbeat
 )
 

@@ -14,13 +14,13 @@ from serstream.feed.messages import (
     Alert,
     CallEnded,
     CallStarted,
+    ComparisonReport,
     FeedMessage,
     Heartbeat,
     Message,
     ModelChanged,
     ModelRefused,
     Position,
-    ShadowReport,
     StreamEnded,
     StreamStarted,
     UtteranceEmotion,
@@ -76,7 +76,7 @@ class FeedState:
             case ModelChanged():
                 self.model = message
                 self.sequence = message.sequence
-            case ModelRefused() | ShadowReport():
+            case ModelRefused() | ComparisonReport():
                 self.sequence = message.sequence
             case CallEnded():
                 self.calls.pop(message.call, None)

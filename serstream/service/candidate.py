@@ -1,4 +1,4 @@
-"""A model on its way in: inspected in a process of its own, then loaded in a thread beside the calls."""
+"""A model on its way in: inspected in a process of its own, then loaded beside the calls."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import logging
 import threading
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from serstream.config import ModelSettings
 from serstream.emotion.inspection import inspect_apart
@@ -13,12 +14,14 @@ from serstream.emotion.loading import load_version
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import SUMS_FILE, ModelStore, Reference, read_file
 from serstream.errors import ModelError
-from serstream.service.allocator import return_free_memory
+from serstream.service.loader import Loader
 
 log = logging.getLogger(__name__)
 
-Contents = set[str]
+Contents: TypeAlias = set[str]
 """SHA-256 of the sum lists of versions that passed; what was inspected once need not be again."""
+
+Purpose: TypeAlias = Literal["activate", "shadow", "canary"]
 
 
 class Candidate:
@@ -29,8 +32,10 @@ class Candidate:
         store: where it is.
         settings: ``[model]``: its device.
         inspected: contents that passed before; a new one is added.
-        shadow: it shall only be compared with the active model. The repository's pointer says so as soon as
-            it is loaded, so that a daemon killed here starts with what was asked for.
+        loader: where it is loaded.
+        purpose: what it shall be. The repository's pointer says so as soon as it is loaded, so that a daemon
+            killed here starts with what was asked for; but a canary that kills the daemon must not come back.
+        share: what a shadow or canary shall hear.
     """
 
     def __init__(
@@ -39,25 +44,25 @@ class Candidate:
         store: ModelStore,
         settings: ModelSettings,
         inspected: Contents,
-        shadow: bool = False,
+        loader: Loader,
+        purpose: Purpose = "activate",
+        share: float = 1.0,
     ):
         self.reference = reference
-        self.shadow = shadow
+        self.purpose: Purpose = purpose
+        self.share = share
         self.model: EmotionModel | None = None
         """Loaded and warm, once `is_done` and unless ``error`` says why not."""
         self.error = ""
         self._store = store
         self._settings = settings
         self._inspected = inspected
-        self._thread = threading.Thread(target=self._run, name=f"candidate-{reference}", daemon=True)
-        self._thread.start()
+        self._done = threading.Event()
+        loader.submit(self._run)
 
     def is_done(self) -> bool:
         """Whether ``model`` or ``error`` is there."""
-        if self._thread.is_alive():
-            return False
-        self._thread.join()
-        return True
+        return self._done.is_set()
 
     def _run(self) -> None:
         try:
@@ -68,7 +73,7 @@ class Candidate:
             log.exception("model %s cannot be loaded", self.reference)
             self.error = f"model {self.reference}: {error!r}"
         finally:
-            return_free_memory()
+            self._done.set()
 
     def _load(self) -> EmotionModel:
         file = self._store.file(self.reference)
@@ -79,9 +84,9 @@ class Candidate:
         if _digest(file.parent) != content:
             raise ModelError(f"model {self.reference}: {file.parent} changed while it was loaded")
         self._inspected.add(content)
-        if self.shadow:
+        if self.purpose == "shadow":
             self._store.set_shadow(self.reference)
-        else:
+        elif self.purpose == "activate":
             self._store.activate(self.reference)
         return model
 

@@ -11,10 +11,11 @@ import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias, overload
+from typing import Annotated, TypeAlias, overload
 
 import msgspec
 import zmq
+from msgspec import Meta
 
 import serstream
 from serstream.errors import ControlError, NotRunningError, SerstreamError
@@ -45,6 +46,15 @@ class Rollback(msgspec.Struct, frozen=True, tag_field="request", tag="rollback")
     """Asks for the model that was active before."""
 
 
+class SetCanary(msgspec.Struct, frozen=True, tag_field="request", tag="canary"):
+    """Asks to let a model score a share of the calls; answered as `Activate` is."""
+
+    model: str
+    """As in `Activate`; empty: end it."""
+    share: Annotated[float, Meta(gt=0, le=1)] | None = None
+    """Of the calls that begin; None: ``model.canary_share``."""
+
+
 class SetShadow(msgspec.Struct, frozen=True, tag_field="request", tag="shadow"):
     """Asks to compare a model with the active one; answered as `Activate` is."""
 
@@ -56,7 +66,7 @@ class Reload(msgspec.Struct, frozen=True, tag_field="request", tag="reload"):
     """Asks to read the configuration again; answered when that is done."""
 
 
-Request: TypeAlias = StatusRequest | Activate | Rollback | SetShadow | Reload
+Request: TypeAlias = StatusRequest | Activate | Rollback | SetShadow | SetCanary | Reload
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -68,16 +78,29 @@ class Refusal(msgspec.Struct, frozen=True):
     """UTC, RFC 3339."""
 
 
-class ShadowStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate beside the active model; see `serstream.feed.messages.ShadowReport`."""
+class ComparisonStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate beside the active model; see `serstream.feed.messages.ComparisonReport`."""
 
     name: str
     windows: int = 0
-    skipped: int = 0
     agreement: float = 0.0
     confidence_shift: float = 0.0
     latency_ms: float = 0.0
     emotions: dict[str, int] = {}
+
+
+class ShadowStatus(ComparisonStatus, frozen=True, kw_only=True):
+    """A candidate that is only compared."""
+
+    skipped: int = 0
+
+
+class CanaryStatus(ComparisonStatus, frozen=True, kw_only=True):
+    """A candidate that scores a share of the calls."""
+
+    share: float
+    calls: int = 0
+    errors: int = 0
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +122,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     refusal: Refusal | None = None
     """The last one."""
     shadow: ShadowStatus | None = None
+    canary: CanaryStatus | None = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="reply", tag="status"):
@@ -223,7 +247,9 @@ def ask(path: Path, request: StatusRequest | Reload, timeout_s: float = TIMEOUT_
 
 
 @overload
-def ask(path: Path, request: Activate | Rollback | SetShadow, timeout_s: float = TIMEOUT_S) -> Accepted: ...
+def ask(
+    path: Path, request: Activate | Rollback | SetShadow | SetCanary, timeout_s: float = TIMEOUT_S
+) -> Accepted: ...
 
 
 def ask(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Status | Accepted:

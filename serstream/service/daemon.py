@@ -33,6 +33,7 @@ from serstream.service.control import (
     Reply,
     Request,
     Rollback,
+    SetCanary,
     SetShadow,
     Status,
     StatusRequest,
@@ -237,6 +238,8 @@ class Daemon:
                 return Accepted(self._models.activate(model))
             case Rollback():
                 return Accepted(self._models.rollback())
+            case SetCanary(model, share):
+                return Accepted(self._models.set_canary(model, share))
             case SetShadow(model):
                 return Accepted(self._models.set_shadow(model))
             case Reload():

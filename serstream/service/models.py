@@ -1,29 +1,42 @@
 """Which model scores: the one owner of the active model, of its exchange and of its comparison.
 
-The daemon asks between two batches; what takes time happens in a `Candidate` and a `Shadow` beside the calls.
+The daemon asks between two batches; what takes time happens in a `Loader` and a `Shadow` beside the calls.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from serstream.config import ModelSettings
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import ModelStore, Reference, open_store
 from serstream.errors import ControlError, ModelError
-from serstream.feed.messages import NONE, Message, ModelChanged, ModelRefused, ShadowReport, rfc3339
-from serstream.service.candidate import Candidate, Contents
+from serstream.feed.messages import (
+    NONE,
+    CanaryReport,
+    Message,
+    ModelChanged,
+    ModelRefused,
+    ShadowReport,
+    rfc3339,
+)
+from serstream.service.canary import Canary
+from serstream.service.candidate import Candidate, Contents, Purpose
 from serstream.service.control import ModelStatus, Refusal
+from serstream.service.loader import Loader
 from serstream.service.shadow import Shadow
-from serstream.types import Scores, SpeechWindow
+from serstream.types import Scores, SpeechWindow, StreamStart
 
 log = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 5.0
-"""How often a shadow's comparison is published."""
+"""How often the comparison with a shadow or canary is published."""
 LOOK_INTERVAL_S = 5.0
 """How often ``auto_activate`` looks for a new version."""
 
@@ -43,12 +56,17 @@ class Models:
         self._settings = settings
         self._store: ModelStore | None = None if settings.path else open_store(settings, base)
         self._inspected: Contents = set()
+        self._loader = Loader()
         self._standby: EmotionModel | None = None
         """The model before, while it is known to work: takes over when the active one fails on a window."""
         self._failed: tuple[str, str] | None = None
         """What it took over from, and why; not yet told."""
         self._candidate: Candidate | None = None
         self._shadow: Shadow | None = None
+        self._canary: Canary | None = None
+        self._calls: dict[str, str] = {}
+        """Call of every living stream."""
+        self._told_providers = active.providers
         self._previous = self._store.pointer().previous or "" if self._store else ""
         self._swaps = 0
         self._refusals = 0
@@ -63,15 +81,32 @@ class Models:
         """``auto_activate`` tries only versions above it, each once, and none that was rolled back."""
         if self._store and (shadow := self._store.pointer().shadow):
             self._candidate = Candidate(
-                Reference.parse(shadow), self._store, settings, self._inspected, shadow=True
+                Reference.parse(shadow),
+                self._store,
+                settings,
+                self._inspected,
+                self._loader,
+                "shadow",
+                settings.shadow_share,
             )
 
+    def begin(self, start: StreamStart) -> str:
+        """A stream begins; returns ``name@version`` of the active model, or of the canary that scores it."""
+        new_call = start.call not in self._calls.values()
+        self._calls[start.stream] = start.call
+        if self._canary and self._canary.begin(start, new_call):
+            return self._canary.reference
+        return self.reference
+
     def score(self, windows: Sequence[SpeechWindow]) -> list[Scores]:
-        """By the active model; a shadow may hear the same windows later, and never in their way.
+        """By the active model, or by the canary that the stream is pinned to.
+
+        A shadow may hear the same windows later, and never in their way.
 
         Raises:
             ModelError: the active model fails, and so does, or is missing, the one before.
         """
+        began = time.perf_counter()
         try:
             scores = self.active.score(windows)
         except ModelError as error:
@@ -79,15 +114,19 @@ class Models:
                 raise
             self._fall_back(self._standby, str(error))
             scores = self.active.score(windows)
+        seconds = time.perf_counter() - began
         if self._shadow:
             self._shadow.offer(windows, scores)
-        return scores
+        return self._canary.score(windows, scores, seconds) if self._canary else scores
 
     def forget(self, stream: str) -> None:
         """The stream is over."""
+        self._calls.pop(stream, None)
         self.active.forget(stream)
         if self._shadow:
             self._shadow.forget(stream)
+        if self._canary:
+            self._canary.forget(stream)
 
     @property
     def reference(self) -> str:
@@ -104,21 +143,38 @@ class Models:
             ControlError: another one is being loaded, or the configuration names a single file.
             ModelError: there is no such version.
         """
-        return self._begin(model, shadow=False)
+        return self._begin(model, "activate")
 
     def rollback(self) -> str:
         """As `activate`, for the model that was active before."""
         if not self._previous:
             raise ControlError("no model was active before this one; use 'serstream models activate NAME@V'")
-        return self._begin(self._previous, shadow=False)
+        return self._begin(self._previous, "activate")
 
     def set_shadow(self, model: str) -> str:
         """As `activate`, for the comparison; an empty name ends it."""
         if model:
-            return self._begin(model, shadow=True)
+            return self._begin(model, "shadow", self._settings.shadow_share)
         ended = self._shadow.reference if self._shadow else ""
         self._writable_store().set_shadow(None)
         self._end_shadow()
+        return ended
+
+    def set_canary(self, model: str, share: float | None = None) -> str:
+        """As `activate`, for a share of the calls that begin; an empty name ends it.
+
+        It does not survive a restart: what has ended the daemon must not come back with it.
+        """
+        if model:
+            store = self._writable_store()
+            reference = store.resolve(model)
+            if str(reference) == self.reference:
+                raise ControlError(f"{reference} is active: it scores every call already")
+            if reference.name == self.active.metadata.name:
+                self._newest = max(self._newest, reference.version)  # a person decides about this one
+            return self._begin(str(reference), "canary", share or self._settings.canary_share)
+        ended = self._canary.reference if self._canary else ""
+        self._end_canary()
         return ended
 
     def reread_pointer(self) -> None:
@@ -128,7 +184,7 @@ class Models:
         try:
             pointer = self._store.pointer()
             if pointer.active != self.reference:
-                self._begin(pointer.active, shadow=False)
+                self._begin(pointer.active, "activate")
         except (ModelError, ControlError) as error:
             log.error("%s; %s stays active", error, self.reference)
 
@@ -143,23 +199,28 @@ class Models:
         if self._failed:
             (failed, reason), self._failed = self._failed, None
             messages += [self._refuse(failed, reason, now, utc), self.announce(now, utc, failed)]
+        if self.active.providers != self._told_providers:
+            messages.append(self.announce(now, utc, self.reference))
+        if self._canary and self._canary.failure:
+            messages.append(self._refuse(self._canary.reference, self._canary.failure, now, utc))
+            self._end_canary()
         if self._candidate and self._candidate.is_done():
             candidate, self._candidate = self._candidate, None
             messages.append(self._decide(candidate, now, utc))
         if self._settings.auto_activate and now >= self._next_look:
             self._next_look = now + LOOK_INTERVAL_S
             self._look()
-        if self._shadow and now >= self._next_report:
+        if self._shadow and self._shadow.failure:
+            messages.append(self._refuse(self._shadow.reference, self._shadow.failure, now, utc))
+            self._end_shadow()
+        if now >= self._next_report:
             self._next_report = now + REPORT_INTERVAL_S
-            if self._shadow.failure:
-                messages.append(self._refuse(self._shadow.reference, self._shadow.failure, now, utc))
-                self._end_shadow()
-            else:
-                messages.append(self._report(self._shadow, now, utc))
+            messages += [self._report(each, now, utc) for each in (self._shadow, self._canary) if each]
         return messages
 
     def announce(self, now: float, utc: float, previous: str = "") -> ModelChanged:
         """The message that names the active model."""
+        self._told_providers = self.active.providers
         return ModelChanged(
             **self._header(now, utc),
             previous=previous,
@@ -180,19 +241,23 @@ class Models:
             refusals=self._refusals,
             refusal=self._refusal,
             shadow=self._shadow.status() if self._shadow else None,
+            canary=self._canary.status() if self._canary else None,
         )
 
     def close(self) -> None:
         """End the comparison."""
-        self._end_shadow()
+        if self._shadow:
+            self._shadow.close()
 
-    def _begin(self, text: str, shadow: bool) -> str:
+    def _begin(self, text: str, purpose: Purpose, share: float = 1.0) -> str:
         store = self._writable_store()
         if self._candidate:
             raise ControlError(f"{self._candidate.reference} is being loaded; ask again when it is done")
         reference = store.resolve(text)
         store.file(reference)  # so that who asks for what is not there hears it at once
-        self._candidate = Candidate(reference, store, self._settings, self._inspected, shadow)
+        self._candidate = Candidate(
+            reference, store, self._settings, self._inspected, self._loader, purpose, share
+        )
         return str(reference)
 
     def _writable_store(self) -> ModelStore:
@@ -206,18 +271,26 @@ class Models:
     def _decide(self, candidate: Candidate, now: float, utc: float) -> Message:
         if candidate.model is None:
             return self._refuse(str(candidate.reference), candidate.error, now, utc)
-        if candidate.shadow:
+        if candidate.purpose == "shadow":
             self._end_shadow()
-            self._shadow = Shadow(candidate.model, self._settings.shadow_share)
-            self._next_report = now + REPORT_INTERVAL_S
+            self._shadow = Shadow(candidate.model, candidate.share)
             return self._report(self._shadow, now, utc)
+        if candidate.purpose == "canary":
+            self._end_canary()
+            self._canary = Canary(candidate.model, candidate.share)
+            return self._report(self._canary, now, utc)
         before, self.active = self.active, candidate.model
         self.active.continue_from(before)
         if before.reference != self.reference:
             self._previous = before.reference
-            self._standby = before
+            last, self._standby = [self._standby], before
+            self._loader.release(last)
         if self._shadow and self._shadow.reference == self.reference:
             self._end_shadow()
+        if self._canary and self._canary.reference == self.reference:
+            self._end_canary()
+        elif self._canary:
+            self._canary.compare_anew()
         self._swaps += 1
         log.info("model %s is active on %s", self.reference, self.active.providers[0])
         return self.announce(now, utc, before.reference)
@@ -239,18 +312,10 @@ class Models:
         log.error("model %s refused, %s stays active: %s", model, self.reference, reason)
         return ModelRefused(**self._header(now, utc), candidate=model, reason=reason)
 
-    def _report(self, shadow: Shadow, now: float, utc: float) -> ShadowReport:
-        status = shadow.status()
-        return ShadowReport(
-            **self._header(now, utc),
-            candidate=status.name,
-            windows=status.windows,
-            skipped=status.skipped,
-            agreement=status.agreement,
-            confidence_shift=status.confidence_shift,
-            latency_ms=status.latency_ms,
-            emotions=status.emotions,
-        )
+    def _report(self, candidate: Shadow | Canary, now: float, utc: float) -> ShadowReport | CanaryReport:
+        kind = ShadowReport if isinstance(candidate, Shadow) else CanaryReport
+        figures = msgspec.structs.asdict(candidate.status())
+        return kind(**self._header(now, utc), candidate=figures.pop("name"), **figures)
 
     def _look(self) -> None:
         if self._candidate or self._store is None:
@@ -258,12 +323,17 @@ class Models:
         newest = self._store.resolve(self.active.metadata.name)
         if newest.version > self._newest:
             self._newest = newest.version
-            self._begin(str(newest), shadow=False)
+            self._begin(str(newest), "activate")
 
     def _end_shadow(self) -> None:
         if self._shadow:
-            self._shadow.close()
-            self._shadow = None
+            self._loader.submit(self._shadow.close)
+            last, self._shadow = [self._shadow], None
+            self._loader.release(last)
+
+    def _end_canary(self) -> None:
+        last, self._canary = [self._canary], None
+        self._loader.release(last)
 
     def _header(self, now: float, utc: float) -> dict[str, Any]:
         sequence = self._sequence

@@ -6,12 +6,12 @@ import queue
 import threading
 import time
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from typing import TypeAlias
 
 from serstream.emotion.model import EmotionModel
 from serstream.errors import ModelError
+from serstream.service.comparison import Comparison
 from serstream.service.control import ShadowStatus
 from serstream.types import Scores, SpeechWindow
 
@@ -39,7 +39,7 @@ class Shadow:
         self._share = share
         self._batches: queue.Queue[Heard | str | None] = queue.Queue()
         self._skipped = 0
-        self._compared = _Comparison(model.metadata.labels)
+        self._compared = Comparison(model.metadata.labels)
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
@@ -62,7 +62,7 @@ class Shadow:
 
     def status(self) -> ShadowStatus:
         """The comparison so far."""
-        return self._compared.status(self.reference, self._skipped)
+        return ShadowStatus(name=self.reference, skipped=self._skipped, **self._compared.figures())
 
     def close(self) -> None:
         """End it; waits a moment for the batch at hand."""
@@ -88,36 +88,3 @@ class Shadow:
             self.failure = str(error)
             return
         self._compared.add(own, [scores for _, scores in heard], time.perf_counter() - began)
-
-
-class _Comparison:
-    """Sums, written by one thread and read by another."""
-
-    def __init__(self, labels: tuple[str, ...]):
-        self._lock = threading.Lock()
-        self._windows = self._agreed = 0
-        self._shift = self._seconds = 0.0
-        self._winners: Counter[str] = Counter({label: 0 for label in labels})
-
-    def add(self, own: list[Scores], active: list[Scores], seconds: float) -> None:
-        with self._lock:
-            self._seconds += seconds
-            for a, b in zip(own, active, strict=True):
-                winner = a.labels[int(a.probabilities.argmax())]
-                self._windows += 1
-                self._agreed += winner == b.labels[int(b.probabilities.argmax())]
-                self._shift += float(a.probabilities.max() - b.probabilities.max())
-                self._winners[winner] += 1
-
-    def status(self, name: str, skipped: int) -> ShadowStatus:
-        with self._lock:
-            n = max(self._windows, 1)
-            return ShadowStatus(
-                name=name,
-                windows=self._windows,
-                skipped=skipped,
-                agreement=round(self._agreed / n, 4),
-                confidence_shift=round(self._shift / n, 4),
-                latency_ms=round(1000 * self._seconds / n, 3),
-                emotions=dict(self._winners),
-            )

@@ -121,8 +121,10 @@ class Pipeline:
                 messages += self._start(stream)
             elif isinstance(step, StreamEnd):
                 messages += self._end(stream, step)
+            elif isinstance(step, UtteranceEnd):
+                messages += stream.utterance_ended(step)
             else:
-                messages += stream.tell(step, verdicts.get(id(step)))
+                messages += stream.tell(step, verdicts[id(step)])
         return messages
 
     def _judge(self, steps: list[Step], limit: int | None) -> dict[int, Scores | UnscoredReason]:
@@ -177,15 +179,15 @@ class _Stream:
         self.analysed = info.role != "agent" or settings.privacy.analyse_agents
         """Inferring the emotions of employees at work is prohibited in the EU (AI Act, Art. 5(1)(f))."""
 
-    def tell(self, segment: Segment, verdict: Scores | UnscoredReason | None) -> list[Message]:
-        if isinstance(segment, UtteranceEnd):
-            utterance = self.tracker.utterance_ended(segment)
-            return [utterance] if utterance else []
-        if isinstance(verdict, Scores):
-            window = self.tracker.scored(segment, verdict)
-            return [window, *self.tracker.alarmed(window)]
-        assert verdict is not None, "every window is judged"
-        return [self.tracker.unscored(segment, verdict)]
+    def utterance_ended(self, end: UtteranceEnd) -> list[Message]:
+        utterance = self.tracker.utterance_ended(end)
+        return [utterance] if utterance else []
+
+    def tell(self, window: SpeechWindow, verdict: Scores | UnscoredReason) -> list[Message]:
+        if not isinstance(verdict, Scores):
+            return [self.tracker.unscored(window, verdict)]
+        scored = self.tracker.scored(window, verdict)
+        return [scored, *self.tracker.alarmed(scored)]
 
 
 Step: TypeAlias = tuple[_Stream, StreamStart | Segment | StreamEnd]

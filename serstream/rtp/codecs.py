@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from serstream.errors import ConfigError
 from serstream.types import Samples
+
+if TYPE_CHECKING:
+    import av
 
 
 class Format(NamedTuple):
@@ -164,9 +167,7 @@ class _Av:
         import av
 
         self._av = av
-        context = av.CodecContext.create(self.codec, "r")
-        assert isinstance(context, av.AudioCodecContext)
-        self._context = context
+        self._context = cast("av.AudioCodecContext", av.CodecContext.create(self.codec, "r"))
         self._context.sample_rate = self.sample_rate
         self._context.layout = "mono"
 

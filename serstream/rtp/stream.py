@@ -76,8 +76,9 @@ class Stream:
     def resume(self, payload: bytes) -> None:
         """The stream comes out of its lane: ``payload`` was its last packet's."""
         samples = self._decoder(self.last_payload_type).decode(payload)
-        assert samples is not None, "only G.711 has lanes, and it decodes everything"
-        self._remember(samples)
+        # Only G.711 has lanes, and it decodes everything.
+        if samples is not None:
+            self._remember(samples)
         self.last_payload = payload
 
     def _decoder(self, payload_type: int) -> Decoder:

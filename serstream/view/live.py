@@ -129,8 +129,12 @@ class LiveView:
 
     def lines(self, width: int, height: int, now: float, paused: bool = False) -> list[list[Cell]]:
         """The whole screen, exactly ``height`` lines."""
-        body = self._call_page if self._open else self._list_page
-        lines = [self._status(now, paused), *body(width, height - 2, now)][: height - 1]
+        status = self._status(now, paused)
+        if self._open:
+            body = self._call_page(self._open, width, height - 2, now)
+        else:
+            body = self._list_page(width, height - 2, now)
+        lines = [status, *body][: height - 1]
         lines += [[] for _ in range(height - 1 - len(lines))]
         return [*lines, self._footer()]
 
@@ -169,10 +173,9 @@ class LiveView:
             lines.append([("  no calls" + (" match" if self._filter or self._role else " yet"), DIM)])
         return lines
 
-    def _call_page(self, width: int, height: int, now: float) -> list[list[Cell]]:
-        assert self._open is not None
-        rows = self.board.call(self._open)
-        lines: list[list[Cell]] = [[(f"call {self._open}", BOLD)]]
+    def _call_page(self, call: str, width: int, height: int, now: float) -> list[list[Cell]]:
+        rows = self.board.call(call)
+        lines: list[list[Cell]] = [[(f"call {call}", BOLD)]]
         seconds = max((row.age(now) for row in rows), default=0.0)
         for row in rows:
             lines.append([])

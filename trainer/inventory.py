@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rich.bar import Bar
@@ -90,7 +89,7 @@ def show(inventories: Sequence[Inventory], missing: Sequence[Corpus], console: C
 def draw(inventories: Sequence[Inventory], path: Path) -> None:
     """A row per corpus: clips of each emotion, and of each speaker, by sex."""
     figure = Figure(figsize=(10, 2.8 * len(inventories)), layout="constrained")
-    rows: Sequence[Sequence[Axes]] = figure.subplots(len(inventories), 2, squeeze=False)
+    rows = figure.subplots(len(inventories), 2, squeeze=False)
     for (left, right), inventory in zip(rows, inventories, strict=True):
         emotions, speakers = inventory.emotions, inventory.speakers
         bottom, begin = np.zeros(len(emotions), np.int64), 0

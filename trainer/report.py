@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from trainer.evaluation import Counts
@@ -92,9 +93,7 @@ def _draw_calibration(calibration: Calibration, path: Path) -> None:
     right.plot(calibration.coverage, calibration.risk)
     kept = 1 - ABSTAIN_SHARE
     right.axvline(kept, color="grey", linestyle=":")
-    right.annotate(
-        f"below {calibration.abstain_below:.2f}:\nabstain", (kept, 0), (4, 6), textcoords="offset points"
-    )
+    right.text(kept - 0.02, 0.01, f"below {calibration.abstain_below:.2f}: abstain", ha="right")
     right.set(xlabel="share of windows kept", ylabel="share wrong", ylim=(0, None), title="risk and coverage")
     figure.savefig(path, dpi=110)
 
@@ -106,6 +105,7 @@ def _draw_learning(histories: list[list[Epoch]], path: Path) -> None:
     for history in histories:
         axes.plot([e.epoch for e in history], [e.loss for e in history], color="tab:blue", alpha=0.4)
     axes.set(xlabel="epoch", title="learning curves")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("training loss, labels smoothed", color="tab:blue")
     if not np.isnan(histories[0][0].valid_uar):
         second = axes.twinx()

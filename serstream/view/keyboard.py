@@ -1,4 +1,4 @@
-"""Keys of a terminal, one at a time, without waiting."""
+"""Keys of a terminal, one at a time, as they are pressed."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ class Keyboard:
         if self._file is not None:
             termios.tcsetattr(self._file, termios.TCSADRAIN, self._before)
 
-    def keys(self) -> list[str]:
-        """Keys pressed since the last call: characters, and the names in `split_keys`."""
-        if self._file is None or not select.select([self._file], [], [], 0)[0]:
+    def keys(self, timeout_s: float = 0.0) -> list[str]:
+        """Keys pressed since the last call: characters, and the names in `split_keys`.
+
+        Args:
+            timeout_s: how long to wait for one.
+        """
+        if self._file is None or not select.select([self._file], [], [], timeout_s)[0]:
             return []
         return split_keys(self._decoder.decode(os.read(self._file, 1024)))
 

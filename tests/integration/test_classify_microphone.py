@@ -1,0 +1,79 @@
+"""``serstream classify --microphone`` in a real terminal, with a real sound server and real keys."""
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sound_server import SoundServer, missing
+
+CLIP = Path(__file__).parents[1] / "fixtures" / "emo-db" / "14a05Wa.flac"
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[SoundServer]:
+    server = SoundServer(tmp_path)
+    yield server
+    server.kill()
+
+
+class Terminal:
+    """A command whose keys and messages go over a pseudo-terminal; its output goes to a pipe."""
+
+    def __init__(self, command: list[str], env: dict[str, str]):
+        self._end, other = pty.openpty()
+        self.process = subprocess.Popen(
+            command, stdin=other, stderr=other, stdout=subprocess.PIPE, env=env, text=True
+        )
+        os.close(other)
+        self.shown = ""
+
+    def press(self, key: str) -> None:
+        os.write(self._end, key.encode())
+
+    def until(self, text: str, timeout_s: float = 20.0) -> None:
+        """Read the screen until it shows a text."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.shown:
+            assert time.monotonic() < deadline, self.shown
+            if select.select([self._end], [], [], 0.1)[0]:
+                self.shown += os.read(self._end, 4096).decode()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        os.close(self._end)
+
+
+@pytest.fixture
+def terminal(server: SoundServer, tmp_path: Path) -> Iterator[Terminal]:
+    command = [sys.executable, "-m", "serstream", "classify", "--microphone", "--json", "--picture"]
+    terminal = Terminal([*command, str(tmp_path / "me.svg")], server.env | {"TERM": "xterm"})
+    yield terminal
+    terminal.close()
+
+
+def test_a_key_starts_and_a_key_stops(server: SoundServer, terminal: Terminal, tmp_path: Path) -> None:
+    terminal.until("Press a key to start")
+    terminal.press(" ")
+    terminal.until("recording")
+    server.play(CLIP)
+    terminal.press("\n")
+    out, _ = terminal.process.communicate(timeout=20)
+    assert terminal.process.returncode == 0
+    verdict = json.loads(out)
+    assert verdict["recording"] == "microphone"
+    assert 3 < verdict["speech_s"] <= verdict["seconds"], "the clip lasts four seconds"
+    command = [sys.executable, "-m", "serstream", "classify", "--json", str(CLIP)]
+    played = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert verdict["emotion"] == played["emotion"]
+    assert verdict["confidence"] == pytest.approx(played["confidence"], abs=0.2)
+    assert f"{verdict['emotion']} {verdict['confidence']:.0%}" in (tmp_path / "me.svg").read_text()

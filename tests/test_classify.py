@@ -1,0 +1,124 @@
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_model import LABELS, write_model
+
+from serstream.classify import Classified, classify
+from serstream.cli import main
+from serstream.config import Settings
+from serstream.emotion.model import EmotionModel
+from serstream.feed.messages import WindowEmotion
+from serstream.replay import recording_events, replay
+from serstream.shipped import SAMPLE_CALL
+
+CLIPS = sorted((Path(__file__).parent / "fixtures" / "emo-db").glob("*.flac"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> EmotionModel:
+    return EmotionModel(write_model(tmp_path_factory.mktemp("model") / "model.onnx"))
+
+
+def heard(path: Path, model: EmotionModel, keep_s: float = 0.0) -> list[Classified]:
+    settings = Settings()
+    return classify(str(path), recording_events(path, (), settings), settings, model, keep_s)
+
+
+def test_a_verdict_is_the_mean_over_the_windows_that_the_daemon_would_publish(model: EmotionModel) -> None:
+    (clip,) = heard(CLIPS[3], model)
+    settings = Settings()
+    windows = [
+        message
+        for message in replay(recording_events(CLIPS[3], (), settings), settings, model)
+        if isinstance(message, WindowEmotion)
+    ]
+    assert clip.windows == windows
+    assert len(windows) > 1
+    for label in LABELS:
+        expected = np.mean([window.probabilities[label] for window in windows])
+        assert clip.verdict.probabilities[label] == pytest.approx(expected, abs=1e-4)
+    assert clip.verdict.confidence == max(clip.verdict.probabilities.values())
+    assert clip.verdict.model == "tiny@1"
+    assert len(clip.samples) == 0
+
+
+def test_every_channel_has_its_verdict_and_the_sound_that_was_asked_for(model: EmotionModel) -> None:
+    customer, agent = heard(SAMPLE_CALL, model, keep_s=1e9)
+    sound, rate = soundfile.read(SAMPLE_CALL, dtype="float32")
+    assert customer.sample_rate == agent.sample_rate == rate
+    np.testing.assert_array_equal(customer.samples, sound[:, 0])
+    np.testing.assert_array_equal(agent.samples, sound[:, 1])
+    assert customer.verdict.utterances[0].start > 1 > agent.verdict.utterances[0].start
+    short = heard(SAMPLE_CALL, model, keep_s=2.0)[0]
+    assert len(short.samples) == pytest.approx(2 * rate, abs=rate / 10)
+
+
+def test_silence_has_no_emotion(model: EmotionModel, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(32_000), 16_000)
+    (silence,) = heard(tmp_path / "silence.wav", model)
+    assert (silence.verdict.emotion, silence.verdict.confidence, silence.verdict.windows) == (None, 0.0, 0)
+
+
+def test_bad_recordings_are_named_and_the_others_classified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.wav").write_text("no sound")
+    files = [str(CLIPS[0]), str(tmp_path / "text.wav"), str(tmp_path / "none.wav"), str(CLIPS[1])]
+    assert main(["classify", "--json", *files]) == 1
+    printed = capsys.readouterr()
+    verdicts = [json.loads(line) for line in printed.out.splitlines()]
+    assert [verdict["recording"] for verdict in verdicts] == [files[0], files[3]]
+    assert all(sum(v["probabilities"].values()) == pytest.approx(1, abs=1e-3) for v in verdicts)
+    assert f"file {files[1]}: not a recording" in printed.err
+    assert f"file {files[2]}: no such file" in printed.err
+
+
+def test_people_are_shown_emoji_and_every_probability(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", str(CLIPS[3])]) == 0
+    shown = capsys.readouterr().out
+    assert "14a05Wa.flac" in shown and "cnn-lstm@" in shown
+    assert "😠 angry" in shown
+    assert shown.count("%") == 6
+
+
+def test_pictures_are_named_after_their_streams_where_there_are_several(tmp_path: Path) -> None:
+    assert main(["classify", str(CLIPS[0]), "--picture", str(tmp_path / "one.svg")]) == 0
+    assert main(["classify", str(SAMPLE_CALL), "--picture", str(tmp_path / "call.svg")]) == 0
+    assert len(list(tmp_path.glob("call-call-*-[12].svg"))) == 2
+    assert (tmp_path / "one.svg").is_file()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "wanted recordings or --microphone, one of both"),
+        ([str(CLIPS[0]), "--microphone"], "wanted recordings or --microphone, one of both"),
+        (
+            [str(CLIPS[0]), "--picture", "x.gif"],
+            "picture x.gif: its name ends in '.gif', wanted .svg or .png",
+        ),
+        (
+            [str(CLIPS[0]), "--picture", "no/folder.svg"],
+            "no/folder.svg: cannot write it: No such file",
+        ),
+        (["--microphone"], "standard input is no terminal"),
+    ],
+)
+def test_bad_arguments_are_explained(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["classify", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_png_without_pillow_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert main(["classify", str(CLIPS[0]), "--picture", "x.png"]) == 2
+    assert "PNG needs Pillow; pip install 'serstream[picture]'" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from pathlib import Path
 import serstream
 from serstream import bench_commands, classify_command, config, feed_commands, model_commands
 from serstream.errors import SerstreamError
-from serstream.overrides import Override, from_arguments, from_credentials, from_environment
+from serstream.overrides import add_option, from_everywhere
 from serstream.types import Role
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from serstream.service.daemon import Daemon
 
     def load() -> config.Settings:
-        return config.load(arguments.config, _overrides(arguments))
+        return config.load(arguments.config, from_everywhere(arguments.set))
 
     return Daemon(load, arguments.config.parent).run()
 
@@ -127,7 +127,7 @@ def _devices(_arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from serstream.emotion.loading import load_model
 
-    settings = config.load(arguments.config, _overrides(arguments))
+    settings = config.load(arguments.config, from_everywhere(arguments.set))
     model = load_model(settings.model, arguments.config.parent)
     n_sources = len(settings.rtp) + len(settings.microphone) + len(settings.file)
     print(
@@ -164,7 +164,7 @@ def _control(arguments: argparse.Namespace) -> Path:
     """Where the running daemon is asked."""
     from serstream.service.control import socket_path
 
-    settings = config.load(arguments.config, _overrides(arguments)) if arguments.config else config.Settings()
+    settings = config.load(arguments.config, from_everywhere(arguments.set))
     return socket_path(settings.control.socket, arguments.config.parent if arguments.config else Path())
 
 
@@ -172,15 +172,6 @@ def _demo(arguments: argparse.Namespace) -> int:
     from serstream.demo import run_demo
 
     return run_demo()
-
-
-def _overrides(arguments: argparse.Namespace) -> list[Override]:
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    return [
-        *(from_credentials(Path(credentials)) if credentials else ()),
-        *from_environment(os.environ),
-        *from_arguments(arguments.set),
-    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -225,16 +216,6 @@ def _parser() -> argparse.ArgumentParser:
             help="made by 'serstream keys new', for a feed that wants one",
         )
 
-    def overrides(command: argparse.ArgumentParser) -> None:
-        command.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            help="one key of the configuration, e.g. feed.history=1000 or rtp[0].port=6000; may be repeated. "
-            "SERSTREAM_FEED__HISTORY=1000 and SERSTREAM_RTP__0__PORT=6000 in the environment do the same",
-        )
-
     run = add(
         "run",
         _run,
@@ -245,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
         "  serstream run -c config/serstream.toml\n  serstream live         # in another terminal",
     )
     run.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="serstream.toml")
-    overrides(run)
+    add_option(run)
 
     replay = add(
         "replay",
@@ -325,7 +306,7 @@ def _parser() -> argparse.ArgumentParser:
         "  serstream check config/serstream.toml",
     )
     check.add_argument("config", type=Path, metavar="CONFIG", help="serstream.toml")
-    overrides(check)
+    add_option(check)
     status = add(
         "status",
         _status,
@@ -347,7 +328,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "-c", "--config", type=Path, metavar="FILE", help="serstream.toml, for its control.socket"
         )
-        overrides(command)
+        add_option(command)
     add(
         "demo",
         _demo,

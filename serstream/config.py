@@ -261,22 +261,27 @@ class Settings(_Settings, frozen=True):
     metrics: MetricsSettings = MetricsSettings()
 
 
-def load(path: Path, overrides: Sequence[Override] = ()) -> Settings:
-    """Read a configuration file and lay overrides over it.
+def load(path: Path | None, overrides: Sequence[Override] = ()) -> Settings:
+    """Read a configuration file, if there is one, and lay overrides over it.
 
     Raises:
         ConfigError: the file is missing, is not TOML, or a key or value is not allowed.
     """
+    tables = _read(path) if path else {}
+    apply(overrides, tables)
+    origins = [str(path or "configuration"), *(override.origin for override in overrides)]
+    return parse(tables, " with ".join(origins))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration {path}: cannot read it: {error}") from error
     try:
-        tables = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"configuration {path}: not TOML: {error}") from error
-    apply(overrides, tables)
-    return parse(tables, " with ".join([str(path), *(override.origin for override in overrides)]))
 
 
 def parse(tables: dict[str, Any], where: str) -> Settings:

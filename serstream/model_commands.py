@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,11 @@ from rich.table import Table
 
 from serstream import config
 from serstream.errors import ControlError, ModelError, NotRunningError
+from serstream.overrides import add_option, from_everywhere
 
 if TYPE_CHECKING:
     from serstream.emotion.store import ModelStore
-    from serstream.service.control import ModelStatus, Reply, Request
+    from serstream.service.control import ComparisonStatus, ModelStatus, Reply, Request
 
 LOADING_TIMEOUT_S = 90.0
 POLL_INTERVAL_S = 0.1
@@ -34,6 +36,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "the daemon runs (through its control socket) and while it does not (its next start follows).\n"
         "Calls in progress do not notice a change: every window is scored by one model.",
         epilog="examples:\n  serstream models list -c /etc/serstream/serstream.toml\n"
+        "  serstream models canary cnn-lstm@2 --share 0.1\n"
         "  serstream models activate cnn-lstm@2\n  serstream models rollback",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -52,7 +55,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     shadow = add("shadow", _shadow, "compare a version with the active one on live windows")
     shadow.add_argument("model", metavar="NAME@V", nargs="?", default="")
     shadow.add_argument("--off", action="store_true", help="end the comparison")
-    add("status", _status, "the active model, the last refusal and the comparison")
+    canary = add(
+        "canary", _canary, "let a version score a share of the calls; it goes by itself if it does badly"
+    )
+    canary.add_argument("model", metavar="NAME@V", nargs="?", default="")
+    canary.add_argument(
+        "--share", type=float, help="of the calls that begin, above 0 to 1 (default: model.canary_share)"
+    )
+    canary.add_argument("--off", action="store_true", help="end it: its calls go on with the active model")
+    add("status", _status, "the active model, the last refusal, and how a shadow and a canary do")
 
 
 class _Adder:
@@ -68,6 +79,7 @@ class _Adder:
             metavar="FILE",
             help="the daemon's serstream.toml (default: defaults)",
         )
+        add_option(command)
         command.set_defaults(command=run)
         return command
 
@@ -79,7 +91,7 @@ class _Place:
         from serstream.emotion.store import open_store
         from serstream.service.control import socket_path
 
-        settings = config.load(arguments.config) if arguments.config else config.Settings()
+        settings = config.load(arguments.config, from_everywhere(arguments.set))
         base = arguments.config.parent if arguments.config else Path()
         if settings.model.path:
             raise ModelError(
@@ -104,8 +116,12 @@ class _Place:
         reply = self.ask(StatusRequest())
         return reply.model if isinstance(reply, Status) else None
 
-    def wait(self, model: str, shadow: bool = False) -> ModelStatus:
-        """Until the daemon has loaded or refused a model, or a shadow.
+    def wait(self, model: str, became: Callable[[ModelStatus], str]) -> ModelStatus:
+        """Until the daemon has loaded or refused a model.
+
+        Args:
+            model: its ``name@version``.
+            became: the one that is now what this one was to become.
 
         Raises:
             ControlError: it refused, ended, or takes too long.
@@ -117,8 +133,7 @@ class _Place:
             time.sleep(POLL_INTERVAL_S)
         if status is None:
             raise ControlError(f"the daemon ended while it loaded {model}; see its log")
-        compared = status.shadow.name if status.shadow else ""
-        if model != (compared if shadow else status.name):
+        if model != became(status):
             reason = status.refusal.reason if status.refusal else "see its log"
             raise ControlError(f"{model} refused, {status.name} stays active: {reason}")
         return status
@@ -172,7 +187,7 @@ def _activate(arguments: argparse.Namespace) -> int:
     place = _Place(arguments)
     reply = place.ask(Activate(arguments.model))
     if isinstance(reply, Accepted):
-        status = place.wait(reply.model)
+        status = place.wait(reply.model, lambda status: status.name)
         print(f"{status.name} is active on {status.providers[0]}; before: {status.previous or 'none'}")
         return 0
     return _point_at(place.store, arguments.model)
@@ -184,7 +199,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     place = _Place(arguments)
     reply = place.ask(Rollback())
     if isinstance(reply, Accepted):
-        status = place.wait(reply.model)
+        status = place.wait(reply.model, lambda status: status.name)
         print(f"{status.name} is active again; before: {status.previous}")
         return 0
     previous = place.store.pointer().previous
@@ -203,7 +218,7 @@ def _shadow(arguments: argparse.Namespace) -> int:
     reply = place.ask(SetShadow(arguments.model))
     if isinstance(reply, Accepted):
         if arguments.model:
-            place.wait(reply.model, shadow=True)
+            place.wait(reply.model, lambda status: status.shadow.name if status.shadow else "")
             print(f"{reply.model} is compared with the active model; see 'serstream models status'")
         else:
             print(f"{reply.model or 'no model'} is compared no longer")
@@ -213,6 +228,26 @@ def _shadow(arguments: argparse.Namespace) -> int:
         inspect_apart(place.store.file(reference).parent)
     place.store.set_shadow(reference)
     print(f"no daemon runs; its next start compares {reference or 'no model'}")
+    return 0
+
+
+def _canary(arguments: argparse.Namespace) -> int:
+    from serstream.service.control import Accepted, SetCanary
+
+    if bool(arguments.model) == arguments.off:
+        raise ControlError("wanted NAME@V, or --off to end the canary")
+    if arguments.share is not None and not 0 < arguments.share <= 1:
+        raise ControlError(f"--share is {arguments.share:g}, wanted above 0 and at most 1")
+    place = _Place(arguments)
+    reply = place.ask(SetCanary(arguments.model, arguments.share))
+    if not isinstance(reply, Accepted):
+        raise NotRunningError("no daemon runs, and a canary needs its calls; start it with 'serstream run'")
+    if arguments.off:
+        print(f"{reply.model or 'no model'} is the canary no longer")
+        return 0
+    status = place.wait(reply.model, lambda status: status.canary.name if status.canary else "")
+    share = status.canary.share if status.canary else 0.0
+    print(f"{reply.model} scores {share:.0%} of the calls that begin; see 'serstream models status'")
     return 0
 
 
@@ -243,12 +278,22 @@ def _status(arguments: argparse.Namespace) -> int:
     if status.refusal:
         print(f"refused    {status.refusal.model} at {status.refusal.time}: {status.refusal.reason}")
     if shadow := status.shadow:
-        won = ", ".join(f"{label} {count}" for label, count in shadow.emotions.items())
-        print(
-            f"shadow     {shadow.name}: {shadow.windows} windows compared, {shadow.skipped} skipped; "
-            f"agreement {shadow.agreement:.1%}, confidence {shadow.confidence_shift:+.3f}, "
-            f"{shadow.latency_ms:.1f} ms a window; {won}"
-        )
+        print(f"shadow     {shadow.name}: {_compared(shadow)}; {shadow.skipped} windows skipped")
     else:
         print("shadow     -")
+    if canary := status.canary:
+        print(
+            f"canary     {canary.name}: {canary.calls} calls, {canary.share:.0%} of those that begin; "
+            f"{_compared(canary)}; failed on {canary.errors}"
+        )
+    else:
+        print("canary     -")
     return 0
+
+
+def _compared(status: ComparisonStatus) -> str:
+    won = ", ".join(f"{label} {count}" for label, count in status.emotions.items())
+    return (
+        f"{status.windows} windows compared, agreement {status.agreement:.1%}, "
+        f"confidence {status.confidence_shift:+.3f}, {status.latency_ms:.1f} ms a window; {won}"
+    )

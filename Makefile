@@ -20,6 +20,7 @@ test: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --recursive serstream trainer
 	$(BIN)/mypy
 
 bench: .venv/installed-bench
@@ -41,7 +42,8 @@ system-deps:
 		$(SYSTEM_PACKAGES); fi
 
 SYSTEM_PACKAGES := ffmpeg libportaudio2 libasound2-plugins pulseaudio pulseaudio-utils tmux chromium \
-	gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good sip-tester libbcg729-0 prometheus
+	gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good sip-tester libbcg729-0 prometheus \
+	faketime debootstrap systemd-container iproute2
 
 # Each stamp holds until pyproject.toml changes, so that a second run starts in seconds.
 .venv/bin/python:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404 # this very interpreter on this very package, no shell
 import sys
 import tempfile
 import threading
@@ -114,9 +114,8 @@ class DaemonProcess:
         self.control = path.with_name("control")
         path.write_text(f'{self._configuration}[control]\nsocket = "control"\n')
         self._log = (Path(self._folder.name) / "log").open("w+")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "serstream", "run", "-c", str(path)], stdout=self._log, stderr=self._log
-        )
+        command = [sys.executable, "-m", "serstream", "run", "-c", str(path)]
+        self.process = subprocess.Popen(command, stdout=self._log, stderr=self._log)  # nosec B603 # as above
         self._reader = threading.Thread(target=self._read_feed, daemon=True)
         self._reader.start()
         try:

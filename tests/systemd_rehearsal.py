@@ -1,272 +1,442 @@
-"""The service in a real systemd: install, boot, reload, kill, freeze, stop, uninstall.
+"""The service in a real systemd: everything that docs/operations.md promises, with real RTP.
 
-Boots a Debian in a container (debootstrap, systemd-nspawn; both need root) without a network, installs
-serstream with `make install`, and plays real RTP to it from inside. Prints a line per step; exit code 1 at
-the first that fails, 0 with the reason when this machine cannot do it.
+Boots a Debian in a container without a network (tests/nspawn.py; needs root and Debian's debootstrap,
+systemd-container and iproute2), installs serstream with `make install`, and goes through the steps below in
+order. Prints a line per step; exit code 1 at the first that fails, 0 with the reason when this machine cannot
+do it.
 
     python tests/systemd_rehearsal.py [ROOT]     # ROOT: where the Debian is, or shall be made
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-CHECKOUT = Path(__file__).parent.parent
+from nspawn import CHECKOUT, Machine, cannot, make_debian, wait
+
 ROOT = Path("/var/cache/serstream-rehearsal")
-PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,make,passwd"
-PLAY = """
-import sys, soundfile, numpy
-from serstream.rtp.sender import OutgoingStream, encode_mulaw, send_in_real_time
-from serstream.shipped import SAMPLE_CALL
-samples, _ = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True)
-legs = [encode_mulaw(numpy.ascontiguousarray(party)) for party in samples.T]
-send_in_real_time([OutgoingStream("127.0.0.1", 5004, 7 + i, leg) for i, leg in enumerate(legs)])
+INSTALL = (
+    "cd /src && python3 -m venv --system-site-packages /opt/serstream 2>/dev/null; "
+    "echo /libraries > $(echo /opt/serstream/lib/python3*/site-packages)/libraries.pth; "
+    "make --no-print-directory install PACKAGE=$(echo /wheel/*.whl) PIP_OPTIONS='--no-index --no-deps'"
+)
+PLAY = "/opt/serstream/bin/python /src/tests/play_call.py"
+CONFIGURATION = "/etc/serstream/serstream.toml"
+MODELS = "/var/lib/serstream/models"
+PROBE = """[Service]
+Type=oneshot
+ExecStart=
+ExecReload=
+ExecStart=/bin/bash /etc/serstream/probe
+StandardOutput=truncate:/tmp/probe
+StandardError=inherit
+RuntimeDirectory=
+Environment=RUNTIME_DIRECTORY=/run/serstream
+FileDescriptorStoreMax=0
+Restart=no
 """
+SECRET = bytes(range(30))
+PACKETS_IN_HAND = 5
+"""That a killed process may have read and not yet used; the next one cannot have them."""
+
+Events: TypeAlias = list[dict[str, Any]]
+_numbers = count()
 
 
-def cannot() -> str:
-    """Why this machine cannot rehearse; empty when it can."""
-    if os.geteuid() != 0:
-        return "needs root"
-    missing = [tool for tool in ("debootstrap", "systemd-nspawn", "nsenter") if not shutil.which(tool)]
-    return f"not installed: {', '.join(missing)}" if missing else ""
-
-
-class Machine:
-    """A booted container; commands run inside it."""
-
-    def __init__(self, root: Path, wheel: Path):
-        # Debian's Python takes the libraries from our environment instead of downloading them.
-        libraries = sysconfig.get_paths()["purelib"]
-        self._boot = subprocess.Popen(
-            [
-                *(
-                    "systemd-nspawn",
-                    "--quiet",
-                    "--boot",
-                    f"--directory={root}",
-                    "--register=no",
-                    "--keep-unit",
-                ),
-                *("--private-network", "--volatile=overlay", "--console=pipe"),
-                f"--bind-ro={CHECKOUT}:/src",
-                f"--bind-ro={libraries}:/libraries",
-                f"--bind-ro={wheel.parent}:/wheel",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            wait(
-                "boot", lambda: self.run("systemctl is-active multi-user.target", check=False) == "active", 60
-            )
-        except AssertionError:
-            self.close()
-            raise
-
-    def run(self, command: str, *, check: bool = True) -> str:
-        """Output of a shell command inside."""
-        done = subprocess.run(
-            ["nsenter", "--target", self._leader(), "--all", "bash", "-c", command],
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
-        if check and done.returncode:
-            raise AssertionError(f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-        return done.stdout.strip()
-
-    def start(self, command: str) -> subprocess.Popen[str]:
-        """A shell command inside that goes on beside us."""
-        return subprocess.Popen(
-            ["nsenter", "--target", self._leader(), "--all", "bash", "-c", command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def show(self, name: str) -> str:
-        """A property of the service."""
-        return self.run(f"systemctl show -P {name} serstream.service")
-
-    def status(self) -> dict[str, Any]:
-        """What `serstream status` says."""
-        status: dict[str, Any] = json.loads(self.run("serstream status --json"))
-        return status
-
-    def close(self) -> None:
-        """Power off."""
-        subprocess.run(["kill", "-s", "RTMIN+4", self._leader()], check=False)
-        try:
-            self._boot.wait(20)
-        except subprocess.TimeoutExpired:
-            self._boot.kill()
-
-    def _leader(self) -> str:
-        """The container's first process; asked each time, for at first it is one that makes the container."""
-        children = Path(f"/proc/{self._boot.pid}/task/{self._boot.pid}/children").read_text().split()
-        return children[0] if children else "0"
-
-
-def wait(what: str, true: Callable[[], bool], seconds: float) -> float:
-    """Seconds until it was true."""
-    began = time.monotonic()
-    while not true():
-        if time.monotonic() - began > seconds:
-            raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(0.05)
-    return time.monotonic() - began
-
-
-def rehearse(machine: Machine) -> None:
-    """Every step; raises at the first that fails."""
-    install = (
-        "cd /src && python3 -m venv --system-site-packages /opt/serstream 2>/dev/null; "
-        "echo /libraries > $(echo /opt/serstream/lib/python3*/site-packages)/libraries.pth; "
-        "make --no-print-directory install PACKAGE=$(echo /wheel/*.whl) PIP_OPTIONS='--no-index --no-deps'"
+@contextmanager
+def listening(machine: Machine, options: str = "") -> Iterator[Callable[[], Events]]:
+    """A subscriber inside; what it has heard so far."""
+    name = f"listener-{next(_numbers)}"
+    file = f"/tmp/{name}"
+    snapshots = machine.status()["health"]["snapshots"]
+    machine.run(
+        f"systemd-run --quiet --collect --unit={name} --property=StandardOutput=file:{file} "
+        f"serstream listen {options}"
     )
-    machine.run(f"{install} > /tmp/install.log 2>&1 || {{ cat /tmp/install.log; exit 1; }}")
-    say(
-        "installed", f"service {machine.show('ActiveState')}, ready after start: {machine.show('StatusText')}"
-    )
-    assert machine.show("ActiveState") == "active", machine.run(
-        "journalctl -u serstream --no-pager | tail -30"
-    )
+    wait("a subscriber connected", lambda: machine.status()["health"]["snapshots"] > snapshots, 20)
+    yield lambda: [json.loads(line) for line in machine.run(f"cat {file}").splitlines()]
+    machine.ask(f"systemctl stop {name}")
+
+
+@contextmanager
+def drop_in(machine: Machine, text: str) -> Iterator[None]:
+    """The service restarted with a drop-in, and without it behind."""
+    file = "/etc/systemd/system/serstream.service.d/rehearsal.conf"
+    machine.write(file, f"[Service]\n{text}\n")
+    machine.run("systemctl daemon-reload && systemctl restart serstream")
+    yield
+    machine.run(f"rm {file} && systemctl daemon-reload && systemctl restart serstream")
+
+
+def inside(machine: Machine, script: str) -> str:
+    """Output of a shell script run as the service is: its user, its sandbox, its state directory."""
+    unit = "/run/systemd/system/serstream-probe.service"
+    if not machine.ask(f"ls {unit}"):
+        machine.run(f"cp /usr/local/lib/systemd/system/serstream.service {unit}")
+        machine.write(f"{unit}.d/probe.conf", PROBE)
+        machine.run("systemctl daemon-reload")
+    machine.write("/etc/serstream/probe", f"set -e\n{script}\n")
+    machine.ask("systemctl start serstream-probe")
+    output = machine.run("cat /tmp/probe")
+    assert machine.show("Result", "serstream-probe") == "success", output
+    return output
+
+
+def ended(heard: Callable[[], Events], n_streams: int) -> Events:
+    """The ends of so many streams, of which every window must have arrived."""
+
+    def ends() -> Events:
+        return [event for event in heard() if event["type"] == "stream_end"]
+
+    wait(f"{n_streams} streams over", lambda: len(ends()) >= n_streams, 60)
+    assert len(ends()) == n_streams, ends()
+    told = sum(end["windows"] + end["unscored"] for end in ends())
+    windows = sum(event["type"] in ("window", "unscored") for event in heard())
+    assert told == windows, f"{windows} windows arrived, {told} were told at the ends"
+    return ends()
+
+
+def installed(machine: Machine) -> str:
+    """Ready with one command; again, and the configuration is kept."""
+    machine.run(f"({INSTALL}) > /tmp/install.log 2>&1 || {{ cat /tmp/install.log; exit 1; }}")
+    assert machine.show("ActiveState") == "active"
     assert machine.run("systemctl is-enabled serstream") == "enabled"
-    machine.run("echo '# kept' >> /etc/serstream/serstream.toml")
-    machine.run(install)
-    assert "# kept" in machine.run("tail -1 /etc/serstream/serstream.toml")
-    say("installed again", "configuration kept")
+    machine.run(f"echo '# kept' >> {CONFIGURATION}")
+    machine.run(INSTALL)
+    assert machine.run(f"tail -1 {CONFIGURATION}") == "# kept"
+    return f"{machine.show('StatusText')}; installed again, configuration kept"
 
-    inside = "nsenter -t $(systemctl show -P MainPID serstream) -m setpriv --reuid serstream --clear-groups"
-    for place in ("/etc/serstream/x", "/opt/serstream/x", "/usr/x", "/home/x", "/var/log/x"):
-        assert machine.run(f"{inside} touch {place} 2>/dev/null && echo written", check=False) == "", place
-    machine.run(f"{inside} touch /var/lib/serstream/x && rm /var/lib/serstream/x")
-    say("confined", "writes to nothing but its state directory")
 
-    listen = machine.start("timeout 120 /opt/serstream/bin/serstream listen > /tmp/events")
-    machine.run(f"cat > /tmp/play.py <<'END'\n{PLAY}\nEND")
-    play = machine.start("/opt/serstream/bin/python /tmp/play.py")
-    time.sleep(5)
+def rebooted(machine: Machine) -> str:
+    """Up by itself after a boot."""
+    machine.reboot()
+    seconds = wait("ready after boot", lambda: machine.ask("systemctl is-active serstream") == "active", 30)
+    assert machine.status()["health"]["sources"] == ["rtp:5004"]
+    return f"ready {seconds:.1f} s after the other services"
+
+
+def confined(machine: Machine) -> str:
+    """Nothing can be written but the state directory, and no privilege gained."""
+    places = (
+        "/ /etc /etc/serstream /opt/serstream /usr /home /root /var /var/log /run /boot /var/lib /sys /src"
+    )
+    written = inside(
+        machine, f"for place in {places}; do touch $place/x 2>/dev/null && echo $place; done; true"
+    )
+    assert written == "", f"written to {written}"
+    inside(machine, "touch /var/lib/serstream/x; rm /var/lib/serstream/x")
+    tries = {
+        "become root": "import os; os.setuid(0)",
+        "open a raw socket": "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
+        "open a packet socket": "import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
+        "make a namespace": "import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0",
+        "map writable code": "import mmap; mmap.mmap(-1, 4096, prot=7)",
+        "be real-time": "import os; os.sched_setscheduler(0, 1, os.sched_param(1))",
+        "make a file set-user-id": (
+            "import os; f = '/var/lib/serstream/y'; open(f, 'w'); os.chmod(f, 0o4755)"
+        ),
+    }
+    for number, (attempt, code) in enumerate(tries.items()):
+        machine.write(f"/etc/serstream/try{number}.py", code)
+        done = inside(
+            machine, f"/opt/serstream/bin/python /etc/serstream/try{number}.py 2>/dev/null && echo done; true"
+        )
+        assert done == "", f"could {attempt}"
+    return f"writes to its state directory only; cannot {', '.join(tries)}"
+
+
+def commanded(machine: Machine) -> str:
+    """Every command that is documented, as the service's own user in its sandbox."""
+    recorded = "/var/lib/serstream/recorded.jsonl"
+    at_first = machine.status()["model"]["name"]
+    told = inside(
+        machine,
+        f"""
+        export HOME=/var/lib/serstream PATH=/usr/local/bin:/usr/bin:/bin
+        serstream status
+        serstream check {CONFIGURATION} --set feed.history=9
+        serstream models list -c {CONFIGURATION}
+        serstream models activate cnn-2d@1 -c {CONFIGURATION}
+        serstream models rollback -c {CONFIGURATION}
+        serstream models shadow cnn-2d@1 -c {CONFIGURATION}
+        serstream models shadow --off -c {CONFIGURATION}
+        serstream models verify {MODELS}/cnn-2d/1
+        serstream models status -c {CONFIGURATION}
+        timeout 2 serstream listen || test $? = 124
+        serstream replay /src/serstream/shipped/sample/call.wav > {recorded}
+        serstream report {recorded} -o /var/lib/serstream/call.html
+        serstream export --emotionml {recorded} > /dev/null
+        serstream keys new wallboard --keys /var/lib/serstream/keys -o /var/lib/serstream/wallboard.toml
+        cd /var/lib/serstream && rm -r {recorded} call.html keys wallboard.toml
+        """,
+    )
+    status = machine.status()["model"]
+    assert status["name"] == at_first and status["swaps"] == 2, told
+    return "14 commands as the service's user in its sandbox, with models exchanged and taken back"
+
+
+def reloaded(machine: Machine) -> str:
+    """Reloads under traffic cost no window; a configuration with an error is refused."""
     before = machine.show("MainPID")
-    for _ in range(3):
-        machine.run("systemctl reload serstream")
-        time.sleep(2)
-    machine.run("sed -i 's/^#max_delay_ms.*/max_delay_sm = 1/' /etc/serstream/serstream.toml")
-    assert machine.run("systemctl reload serstream && echo accepted", check=False) == ""
-    machine.run("sed -i 's/^max_delay_sm.*/max_delay_ms = 400/' /etc/serstream/serstream.toml")
-    assert play.wait(90) == 0
-    time.sleep(7)
+    with listening(machine) as heard:
+        play = machine.start(f"{PLAY} --seconds 20")
+        time.sleep(3)
+        for _ in range(3):
+            machine.run("systemctl reload serstream")
+            time.sleep(1.5)
+        machine.run(f"sed -i 's/^#max_delay_ms.*/max_delay_sm = 1/' {CONFIGURATION}")
+        machine.refused("systemctl reload serstream")
+        machine.run(f"sed -i 's/^max_delay_sm.*/max_delay_ms = 400/' {CONFIGURATION}")
+        ends = ended(heard, 2)
+    assert play.wait(10) == 0
     assert machine.show("MainPID") == before
-    ends = [json.loads(line) for line in machine.run("grep stream_end /tmp/events").splitlines()]
-    lost = sum(end["lost_s"] for end in ends)
-    assert len(ends) == 2, ends
-    assert not lost, ends
-    counts = machine.run('grep -cE \'"type":"(window|unscored)"\' /tmp/events')
-    assert int(counts) == sum(end["windows"] + end["unscored"] for end in ends)
-    say("reloaded under traffic", f"{counts} windows, none lost; a reload with a wrong key was refused")
+    assert not any(end["lost_s"] for end in ends), ends
+    return f"{sum(end['windows'] + end['unscored'] for end in ends)} windows, none lost; wrong key refused"
 
-    play = machine.start("/opt/serstream/bin/python /tmp/play.py")
+
+def killed(machine: Machine) -> str:
+    """kill -9: back within two seconds, sockets kept, and every packet that they held."""
+    play = machine.start(f"{PLAY} --seconds 15 > /tmp/sent")
     time.sleep(5)
     pid = machine.show("MainPID")
+    died = time.monotonic()
     machine.run(f"kill -9 {pid}")
-    seconds = wait(
-        "back after kill -9",
-        lambda: machine.show("MainPID") not in (pid, "0") and machine.show("ActiveState") == "active",
-        10,
-    )
-    time.sleep(2)
-    streams = machine.status()["health"]["ports"][0]["streams"]
-    lost_packets = sum(stream["lost"] for stream in streams)
-    took = machine.run("journalctl -u serstream --no-pager | grep -c 'took over the UDP socket'")
-    drops = machine.status()["health"]["ports"][0]["kernel_drops"]
-    say(
-        "killed",
-        f"ready again after {seconds:.1f} s, {took} sockets kept, {lost_packets} lost, {drops} dropped",
-    )
-    assert seconds < 2.0 and int(took) >= 2 and not lost_packets and not drops
-    assert play.wait(90) == 0
+    seconds = machine.wait_for_another(pid, 10)
+    time.sleep(4)
+    (port,) = machine.status()["health"]["ports"]
+    streams = port["streams"]
+    seen = time.monotonic()
+    assert len(streams) == 2 and not port["kernel_drops"], port
+    assert not any(stream["lost"] for stream in streams), streams
+    assert play.wait(60) == 0
+    # The status of a port is up to a second old.
+    sent = [[at for at in leg if died < at < seen - 1] for leg in json.loads(machine.run("cat /tmp/sent"))]
+    received = [stream["received"] for stream in streams]
+    for leg, n in zip(sent, received, strict=True):
+        assert n >= len(leg) - PACKETS_IN_HAND, f"{n} packets received of {len(leg)} sent since the kill"
+    took = machine.run(f"journalctl -u serstream --no-pager _PID={machine.show('MainPID')}")
+    assert took.count("took over the UDP socket") == 2, took
+    assert seconds < 2.0, f"ready again after {seconds:.1f} s"
+    return f"ready again after {seconds:.1f} s, both sockets kept, {received} packets since, none lost"
 
+
+def frozen(machine: Machine) -> str:
+    """The watchdog finds a process that does not turn."""
     pid = machine.show("MainPID")
     machine.run(f"kill -STOP {pid}")
-    seconds = wait(
-        "back after SIGSTOP",
-        lambda: machine.show("MainPID") not in (pid, "0") and machine.show("ActiveState") == "active",
-        30,
-    )
-    say("frozen", f"the watchdog had it ready again after {seconds:.1f} s")
+    return f"the watchdog had it ready again after {machine.wait_for_another(pid, 30):.1f} s"
 
-    play = machine.start("/opt/serstream/bin/python /tmp/play.py")
-    time.sleep(8)
+
+def socket_activated(machine: Machine) -> str:
+    """systemd opens the ports and starts the service with the first packet, which is not lost."""
+    machine.run("systemctl stop serstream && systemctl start serstream.socket")
+    assert machine.show("ActiveState") == "inactive"
+    play = machine.start(f"{PLAY} --seconds 8 > /tmp/sent")
+    wait("started by a packet", lambda: machine.ask("systemctl is-active serstream") == "active", 20)
+    time.sleep(2)
+    (port,) = machine.status()["health"]["ports"]
+    assert play.wait(30) == 0
+    assert not any(stream["lost"] for stream in port["streams"]), port
+    assert len(port["streams"]) == 2 and port["receive_buffer_bytes"] >= 16 * 2**20, port
+    machine.run("systemctl stop serstream.socket serstream.service")
+    time.sleep(1)
+    assert machine.show("ActiveState") == "inactive"
+    machine.run("systemctl start serstream")
+    return f"started by a packet, none lost, buffer {port['receive_buffer_bytes'] / 2**20:.0f} MB"
+
+
+def keyed(machine: Machine) -> str:
+    """SRTP and CURVE secrets that only root can read, passed as credentials by the shipped drop-ins."""
+    crypto = f"AES_CM_128_HMAC_SHA1_80 inline:{base64.b64encode(SECRET).decode()}"
+    machine.write("/etc/serstream/credentials/srtp", json.dumps([crypto]), mode="600")
+    machine.run("serstream keys new wallboard --keys /etc/serstream/keys -o /root/wallboard.toml")
+    machine.run("serstream keys new guest --keys /etc/serstream/keys -o /root/guest.toml")
+    drop_ins = "/etc/systemd/system/serstream.service.d"
     machine.run(
-        "> /tmp/stopped; timeout 30 /opt/serstream/bin/serstream listen > /tmp/stopped & sleep 2; "
-        "systemctl stop serstream; sleep 2; kill %1"
+        f"mkdir -p {drop_ins} && cp /opt/serstream/share/serstream/*-keys.conf {drop_ins} && "
+        "systemctl daemon-reload && systemctl restart serstream"
     )
-    ends = [json.loads(line) for line in machine.run("grep stream_end /tmp/stopped").splitlines()]
+    for secret in ("keys/server.toml", "credentials/srtp"):
+        inside(machine, f"! cat /etc/serstream/{secret} 2>/dev/null")
+    with listening(machine, "--keys /root/wallboard.toml") as heard:
+        plain = machine.start(f"{PLAY} --seconds 3")
+        assert plain.wait(20) == 0
+        play = machine.start(f"{PLAY} --seconds 10 --srtp {SECRET.hex()}")
+        ends = ended(heard, 2)
+        assert play.wait(20) == 0
+        machine.run("systemctl reload serstream")
+        machine.run("rm /etc/serstream/keys/clients/guest.public")
+        told = machine.refused("timeout 10 serstream listen --keys /root/guest.toml")
+        assert "keys" in told, told
+    (port,) = machine.status()["health"]["ports"]
+    refused = port["dropped"]["not authenticated"]
+    assert refused >= 300 and sum(end["windows"] for end in ends), (port, ends)
+    machine.run(f"rm {drop_ins}/*-keys.conf && systemctl daemon-reload && systemctl restart serstream")
+    return f"an encrypted call heard, {refused} packets without key and a revoked client refused"
+
+
+def cut_off(machine: Machine) -> str:
+    """A gateway's interface goes down under traffic and comes back."""
+    subprocess.run(
+        f"ip link add serstream-gw type veth peer name gateway netns {machine.leader} && "
+        "ip address add 203.0.113.1/30 dev serstream-gw && ip link set serstream-gw up",
+        shell=True,
+        check=True,
+    )
+    machine.network("ip address add 203.0.113.2/30 dev gateway")
+    machine.network("ip link set gateway up")
+    network = (
+        'Environment=SERSTREAM_RTP__0__ADDRESS=203.0.113.2 "SERSTREAM_RTP__0__ALLOW=[\\"203.0.113.1/32\\"]"\n'
+        "IPAddressAllow=203.0.113.1"
+    )
+    with drop_in(machine, network), listening(machine) as heard:
+        pid = machine.show("MainPID")
+        play = subprocess.Popen(
+            [sys.executable, CHECKOUT / "tests" / "play_call.py", "--host", "203.0.113.2", "--seconds", "30"],
+            stdout=subprocess.DEVNULL,
+        )
+        time.sleep(6)
+        machine.network("ip link set gateway down")
+        time.sleep(2)
+        machine.network("ip link set gateway up")
+        time.sleep(6)
+        machine.network("ip link set gateway down")
+        time.sleep(8)
+        machine.network("ip link set gateway up")
+        # The short cut is a hole in both streams, the long one their end and that of their timelines.
+        ends = ended(heard, 4)
+        assert play.wait(30) == 0
+        assert machine.show("MainPID") == pid
+    reasons = [end["reason"] for end in ends]
+    assert reasons == ["timeout", "timeout", "bye", "bye"], ends
+    assert all(end["windows"] for end in ends), ends
+    return "same process; after 2 s the streams go on, after 8 s they begin anew"
+
+
+def full(machine: Machine) -> str:
+    """No room on the disk: calls go on, a model that cannot be written down is refused."""
+    machine.run(
+        "systemctl stop serstream && cp -a /var/lib/serstream /tmp/state && "
+        "mount -t tmpfs -o size=32M tmpfs /var/lib/serstream && "
+        "cp -a /tmp/state/. /var/lib/serstream && chown -R serstream: /var/lib/serstream && "
+        "systemctl start serstream"
+    )
+    machine.ask("dd if=/dev/zero of=/var/lib/serstream/rubbish bs=4k 2>/dev/null")
+    active = machine.status()["model"]["name"]
+    with listening(machine) as heard:
+        play = machine.start(f"{PLAY} --seconds 10")
+        time.sleep(2)
+        told = machine.refused(f"serstream models activate cnn-2d@1 -c {CONFIGURATION}")
+        ends = ended(heard, 2)
+        assert play.wait(20) == 0
+    assert "No space left" in told and machine.status()["model"]["name"] == active, told
+    machine.run("rm /var/lib/serstream/rubbish")
+    machine.run(f"serstream models activate cnn-2d@1 -c {CONFIGURATION}")
+    machine.run(f"serstream models rollback -c {CONFIGURATION}")
+    machine.run("systemctl stop serstream && umount /var/lib/serstream && systemctl start serstream")
+    assert not any(end["lost_s"] for end in ends), ends
+    return "no window lost, a model refused with the reason and accepted when there was room again"
+
+
+def widened(machine: Machine) -> str:
+    """The drop-ins for a microphone and for CUDA: still ready, and what they cost in exposure."""
+    exposures = {"RTP": exposure(machine)}
+    for name in ("microphone", "cuda"):
+        text = machine.run(f"cat /opt/serstream/share/serstream/{name}.conf").split("[Service]")[1]
+        with drop_in(machine, text):
+            assert machine.show("ActiveState") == "active", name
+            complaints = machine.ask("systemd-analyze verify serstream.service 2>&1 | grep -i serstream")
+            assert not complaints, complaints
+            exposures[name] = exposure(machine)
+    assert exposures["RTP"] <= 1.5, exposures
+    return f"ready with each; exposure {', '.join(f'{name} {level}' for name, level in exposures.items())}"
+
+
+def exposure(machine: Machine) -> float:
+    """What `systemd-analyze security` says of the service, 0 (best) to 10."""
+    told = machine.ask("systemd-analyze security --no-pager serstream.service")
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", told)
+    assert found, told
+    return float(found[1])
+
+
+def logged(machine: Machine) -> str:
+    """Priorities and fields in the journal."""
+    lines = machine.run(
+        "journalctl -u serstream -o json --no-pager LOGGER=serstream.service.daemon | tail -5"
+    )
+    for line in lines.splitlines():
+        entry = json.loads(line)
+        assert entry["PRIORITY"] in "3456" and entry["CODE_FILE"] and entry["THREAD"] == "MainThread", entry
+    return "records carry PRIORITY, LOGGER, THREAD and CODE_FILE"
+
+
+def stopped(machine: Machine) -> str:
+    """Every stream is ended and its last window told."""
+    with listening(machine) as heard:
+        play = machine.start(f"{PLAY} --seconds 20")
+        time.sleep(6)
+        machine.run("systemctl stop serstream")
+        ends = ended(heard, 2)
+        play.kill()
     assert [end["reason"] for end in ends] == ["shutdown", "shutdown"], ends
     assert machine.show("Result") == "success"
-    say("stopped", "both streams said goodbye")
-    play.kill()
-    listen.kill()
+    return "both streams said goodbye, exit code 0"
 
+
+def uninstalled(machine: Machine) -> str:
+    """Configuration and models are left, nothing else."""
+    machine.run("rm -r /run/systemd/system/serstream-probe.service*")
     machine.run("cd /src && make --no-print-directory uninstall")
-    left = machine.run("find / -xdev -path /src -prune -o -path /proc -prune -o -iname '*serstream*' -print")
-    remains = {
-        line for line in left.splitlines() if not line.startswith(("/etc/serstream", "/var/lib/serstream"))
-    }
-    assert not remains, remains
-    assert machine.run("ls /etc/serstream/serstream.toml /var/lib/serstream/models")
-    say("uninstalled", "configuration and models are left, nothing else")
+    found = machine.run("find / -xdev -path /src -prune -o -path /proc -prune -o -iname '*serstream*' -print")
+    kept = ("/etc/serstream", "/var/lib/serstream")
+    left = {line for line in found.splitlines() if not line.startswith(kept)}
+    assert not left, left
+    assert machine.run(f"ls {CONFIGURATION} {MODELS}")
+    return "configuration and models are left, nothing else"
 
 
-def say(step: str, text: str) -> None:
-    """A line about a step that went well."""
-    print(f"{step:24} {text}", flush=True)
+STEPS: tuple[Callable[[Machine], str], ...] = (
+    *(installed, rebooted, confined, commanded, reloaded, killed, frozen, socket_activated, keyed, cut_off),
+    *(full, widened, logged, stopped, uninstalled),
+)
 
 
 def main() -> int:
-    """Make the Debian if need be, and rehearse."""
-    if reason := cannot():
+    """Make the Debian if need be, and go through the steps."""
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
+    if reason := cannot() or make_debian(root):
         print(f"systemd rehearsal not done: {reason}")
         return 0
-    root = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
-    if not (root / "usr").is_dir():
-        made = subprocess.run(
-            ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(root)]
-        )
-        if made.returncode:
-            print("systemd rehearsal not done: debootstrap could not make a Debian (no network?)")
-            return 0
     with tempfile.TemporaryDirectory() as folder:
-        wheel = [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--wheel-dir",
-            folder,
-            str(CHECKOUT),
-        ]
-        subprocess.run(wheel, check=True)
-        machine = Machine(root, Path(next(Path(folder).glob("*.whl"))))
+        build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder]
+        subprocess.run([*build, str(CHECKOUT)], check=True)
         try:
-            rehearse(machine)
-        except AssertionError as error:
-            print(f"FAILED: {error}")
-            print(machine.run("journalctl -u serstream --no-pager | tail -40", check=False))
+            machine = Machine(root, next(Path(folder).glob("*.whl")))
+        except TimeoutError:
+            print("systemd rehearsal not done: systemd-nspawn does not boot here")
+            return 0
+        only = os.environ.get("STEPS", "").split()
+        try:
+            for step in STEPS:
+                if not only or step.__name__ in only:
+                    began = time.monotonic()
+                    print(f"{step.__name__:18}{step(machine)} ({time.monotonic() - began:.0f} s)", flush=True)
+        except (AssertionError, TimeoutError, subprocess.SubprocessError) as error:
+            print(f"FAILED: {step.__name__}: {error}")
+            print(machine.ask("journalctl -u serstream --no-pager | tail -40"))
             return 1
         finally:
             machine.close()

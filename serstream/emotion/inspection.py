@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
+import subprocess  # nosec B404 # this very interpreter on this very package, no shell
 import sys
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def inspect_apart(path: Path) -> Inspected:
     """
     command = [sys.executable, "-m", __name__, str(path)]
     try:
-        child = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL)
+        child = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL)  # nosec B603
     except subprocess.TimeoutExpired as error:
         raise ModelError(f"model {path}: its inspection took more than {TIMEOUT_S:.0f} s") from error
     try:

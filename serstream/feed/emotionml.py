@@ -7,7 +7,7 @@ EmotionML wants values in [0, 1], so -1 to 1 is brought there linearly.
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
+import xml.etree.ElementTree as ET  # nosec B405 # writes XML, reads none
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path

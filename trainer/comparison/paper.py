@@ -109,6 +109,8 @@ def _section(
         *(_line(row, clips, plan) for row in table),
         _means(table),
         "",
+        _worth(table),
+        "",
         f"![confusion matrices]({pictures}/{corpus}-confusion.png)",
         "",
         f"![learning curves]({pictures}/{corpus}-learning.png)",
@@ -147,6 +149,20 @@ def _means(table: Sequence[Row]) -> str:
         f"**{np.mean([row.accuracy(protocol) for row in whole]):.1f}**" for protocol in PROTOCOLS
     )
     return f"| **mean of {len(whole)}** | | | | {means} | |"
+
+
+def _worth(table: Sequence[Row]) -> str:
+    whole = [row for row in table if len(row.results) == len(PROTOCOLS)]
+    copying = [row for row in whole if row.system.copies]
+    if not copying:
+        return ""
+    leak = np.mean([row.accuracy("leak") - row.accuracy("random") for row in copying])
+    voices = np.mean([row.accuracy("random") - row.accuracy("speakers") for row in whole])
+    return (
+        f"Copies on both sides are worth {leak:+.1f} points on average to the {len(copying)} systems whose "
+        "studies made copies (they learn from as many under random clips); voices that were heard before are "
+        f"worth {voices:+.1f} points to all {len(whole)}."
+    )
 
 
 def _explained(table: Sequence[Row]) -> str:

@@ -20,8 +20,8 @@ from serstream.types import AudioChunk, Emit, EndReason, Samples, SourceEvent, S
 log = logging.getLogger(__name__)
 
 REALTIME_BLOCK_S = 0.02
-BLOCK_S = 0.1
-"""Seconds read at once when nobody waits; what a damaged spot can take with it."""
+BLOCK_S = 2.0
+"""Seconds read at once when nobody waits."""
 
 
 def file_events(settings: FileSettings, base: Path = Path()) -> Iterator[SourceEvent]:
@@ -97,16 +97,20 @@ class FileSource:
         fault = "its end is missing"
         with self._file as file:
             while position < file.frames:
+                block: Samples = np.full((frames, file.channels), np.nan, np.float32)
                 try:
-                    block: Samples = file.read(frames, dtype="float32", always_2d=True)
+                    block = file.read(out=block)
                 except soundfile.LibsndfileError as error:
                     fault = f"damaged, {error.error_string}"
-                    break
+                    # What could be decoded before the damage is there.
+                    block = block[: np.count_nonzero(~np.isnan(block[:, 0]))]
                 if not len(block):
                     break
                 # Float formats may hold anything.
                 yield position, np.clip(np.nan_to_num(block), -1.0, 1.0)
                 position += len(block)
+                if len(block) < frames:
+                    break
             if position < file.frames:
                 log.warning(
                     "file %s: %s; %.2f s of %.2f s lost",

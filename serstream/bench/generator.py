@@ -138,6 +138,8 @@ def generate(plan: Plan, payloads: NDArray[np.uint8], cores: Sequence[int], repo
                 refused += wanted - sent
         cpu = time.process_time() - cpu
         for stream in range(plan.streams):
+            if stream % SLOTS == 0:
+                time.sleep(SLOT_S)  # all at once they would overflow the receiver's buffer for RTCP
             # RTCP goes to the next port, and from this socket: its address is a part of the stream's name.
             bye = OutgoingStream(plan.host, plan.port, FIRST_SSRC + stream, b"").bye()
             udp.sendto(bye, (plan.host, plan.port + 1))

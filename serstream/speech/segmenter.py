@@ -206,7 +206,7 @@ class Segmenter:
 class _FrameHistory:
     """The last frames of a stream, addressed by frame number.
 
-    Grown and cut byte arrays: objects per frame would cost more than the sound, and leave holes in the memory.
+    Grown and cut byte arrays: an object per frame would cost more than its sound and leave holes in memory.
     """
 
     def __init__(self, frame_bytes: int) -> None:

@@ -24,6 +24,8 @@ MAX_DATAGRAM = 2048
 """Bytes kept of a datagram: more than any Ethernet frame carries."""
 BATCH = 512
 """Datagrams taken by one system call."""
+CLOCK_STEP_S = 0.05
+"""More than the wall clock is slewed between two reads: it was set."""
 
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Source: TypeAlias = bytes
@@ -153,6 +155,7 @@ class UdpPort:
         """Datagrams that the kernel dropped because the buffer was full."""
         self.truncated = 0
         """Datagrams longer than `MAX_DATAGRAM`, dropped."""
+        self._utc_offset = time.time() - time.monotonic()
         self._recvmmsg = ctypes.CDLL(None, use_errno=True).recvmmsg
         self._bytes = np.zeros((BATCH, MAX_DATAGRAM), np.uint8)
         self._sources = np.zeros((BATCH, _SOURCE_LENGTH // 8), np.uint64)
@@ -201,8 +204,12 @@ class UdpPort:
 
     def _arrivals(self, controls: NDArray[np.void]) -> NDArray[np.float64]:
         """The kernel's wall clock stamps as monotonic seconds."""
-        now = time.monotonic()
-        since = time.time() - (controls["seconds"] + controls["nanoseconds"] * 1e-9)
+        now, utc = time.monotonic(), time.time()
+        was_set = abs(utc - now - self._utc_offset) > CLOCK_STEP_S
+        self._utc_offset = utc - now
+        if was_set:  # Some were stamped before, some after: taken for just arrived, they are a tick off.
+            return np.full(len(controls), now)
+        since = utc - (controls["seconds"] + controls["nanoseconds"] * 1e-9)
         return now - np.where(controls["stamp_type"] == _SO_TIMESTAMPNS, np.maximum(since, 0.0), 0.0)
 
     def _count_drops(self, messages: NDArray[np.void], controls: NDArray[np.void]) -> None:

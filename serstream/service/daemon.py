@@ -84,7 +84,7 @@ class Daemon:
         self._load = load
         self._notifier = Notifier(os.environ)
         self._shelf = SocketShelf(self._notifier, inherited_sockets(os.environ, os.getpid()))
-        self._started = time.time()
+        self._started, self._began = time.time(), time.monotonic()
         self._models = Models(settings.model, base, load_model(settings.model, base), time.monotonic())
         self._pipeline = Pipeline(settings, self._models)
         self._publisher = Publisher(settings.feed, directory=base)
@@ -252,7 +252,7 @@ class Daemon:
         return Status(
             pid=os.getpid(),
             started=rfc3339(self._started),
-            uptime_s=round(time.time() - self._started, 3),
+            uptime_s=round(time.monotonic() - self._began, 3),
             feed=self._settings.feed.endpoint,
             streams=self._pipeline.n_streams,
             model=self._models.status(),

@@ -1,6 +1,7 @@
 import ipaddress
 import socket
 import threading
+import time
 
 import pytest
 from network import decoded, rtp, sound, speech
@@ -37,6 +38,23 @@ def test_a_batch_has_lengths_senders_and_times(address: str) -> None:
             assert len(port.receive()) == 0
         finally:
             port.close()
+
+
+@pytest.mark.parametrize("step_s", [7200.0, 1.0, -1.0, -7200.0])
+def test_packets_stamped_before_the_wall_clock_was_set_have_just_arrived(
+    monkeypatch: pytest.MonkeyPatch, step_s: float
+) -> None:
+    wall_clock = time.time
+    port = UdpPort("127.0.0.1", free_port(), 1 << 20, bind)
+    try:
+        with bind("127.0.0.1", 0) as sender:
+            sent = time.monotonic()
+            sender.sendto(bytes(172), port.socket.getsockname())
+            monkeypatch.setattr("serstream.rtp.datagrams.time.time", lambda: wall_clock() + step_s)
+            (arrived,) = port.receive().arrived
+        assert sent <= arrived <= time.monotonic()
+    finally:
+        port.close()
 
 
 def test_what_the_kernel_drops_is_counted() -> None:

@@ -43,7 +43,7 @@ system-deps:
 
 SYSTEM_PACKAGES := ffmpeg libportaudio2 libasound2-plugins pulseaudio pulseaudio-utils tmux chromium \
 	gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good sip-tester libbcg729-0 prometheus \
-	faketime debootstrap systemd-container iproute2
+	debootstrap systemd-container iproute2
 
 # Each stamp holds until pyproject.toml changes, so that a second run starts in seconds.
 .venv/bin/python:

@@ -159,6 +159,9 @@ def _publish(arguments: argparse.Namespace) -> None:
     store = ModelStore(arguments.repository)
     folder, judgement = publish(arguments.model, clips, store, arguments.floor)
     print(f"{folder}: UAR {judgement.uar:.1%} on {judgement.clips} clips of {judgement.speakers} speakers")
+    if judgement.active:
+        low, high = (100 * bound for bound in judgement.difference)
+        print(f"against {judgement.active} on the same speakers: {low:+.1f} to {high:+.1f} points (95 %)")
 
 
 def _workplace(arguments: argparse.Namespace) -> Workplace:

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the trainer extra")
+
+from trainer import recipe
+from trainer.experiment import Workplace, run
+from trainer.folds import PROTOCOLS
+from trainer.history import Epoch
+from trainer.predictions import Predictions, read_run
+
+pytestmark = pytest.mark.trainer
+
+
+def test_an_interrupted_evaluation_ends_at_the_same_scores(
+    tiny_data: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """It is interrupted in the middle of the second fold's training."""
+    torch.set_num_threads(1)
+    tiny, protocol = recipe.load(tiny_recipe), PROTOCOLS["speakers"]
+    workplace = Workplace(tiny_data, tiny_data, tmp_path / "runs")
+    seen: list[tuple[str, int]] = []
+
+    def interrupt(title: str, epoch: Epoch) -> None:
+        seen.append((title, epoch.epoch))
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, protocol, [0], workplace, interrupt)
+    resumed = run(tiny, protocol, [0], workplace, lambda title, epoch: seen.append((title, epoch.epoch)))
+    assert len(seen) == len(set(seen)) == 4 * tiny.training.epochs, "no epoch was trained twice"
+    whole = run(tiny, protocol, [0], Workplace(tiny_data, tiny_data, tmp_path / "whole"), lambda *_: None)
+    assert_equal(resumed, whole)
+    _, name, read = read_run(workplace.folder(tiny) / protocol.name)
+    assert name == "speakers"
+    assert_equal(read, whole)
+
+
+def assert_equal(one: Predictions, other: Predictions) -> None:
+    assert [clip.name for clip in one.clips] == [clip.name for clip in other.clips]
+    np.testing.assert_array_equal(one.known, other.known)
+    assert [[epoch.loss for epoch in history] for history in one.histories] == [
+        [epoch.loss for epoch in history] for history in other.histories
+    ]
+    for mine, theirs in zip(one.parts, other.parts, strict=True):
+        assert (mine.seed, mine.fold, mine.condition) == (theirs.seed, theirs.fold, theirs.condition)
+        np.testing.assert_array_equal(mine.logits, theirs.logits)
+        np.testing.assert_array_equal(mine.clip, theirs.clip)

@@ -2,7 +2,8 @@
 
 A real daemon process takes 50 G.711 RTP streams (the sample call's two parties, shifted) in real time. For a
 minute nothing happens; then two versions of the shipped model are activated in turn through the control
-endpoint, as fast as it goes. Memory is the daemon's resident set. Prints one JSON object as its last line.
+endpoint, as fast as it goes. Memory is the daemon's resident set, read after every swap. Prints one JSON object
+as its last line.
 
     python benchmarks/swap.py [SWAPS [STREAMS [QUIET_SECONDS]]]
 """
@@ -36,6 +37,8 @@ SWAP_ESTIMATE_S = 0.3
 """Streams last so long for every swap; a benchmark that runs out of them says so."""
 POLL_S = 0.01
 START_TIMEOUT_S = 30.0
+HISTORY = 1000
+"""Messages that the feed keeps: as many as come before the first swap, so that what grows then are the models."""
 
 
 class Swapper(threading.Thread):
@@ -107,7 +110,7 @@ def main(swaps: int = SWAPS, streams: int = STREAMS, quiet_s: int = QUIET_S) -> 
     with tempfile.TemporaryDirectory() as folder:
         publish_two_versions(Path(folder))
         configuration = f'{ports}\n[model]\nrepository = "{folder}"\ndevice = "cpu"\n'
-        with DaemonProcess(configuration) as daemon:
+        with DaemonProcess(configuration, history=HISTORY) as daemon:
             sender = threading.Thread(target=send_in_real_time, args=([leg.outgoing for leg in legs],))
             swapper = Swapper(daemon, swaps)
             sender.start()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,18 @@ CLIPS = sorted((Path(__file__).parent / "fixtures" / "emo-db").glob("*.flac"))
 
 
 def publish(
-    root: Path, version: int = 1, name: str = "tiny", labels: tuple[str, ...] = LABELS, seed: int = 7
+    root: Path,
+    version: int = 1,
+    name: str = "tiny",
+    labels: tuple[str, ...] = LABELS,
+    seed: int = 7,
+    scale: float = 0.2,
 ) -> Path:
     """Publish a tiny model; its folder."""
     root.mkdir(parents=True, exist_ok=True)
-    draft = write_model(root / ".draft.onnx", name=name, version=version, labels=labels, seed=seed)
+    draft = write_model(
+        root / ".draft.onnx", name=name, version=version, labels=labels, seed=seed, scale=scale
+    )
     golden = GoldenClips.record(EmotionModel(draft), clips())
     content = draft.read_bytes()
     draft.unlink()
@@ -50,3 +59,13 @@ def reseal(folder: Path) -> None:
     (folder / SUMS_FILE).write_text(
         "".join(f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in names)
     )
+
+
+def models_command(*arguments: str, config: Path) -> tuple[int, str]:
+    """Exit code and output of `serstream models`."""
+    run = subprocess.run(
+        [sys.executable, "-m", "serstream", "models", *arguments, "-c", str(config)],
+        capture_output=True,
+        text=True,
+    )
+    return run.returncode, run.stdout + run.stderr

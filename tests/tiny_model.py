@@ -25,10 +25,14 @@ def write_model(
     name: str = "tiny",
     version: int = 1,
     seed: int = 7,
+    scale: float = 0.2,
 ) -> Path:
-    """A linear model over the mean of the features; ``props`` replace its metadata entries."""
+    """A linear model over the mean of the features; ``props`` replace its metadata entries.
+
+    With weights of ``scale`` 0 it says of every window the same.
+    """
     n_outputs = len(labels) if n_outputs is None else n_outputs
-    weights = np.random.default_rng(seed).normal(0, 0.2, (spec.n_coeffs, n_outputs)).astype(np.float32)
+    weights = np.random.default_rng(seed).normal(0, scale, (spec.n_coeffs, n_outputs)).astype(np.float32)
     graph = helper.make_graph(
         [
             helper.make_node("ReduceMean", ["features"], ["mean"], axes=[2], keepdims=0),

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -15,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from published_model import publish, repository, reseal
+from published_model import models_command, publish, repository, reseal
 
 from serstream.emotion.store import ModelStore, Reference
 from serstream.feed.messages import ModelChanged, ModelRefused, WindowEmotion
@@ -144,15 +142,6 @@ def test_no_window_is_lost_or_scored_twice_by_thirty_swaps(store: ModelStore) ->
     assert len(set(reasons)) == len(reasons) == 3
     assert after[0] <= before[0]
     assert after[1] <= before[1] + len(legs)  # the senders' own streams may hold one each
-
-
-def models_command(*arguments: str, config: Path) -> tuple[int, str]:
-    run = subprocess.run(
-        [sys.executable, "-m", "serstream", "models", *arguments, "-c", str(config)],
-        capture_output=True,
-        text=True,
-    )
-    return run.returncode, run.stdout + run.stderr
 
 
 def test_the_commands_work_on_a_running_and_on_a_stopped_daemon(store: ModelStore, tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""A hundred subscribers at once, twice, while a call goes on."""
+
+import os
+import threading
+import time
+from contextlib import ExitStack
+
+import numpy as np
+import soundfile
+
+from serstream.feed import subscribe
+from serstream.feed.messages import StreamEnded
+from serstream.rehearsal import DaemonProcess, Leg, free_port_pair
+from serstream.rtp.sender import send_in_real_time
+from serstream.service.control import StatusRequest, ask
+from serstream.shipped import SAMPLE_CALL
+
+SECONDS = 7
+SUBSCRIBERS = 100
+
+
+def storm(endpoint: str) -> None:
+    """All of them connect, hear the daemon, and are gone."""
+    with ExitStack() as all_of_them:
+        subscriptions = [all_of_them.enter_context(subscribe(endpoint)) for _ in range(SUBSCRIBERS)]
+        deadline = time.monotonic() + 20
+        for subscription in subscriptions:
+            while subscription.inbox.heard_at is None and time.monotonic() < deadline:
+                subscription.receive(0.05)
+        assert all(subscription.inbox.heard_at is not None for subscription in subscriptions)
+
+
+def test_a_storm_of_subscribers_costs_no_window_and_leaves_nothing_behind() -> None:
+    samples, rate = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True)
+    leg = Leg(np.ascontiguousarray(samples[: SECONDS * rate, 0]), free_port_pair(), ssrc=1)
+    with DaemonProcess(f"[[rtp]]\nport = {leg.outgoing.port}\n") as daemon:
+        descriptors = f"/proc/{daemon.process.pid}/fd"
+        before = len(os.listdir(descriptors))
+        sender = threading.Thread(target=send_in_real_time, args=([leg.outgoing],))
+        sender.start()
+        for _ in range(2):
+            storm(daemon.endpoint)
+        ended = False
+        deadline = time.monotonic() + 30
+        while not ended and time.monotonic() < deadline:
+            for event, arrived in daemon.take(0.1):
+                leg.take(event, arrived)
+                ended |= isinstance(event, StreamEnded)
+        sender.join()
+        assert ended
+        assert leg.lost == 0 < len(leg.expected)
+        assert ask(daemon.control, StatusRequest()).health.snapshots >= 2 * SUBSCRIBERS
+        while len(os.listdir(descriptors)) > before and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert len(os.listdir(descriptors)) <= before

@@ -14,6 +14,7 @@ from serstream.emotion.model import EmotionModel
 from serstream.feed.messages import WindowEmotion
 from serstream.replay import recording_events, replay
 from serstream.shipped import SAMPLE_CALL
+from serstream.types import AudioBlock, SourceEvent, StreamEnd, StreamStart
 
 CLIPS = sorted((Path(__file__).parent / "fixtures" / "emo-db").glob("*.flac"))
 
@@ -55,6 +56,21 @@ def test_every_channel_has_its_verdict_and_the_sound_that_was_asked_for(model: E
     assert customer.verdict.utterances[0].start > 1 > agent.verdict.utterances[0].start
     short = heard(SAMPLE_CALL, model, keep_s=2.0)[0]
     assert len(short.samples) == pytest.approx(2 * rate, abs=rate / 10)
+
+
+def test_sound_of_busy_ports_is_kept_as_well(model: EmotionModel) -> None:
+    speech, _ = soundfile.read(SAMPLE_CALL, dtype="int16")
+    n_packets = 500
+    packets = speech[: 160 * n_packets].T.reshape(2, n_packets, 160)
+    names = ("a", "b")
+    events: list[SourceEvent] = [StreamStart(name, "call", "unknown", "rtp:5004", 0.0) for name in names]
+    events += [
+        AudioBlock(names, packets[:, k], 8000, (160 * k, 160 * k), (0.0, 0.0)) for k in range(n_packets)
+    ]
+    events += [StreamEnd(name, "bye") for name in names]
+    for stream, channel in zip(classify("call", events, Settings(), model, 1e9), speech.T, strict=True):
+        np.testing.assert_array_equal(stream.samples * 32768, channel[: 160 * n_packets])
+        assert stream.verdict.utterances
 
 
 def test_silence_has_no_emotion(model: EmotionModel, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ FRAME_S, HOP_S = 0.032, 0.008
 """Of the spectrogram."""
 TOP_HZ = 8000
 RANGE_DB = 70.0
+SHADES = 20
+"""Steps from white to black: no fewer than the eye sees, no more than compress well."""
 INK = np.array([[255, 255, 255], [26, 34, 56]], np.float32)
 """Of silence and of the loudest sound; no emotion has a colour like these."""
 
@@ -85,7 +87,7 @@ def spectrogram(samples: Samples, sample_rate: int, scale: float) -> Pixels:
         columns[column] = np.square(np.abs(scipy.fft.rfft(here * taper, axis=1))).mean(axis=0)
     bins = np.linspace(min(TOP_HZ, sample_rate / 2), 0, height) * frame / sample_rate
     power = 10 * np.log10(columns[:, np.rint(bins).astype(int)].T + 1e-10)
-    darkness = np.clip((power - power.max()) / RANGE_DB + 1, 0, 1)[..., None]
+    darkness = np.rint(np.clip((power - power.max()) / RANGE_DB + 1, 0, 1) * SHADES)[..., None] / SHADES
     pixels: Pixels = ((1 - darkness) * INK[0] + darkness * INK[1]).astype(np.uint8)
     return pixels
 

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from serstream.emotion.baseline import BaselineSpec, Heard, normalise, window_statistics
+from serstream.emotion.baseline import BaselineSpec, Heard, first_of_streams, normalise, window_statistics
 from serstream.emotion.features import FeatureSpec, FloatArray
 from trainer.dataset import WindowSet
 
@@ -38,7 +38,17 @@ def average_speaker(windows: WindowSet, spec: FeatureSpec, settings: BaselineTra
         deviation=tuple(features.std(axis=(0, 2)).round(4).tolist()),
         prior=settings.prior,
         level_per_db=round(float(per_db), 6),
+        trust_row=True,
     )
+
+
+def as_heard(windows: WindowSet, spec: FeatureSpec, seconds: float) -> FloatArray:
+    """What a model is given: each window after so much other speech of its speaker, if it has a baseline."""
+    if spec.baseline is None:
+        return windows.features.astype(np.float32)
+    if not seconds:
+        return first_of_streams(windows.features.astype(np.float32), spec.baseline)
+    return Calls(windows, spec.baseline).after(seconds, seed=0)
 
 
 class Calls:

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from serstream.emotion.baseline import first_of_streams
 from serstream.emotion.features import FloatArray, mfcc
 from serstream.emotion.golden import FILE_NAME, MAX_CLIPS, GoldenClips
 from serstream.emotion.metadata import ModelMetadata
@@ -28,6 +29,7 @@ from serstream.emotion.store import MODEL_FILE, SUMS_FILE, read_file, sums
 from serstream.errors import ModelError
 from serstream.shipped import SAMPLE_CALL
 from serstream.types import SAMPLE_RATE
+from trainer.calls import as_heard
 from trainer.card import training_data, write_card
 from trainer.dataset import CLEAN_CONDITION
 from trainer.experiment import Workplace
@@ -164,14 +166,17 @@ def write_model(
     )
     n_parameters = sum(weights.numel() for weights in trained.network.parameters())
     card = write_card(metadata, recipe, n_parameters, measured)
-    windows = workplace.windows(recipe, [CLEAN_CONDITION])
-    return write_draft(trained.network, metadata, folder, windows.features.astype(np.float32), card)
+    examples = as_heard(workplace.windows(recipe, [CLEAN_CONDITION]), trained.spec, seconds=0)
+    return write_draft(trained.network, metadata, folder, examples, card)
 
 
 def golden_clips(network: Network, metadata: ModelMetadata) -> GoldenClips:
     """What torch says about `golden_windows`, each as the first of its stream."""
     samples = golden_windows(metadata.feature_spec.n_samples)
-    features = mfcc(samples.astype(np.float32) / np.float32(32768), metadata.feature_spec)
+    spec = metadata.feature_spec
+    features = mfcc(samples.astype(np.float32) / np.float32(32768), spec)
+    if spec.baseline is not None:
+        features = first_of_streams(features, spec.baseline)
     with torch.inference_mode():
         logits = network.eval()(torch.from_numpy(features)) / metadata.temperature
     return GoldenClips(samples, torch.softmax(logits, dim=1).numpy())

@@ -24,6 +24,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     epochs: Positive = 40
     batch: Positive = 64
+    draws: Annotated[int, Meta(ge=0, le=64)] = 0
+    """Calls drawn of every window, and summarised by the network, once before training; 0: in every step."""
     learning_rate: Annotated[float, Meta(gt=0)] = 2e-3
     """Peak of the one-cycle schedule (Smith and Topin 2018)."""
     weight_decay: Annotated[float, Meta(ge=0)] = 1e-2
@@ -46,7 +48,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,63}$")]
     """Name of the model."""
-    network: Literal["cnn_lstm", "cnn_2d"]
+    network: Literal["cnn_lstm", "cnn_2d", "perceptron"]
     corpora: tuple[str, ...]
     labels: tuple[str, ...]
     """Clips with another emotion are left out; labels a corpus lacks are masked in its loss."""
@@ -57,6 +59,13 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     training: Training = Training()
     baseline: BaselineTraining | None = None
     """The speaker baseline; None: every window stands for itself."""
+
+    def __post_init__(self) -> None:
+        if self.training.draws and (self.network != "perceptron" or self.training.shift):
+            raise ValueError(
+                f"training.draws is {self.training.draws}, wanted 0: only a perceptron summarises windows, "
+                "and not if they are shifted in every step"
+            )
 
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe with another seed."""

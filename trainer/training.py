@@ -21,7 +21,7 @@ from serstream.emotion.baseline import BaselineSpec
 from serstream.emotion.features import FeatureSpec, FloatArray
 from serstream.errors import ConfigError
 from trainer import history
-from trainer.calls import BaselineTraining, Calls, average_speaker
+from trainer.calls import BaselineTraining, Calls, as_heard, average_speaker
 from trainer.corpora import Clip
 from trainer.dataset import WindowSet
 from trainer.device import CPU
@@ -100,6 +100,8 @@ def train(
     steps = max(1, len(np.unique(windows.clip)) * 2 // settings.batch)
     state = _State(recipe, spec, windows, steps, device)
     draw = _Draw(windows, targets, recipe.baseline, spec.baseline, state.rng)
+    if settings.draws:
+        draw.summarise(state.network, settings)
     if checkpoint.is_file():
         state.restore(checkpoint)
     for number in range(len(state.history) + 1, settings.epochs + 1):
@@ -110,7 +112,7 @@ def train(
         loss = float(np.mean([_step(state, draw, settings) for _ in range(steps)]))
         reached = _valid_uar(Trained(state.averaged, spec, []), valid, targets) if valid else math.nan
         seconds = time.perf_counter() - began
-        rate = state.schedule.get_last_lr()[0]
+        rate = float(state.schedule.get_last_lr()[0])
         state.history.append(Epoch(number, loss, reached, rate, seconds, draw.seconds / seconds))
         if valid is None or reached >= max(epoch.valid_uar for epoch in state.history):
             state.best.load_state_dict(state.averaged.state_dict())
@@ -181,9 +183,10 @@ def _step(state: _State, draw: _Draw, settings: Training) -> float:
         features, target, known = _mixup(features, target, known, settings.mixup, state.rng)
     features, target, known = (part.to(state.device) for part in (features, target, known))
     with torch.autocast(state.device.type, torch.bfloat16):  # has float32's range: no gradient scaling
-        logits = state.network(features)
-    log_probability = torch.log_softmax(logits.float().masked_fill(~known, MASKED), dim=1)
-    loss = -(target * log_probability).sum(dim=1).mean()
+        opinions = state.network.opinions(features if settings.draws else state.network.summary(features))
+    hidden, wanted = ~known.unsqueeze(1), target.unsqueeze(1)
+    log_probability = torch.log_softmax(opinions.float().masked_fill(hidden, MASKED), dim=2)
+    loss = -(wanted * log_probability).sum(dim=2).mean()
     state.optimiser.zero_grad()
     torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
@@ -197,9 +200,7 @@ def logits_of(trained: Trained, windows: WindowSet, heard_s: float = 0.0) -> Flo
     """Logits of every window after so much other speech of its speaker, shape (n_windows, n_labels)."""
     trained.network.eval()
     device = next(trained.network.parameters()).device
-    features = windows.features.astype(np.float32)
-    if heard_s and trained.spec.baseline is not None:
-        features = Calls(windows, trained.spec.baseline).after(heard_s, seed=0)
+    features = as_heard(windows, trained.spec, heard_s)
     with torch.inference_mode():
         batches = [
             trained.network(torch.from_numpy(features[i : i + 256]).to(device))
@@ -227,24 +228,49 @@ class _Draw:
         self._rows = np.split(order, starts[1:])
         weight = targets.weight[self._clips]
         self._chance = weight / weight.sum()
+        self._summaries: Tensor | None = None
         self.seconds = 0.0
         """Spent drawing."""
+
+    def summarise(self, network: Network, settings: Training) -> None:
+        """Draw every window ``settings.draws`` times now, and serve a network's summaries of that."""
+        rng = np.random.default_rng([settings.seed, settings.draws])
+        device = next(network.parameters()).device
+        rows = np.arange(len(self._windows.clip))
+        with torch.no_grad():
+            drawn = [
+                torch.cat(
+                    [
+                        network.summary(
+                            torch.from_numpy(self._features(rows[i : i + 256], rng)).to(device)
+                        ).cpu()
+                        for i in range(0, len(rows), 256)
+                    ]
+                )
+                for _ in range(settings.draws)
+            ]
+        self._summaries = torch.stack(drawn, dim=1)
 
     def __call__(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         began = time.perf_counter()
         chosen = self._rng.choice(len(self._clips), n, p=self._chance)
         rows = np.array([self._rng.choice(self._rows[k]) for k in chosen])
         clips = self._clips[chosen]
-        if self._calls is None or self._settings is None:
-            features = self._windows.features[rows].astype(np.float32)
+        if self._summaries is None:
+            inputs = torch.from_numpy(self._features(rows, self._rng))
         else:
-            features = self._calls.draw(rows, self._settings, self._rng)
+            inputs = self._summaries[rows, self._rng.integers(self._summaries.shape[1], size=n)]
         self.seconds += time.perf_counter() - began
         return (
-            torch.from_numpy(features),
+            inputs,
             torch.from_numpy(self._targets.label[clips]),
             torch.from_numpy(self._targets.known[clips]),
         )
+
+    def _features(self, rows: NDArray[np.intp], rng: np.random.Generator) -> FloatArray:
+        if self._calls is None or self._settings is None:
+            return self._windows.features[rows].astype(np.float32)
+        return self._calls.draw(rows, self._settings, rng)
 
 
 def _smooth(label: Tensor, known: Tensor, smoothing: float) -> Tensor:

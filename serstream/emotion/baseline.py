@@ -35,6 +35,8 @@ class BaselineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """The average speaker counts as so many windows."""
     level_per_db: Annotated[float, Meta(ge=0)] = 0.0
     """What one dB above the stream's mean level adds to the first coefficient; 0 leaves the level out."""
+    trust_row: bool = False
+    """One more row below the features: the weight of what was heard against the average speaker, 0 to 1."""
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.deviation):
@@ -79,7 +81,7 @@ def normalise(features: FloatArray, levels: FloatArray, heard: Heard, spec: Base
         spec: the average speaker.
 
     Returns:
-        Same shape as ``features``.
+        Same shape as ``features``, one row more with ``spec.trust_row``.
     """
     average = np.array(spec.mean, np.float32)
     deviation = np.array(spec.deviation, np.float32)
@@ -90,7 +92,17 @@ def normalise(features: FloatArray, levels: FloatArray, heard: Heard, spec: Base
     shift = average - mean * scale
     shift[:, 0] += spec.level_per_db * trust[:, 0] * (levels - heard.level)
     normalised: FloatArray = features * scale[:, :, None] + shift[:, :, None]
-    return normalised
+    if not spec.trust_row:
+        return normalised
+    row = np.broadcast_to(trust[:, :, None], (len(features), 1, features.shape[2]))
+    return np.concatenate([normalised, row.astype(np.float32)], axis=1)
+
+
+def first_of_streams(features: FloatArray, spec: BaselineSpec) -> FloatArray:
+    """`normalise` windows (n, n_coeffs, n_frames) before which nothing was heard."""
+    n, n_coeffs = features.shape[:2]
+    nothing, none = np.zeros((n, n_coeffs), np.float32), np.zeros(n, np.float32)
+    return normalise(features, none, Heard(windows=none, mean=nothing, square=nothing, level=none), spec)
 
 
 class Baselines:
@@ -109,7 +121,7 @@ class Baselines:
             levels: dBFS, shape (n,).
 
         Returns:
-            Same shape as ``features``; how the windows are grouped into calls changes nothing.
+            As `normalise`; how the windows are grouped into calls changes nothing.
         """
         mean, square = window_statistics(features)
         n_coeffs = features.shape[1]

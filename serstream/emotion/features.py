@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from serstream.audio.resample import interpolation_filter
 from serstream.emotion.baseline import BaselineSpec
+from serstream.emotion.pitch import PitchSpec, track
 from serstream.errors import ModelError
 
 FloatArray = NDArray[np.float32]
@@ -62,6 +63,8 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Orders of time derivatives stacked below the coefficients (regression over 9 frames)."""
     mean_normalise: bool = False
     """Subtract each coefficient's mean over the window (cepstral mean normalisation)."""
+    pitch: PitchSpec | None = None
+    """Two rows of pitch below the coefficients; None: there are none."""
     baseline: BaselineSpec | None = None
     """The speaker baseline applied to the coefficients; None leaves them as they are."""
 
@@ -75,6 +78,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             )
         if self.n_mfcc > self.n_mels:
             raise ValueError(f"n_mfcc is {self.n_mfcc}, must be at most n_mels ({self.n_mels})")
+        if self.pitch is not None and self.win_length * self.pitch.f_min < 3 * self.sample_rate:
+            raise ValueError(
+                f"win_length is {self.win_length} samples, must hold 3 periods of the lowest pitch, "
+                f"{self.pitch.f_min} Hz ({3 * self.sample_rate / self.pitch.f_min:.0f} samples)"
+            )
         if self.baseline is not None and len(self.baseline.mean) != self.n_coeffs:
             raise ValueError(f"baseline has {len(self.baseline.mean)} coefficients, wanted {self.n_coeffs}")
         if self.n_samples < self.n_fft:
@@ -109,8 +117,13 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def n_coeffs(self) -> int:
-        """Rows of the model input."""
-        return self.n_mfcc * (1 + self.deltas)
+        """Rows that `mfcc` returns."""
+        return self.n_mfcc * (1 + self.deltas) + (0 if self.pitch is None else 2)
+
+    @property
+    def n_inputs(self) -> int:
+        """Rows of the model input: those of `mfcc`, and what the speaker baseline adds."""
+        return self.n_coeffs + (self.baseline is not None and self.baseline.trust_row)
 
     def to_json(self) -> str:
         """The spec as JSON, the form in which it travels inside a model file."""
@@ -132,7 +145,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 def mfcc(windows: FloatArray, spec: FeatureSpec, sample_rate: int | None = None) -> FloatArray:
-    """Mel frequency cepstral coefficients of many windows at once.
+    """Mel frequency cepstral coefficients of many windows at once, and their pitch if the recipe has it.
 
     Davis & Mermelstein 1980 with the HTK mel scale; equals ``torchaudio.transforms.MFCC(log_mels=True)`` with
     ``center=False`` and the same parameters.
@@ -156,6 +169,7 @@ def mfcc(windows: FloatArray, spec: FeatureSpec, sample_rate: int | None = None)
     if windows.ndim != 2 or windows.shape[1] != n_samples:
         raise ValueError(f"windows have shape {windows.shape}, wanted (n_windows, {n_samples})")
     coefficients = np.empty((len(windows), spec.n_mfcc, spec.n_frames), np.float32)
+    pitch = np.empty((len(windows), 0 if spec.pitch is None else 2, spec.n_frames), np.float32)
     step = spec.sample_rate // (sample_rate or spec.sample_rate)
     taper, bands, cosines = _matrices(spec, step)
     # On matrices this small, further BLAS threads only spin: they double the processor time for nothing.
@@ -174,9 +188,12 @@ def mfcc(windows: FloatArray, spec: FeatureSpec, sample_rate: int | None = None)
                 mel[..., band.mels] += power[..., band.bins] @ band.filters
             np.log(mel, out=mel)
             coefficients[begin : begin + WINDOWS_PER_BLOCK] = np.swapaxes(mel @ cosines, 1, 2)
+            if spec.pitch is not None:
+                rows = track(power, _taper(spec), spec.pitch, spec.sample_rate)
+                pitch[begin : begin + WINDOWS_PER_BLOCK] = rows
     if spec.mean_normalise:
         coefficients -= coefficients.mean(axis=2, keepdims=True)
-    return _with_deltas(coefficients, spec.deltas)
+    return np.concatenate([_with_deltas(coefficients, spec.deltas), pitch], axis=1)
 
 
 def levels_dbfs(windows: FloatArray) -> FloatArray:
@@ -273,7 +290,7 @@ def _fold(filters: NDArray[np.float64]) -> NDArray[np.float64]:
     n_bins = len(filters)
     response = np.abs(np.fft.rfft(interpolation_filter(2), 2 * (n_bins - 1))) ** 2
     heard = filters * response[:, None]
-    folded = heard[: n_bins // 2 + 1]
+    folded: NDArray[np.float64] = heard[: n_bins // 2 + 1]
     folded[:-1] += heard[: n_bins // 2 : -1]
     return folded
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.config import ModelSettings
-from serstream.emotion.baseline import Baselines
+from serstream.emotion.baseline import Baselines, first_of_streams
 from serstream.emotion.features import levels_dbfs, mfcc, pad
 from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.session import Session
@@ -23,7 +23,7 @@ ON_CPU = ModelSettings(device="cpu")
 
 
 class EmotionModel:
-    """Scores speech windows: ``features`` (batch, n_coeffs, n_frames) to ``logits`` (batch, n_labels).
+    """Scores speech windows: ``features`` (batch, n_inputs, n_frames) to ``logits`` (batch, n_labels).
 
     Args:
         path: a model.onnx; it is read once.
@@ -43,7 +43,7 @@ class EmotionModel:
         self._check_signature()
         spec = self.metadata.feature_spec
         self._baselines = None if spec.baseline is None else Baselines(spec.baseline)
-        self._session.warm_up(spec.n_coeffs, spec.n_frames)
+        self._session.warm_up(spec.n_inputs, spec.n_frames)
         self._check_finite()
 
     @property
@@ -98,7 +98,11 @@ class EmotionModel:
 
         Each window is scored as the first of its stream.
         """
-        return self._probabilities(mfcc(samples, self.metadata.feature_spec))
+        spec = self.metadata.feature_spec
+        features = mfcc(samples, spec)
+        return self._probabilities(
+            features if spec.baseline is None else first_of_streams(features, spec.baseline)
+        )
 
     def continue_from(self, previous: EmotionModel) -> None:
         """Take over what ``previous`` has heard of the living streams, if its features are the same."""
@@ -120,10 +124,10 @@ class EmotionModel:
             raise ModelError(
                 f"model {self.path}: feature spec wants {spec.sample_rate} Hz, serstream has {SAMPLE_RATE} Hz"
             )
-        if not _fits(self._session.inputs, "features", [spec.n_coeffs, spec.n_frames]):
+        if not _fits(self._session.inputs, "features", [spec.n_inputs, spec.n_frames]):
             raise ModelError(
                 f"model {self.path}: inputs are {self._session.inputs}, its feature spec wants 'features', "
-                f"tensor(float) of shape (batch, {spec.n_coeffs}, {spec.n_frames}) with any batch"
+                f"tensor(float) of shape (batch, {spec.n_inputs}, {spec.n_frames}) with any batch"
             )
         if not _fits(self._session.outputs, "logits", [len(labels)]):
             raise ModelError(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serstream.emotion.baseline import Baselines, BaselineSpec
+from serstream.emotion.baseline import Baselines, BaselineSpec, first_of_streams
 from serstream.emotion.features import FeatureSpec
 from serstream.errors import ModelError
 
@@ -80,3 +80,15 @@ def test_a_baseline_of_another_size_is_refused() -> None:
         FeatureSpec(baseline=SPEC)
     with pytest.raises(ModelError, match="prior"):
         FeatureSpec.from_json('{"baseline": {"mean": [0], "deviation": [1], "prior": 0}}')
+
+
+def test_the_trust_row_tells_how_much_was_heard() -> None:
+    spec = BaselineSpec(mean=SPEC.mean, deviation=SPEC.deviation, prior=1.0, trust_row=True)
+    features, levels = windows_of(np.random.default_rng(0), 4), np.zeros(4, np.float32)
+    normalised = Baselines(spec).normalise(["a", "a", "b", "a"], features, levels)
+    np.testing.assert_allclose(normalised[:, -1, 0], [0, 1 / 2, 0, 2 / 3], atol=1e-6)
+    assert (normalised[:, -1] == normalised[:, -1, :1]).all()
+    without = Baselines(SPEC).normalise(["a", "a", "b", "a"], features, levels)
+    np.testing.assert_array_equal(normalised[:, :-1], without)
+    np.testing.assert_array_equal(first_of_streams(features, spec)[0], normalised[0])
+    assert FeatureSpec(n_mfcc=N_COEFFS, baseline=spec).n_inputs == N_COEFFS + 1

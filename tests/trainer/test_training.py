@@ -9,12 +9,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the trainer extra")
 
-from serstream.emotion.baseline import Baselines
+from serstream.emotion.baseline import Baselines, BaselineSpec
 from serstream.emotion.features import FeatureSpec
 from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.model import EmotionModel
+from serstream.emotion.pitch import PitchSpec
+from serstream.errors import ConfigError
 from trainer import history, recipe
-from trainer.calls import BaselineTraining, Calls, average_speaker
+from trainer.calls import BaselineTraining, Calls, as_heard, average_speaker
 from trainer.dataset import WindowSet
 from trainer.experiment import Workplace
 from trainer.export import TOLERANCE, export
@@ -52,14 +54,22 @@ def test_features_are_cached_and_come_back_the_same(
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_networks_are_small_and_exported_as_they_are(network: str, tmp_path: Path) -> None:
-    spec = FeatureSpec(n_mels=64, n_mfcc=64, n_fft=1024, win_length=1024, hop_length=256)
+    spec = FeatureSpec(
+        n_mels=64,
+        n_mfcc=64,
+        n_fft=1024,
+        win_length=1024,
+        hop_length=256,
+        pitch=PitchSpec(),
+        baseline=BaselineSpec(mean=(0.0,) * 66, deviation=(1.0,) * 66, trust_row=True),
+    )
     torch.manual_seed(0)
     built = build(network, spec, 6).eval()
     assert sum(weights.numel() for weights in built.parameters()) < 1_000_000
     metadata = ModelMetadata(
         name="tiny", version=1, labels=tuple("abcdef"), feature_spec=spec, temperature=2.0, licence="CC0-1.0"
     )
-    examples = np.random.default_rng(0).normal(0, 5, (11, 64, spec.n_frames)).astype(np.float32)
+    examples = np.random.default_rng(0).normal(0, 1, (11, spec.n_inputs, spec.n_frames)).astype(np.float32)
     path = tmp_path / "model.onnx"
     assert export(built, metadata, path, examples) <= TOLERANCE
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
@@ -67,10 +77,13 @@ def test_networks_are_small_and_exported_as_they_are(network: str, tmp_path: Pat
     assert EmotionModel(path).metadata == metadata
 
 
+@pytest.mark.parametrize(("network", "draws"), [("cnn_lstm", 0), ("perceptron", 2)])
 def test_an_interrupted_training_ends_at_the_same_weights(
-    tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
+    network: str, draws: int, tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
 ) -> None:
     torch.set_num_threads(1)
+    training = msgspec.structs.replace(tiny.training, draws=draws)
+    tiny = msgspec.structs.replace(tiny, network=network, training=training)
     whole = train(tiny, windows, None, tmp_path / "whole.pt", lambda epoch: None)
 
     def interrupt(epoch: Epoch) -> None:
@@ -143,7 +156,11 @@ def test_training_hears_calls_as_the_daemon_does(windows: WindowSet) -> None:
     baseline = average_speaker(windows, spec, BaselineTraining())
     calls = Calls(windows, baseline)
     nothing = calls.after(0.0, seed=0)
-    np.testing.assert_allclose(nothing, windows.features.astype(np.float32), atol=1e-2)
+    np.testing.assert_allclose(nothing[:, :-1], windows.features.astype(np.float32), atol=1e-2)
+    assert not nothing[:, -1].any()
+    np.testing.assert_allclose(
+        nothing, as_heard(windows, msgspec.structs.replace(spec, baseline=baseline), 0)
+    )
     # One window after all others of its speaker and line: feed those to the daemon's code first.
     row = 0
     speaker = windows.clips[windows.clip[row]].speaker
@@ -167,3 +184,22 @@ def test_logits_depend_on_what_was_heard(tiny: recipe.Recipe, windows: WindowSet
     heard = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, tiny.baseline))
     trained = Trained(network, heard, [])
     assert not np.allclose(logits_of(trained, windows, 10.0), logits_of(trained, windows))
+
+
+@pytest.mark.parametrize("wrong", [{"network": "cnn_2d"}, {"shift": 0.1}])
+def test_calls_are_drawn_once_only_where_a_window_is_summarised(
+    tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    text = f"""
+name = "x"
+network = "{wrong.get("network", "perceptron")}"
+corpora = ["tiny"]
+labels = ["angry", "sad"]
+[training]
+draws = 2
+shift = {wrong.get("shift", 0.0)}
+"""
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"training\.draws is 2, wanted 0: only a perceptron"):
+        recipe.load(path)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from serstream.emotion.features import FeatureSpec
 from trainer.networks.layers import (
     AttentiveStatistics,
-    FunctionalsClassifier,
+    Ensemble,
     LogMel,
     Residual,
     SpecAugment,
     convolution,
 )
+from trainer.networks.perceptron import FunctionalsOpinions
 
 
-class Cnn2d(nn.Module):
-    """``features`` (batch, n_mfcc, n_frames) to ``logits`` (batch, n_labels).
+class Cnn2d(Ensemble):
+    """``features`` (batch, n_inputs, n_frames) to ``logits`` (batch, n_labels).
 
-    As in the CNN-LSTM, a perceptron's opinion on functionals is added. Nothing outside the fixed window is
-    seen.
+    Beside the CNN's there are perceptrons' opinions on functionals, as in the CNN-LSTM. Nothing outside the
+    fixed window is seen.
     """
 
     def __init__(self, spec: FeatureSpec, n_labels: int, *, width: int = 16):
@@ -37,11 +39,10 @@ class Cnn2d(nn.Module):
         self.pool = AttentiveStatistics(6 * width)
         self.dropout = nn.Dropout(0.3)
         self.classify = nn.Linear(12 * width, n_labels)
-        self.functionals = FunctionalsClassifier(spec, n_labels)
+        self.functionals = FunctionalsOpinions(spec, n_labels)
 
-    def forward(self, features: Tensor) -> Tensor:
-        bands = self.front(features)
-        maps = self.convolutions(self.mask(bands))
-        opinion: Tensor = self.functionals(features, bands)
-        logits: Tensor = opinion + self.classify(self.dropout(self.pool(maps.mean(dim=2).transpose(1, 2))))
-        return logits
+    def opinions(self, summary: Tensor) -> Tensor:
+        maps = self.convolutions(self.mask(self.front(summary)))
+        shapes = self.classify(self.dropout(self.pool(maps.mean(dim=2).transpose(1, 2))))
+        says: Tensor = self.functionals(self.functionals.summary(summary, self.front.log_mel(summary)))
+        return torch.cat([shapes.unsqueeze(1), says], dim=1)

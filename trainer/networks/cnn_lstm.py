@@ -8,18 +8,19 @@ from torch import Tensor, nn
 from serstream.emotion.features import FeatureSpec
 from trainer.networks.layers import (
     AttentiveStatistics,
-    FunctionalsClassifier,
+    Ensemble,
     LogMel,
     SpecAugment,
     convolution,
 )
+from trainer.networks.perceptron import FunctionalsOpinions
 
 
-class CnnLstm(nn.Module):
-    """``features`` (batch, n_mfcc, n_frames) to ``logits`` (batch, n_labels).
+class CnnLstm(Ensemble):
+    """``features`` (batch, n_inputs, n_frames) to ``logits`` (batch, n_labels).
 
-    Two opinions are added: a CNN-LSTM's on what happens when, and a perceptron's on functionals of the whole
-    window. The LSTM runs in both directions over the fixed window; nothing outside the window is seen.
+    Opinions of a CNN-LSTM on what happens when, and of perceptrons on functionals of the whole window. The
+    LSTM runs in both directions over the fixed window; nothing outside the window is seen.
     """
 
     def __init__(self, spec: FeatureSpec, n_labels: int, *, width: int = 16, hidden: int = 64):
@@ -40,13 +41,12 @@ class CnnLstm(nn.Module):
         self.pool = AttentiveStatistics(2 * hidden)
         self.dropout = nn.Dropout(0.3)
         self.classify = nn.Linear(4 * hidden, n_labels)
-        self.functionals = FunctionalsClassifier(spec, n_labels)
+        self.functionals = FunctionalsOpinions(spec, n_labels)
 
-    def forward(self, features: Tensor) -> Tensor:
-        bands = self.front(features)
-        maps = self.convolutions(self.mask(bands))
+    def opinions(self, summary: Tensor) -> Tensor:
+        maps = self.convolutions(self.mask(self.front(summary)))
         frames = self.dropout(torch.relu(self.project(maps.permute(0, 3, 1, 2).flatten(2))))
         ordered, _ = self.lstm(frames)
-        opinion: Tensor = self.functionals(features, bands)
-        logits: Tensor = opinion + self.classify(self.dropout(self.pool(frames + ordered)))
-        return logits
+        sequence = self.classify(self.dropout(self.pool(frames + ordered)))
+        says: Tensor = self.functionals(self.functionals.summary(summary, self.front.log_mel(summary)))
+        return torch.cat([sequence.unsqueeze(1), says], dim=1)

@@ -9,6 +9,26 @@ from torch import Tensor, nn
 from serstream.emotion.features import FeatureSpec
 
 
+class Ensemble(nn.Module):
+    """A network of several opinions: each is trained as if it were alone, their mean is what is said.
+
+    ``features`` (batch, n_inputs, n_frames) to ``logits`` (batch, n_labels).
+    """
+
+    front: LogMel
+
+    def summary(self, features: Tensor) -> Tensor:
+        """What `opinions` wants of the features, shape (batch, ...); nothing in it is learned in steps."""
+        return features
+
+    def opinions(self, summary: Tensor) -> Tensor:
+        """Logits of every opinion, shape (batch, n_opinions, n_labels)."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.opinions(self.summary(features)).mean(dim=1)
+
+
 class LogMel(nn.Module):
     """MFCC back to standardised log-mel bands, where neighbouring rows belong together.
 
@@ -22,22 +42,26 @@ class LogMel(nn.Module):
 
     def __init__(self, spec: FeatureSpec):
         super().__init__()
+        self.n_mfcc = spec.n_mfcc
         cosines = scipy.fft.idct(torch.eye(spec.n_mfcc).numpy(), n=spec.n_mels, norm="ortho", axis=1)
         self.register_buffer("cosines", torch.tensor(cosines.T.copy()))
         self.register_buffer("mean", torch.zeros(spec.n_mels, 1))
         self.register_buffer("deviation", torch.ones(spec.n_mels, 1))
 
     def standardise(self, features: Tensor) -> None:
-        """Take mean and deviation of every band from training features (n_windows, n_mfcc, n_frames)."""
-        bands = self.cosines @ features
+        """Take mean and deviation of every band from training features (n_windows, n_coeffs, n_frames)."""
+        bands = self.log_mel(features)
         self.mean.copy_(bands.mean(dim=(0, 2))[:, None])
         self.deviation.copy_(bands.std(dim=(0, 2))[:, None])
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(batch, n_mfcc, n_frames) to (batch, 1, n_mels, n_frames)."""
+    def log_mel(self, features: Tensor) -> Tensor:
+        """(batch, n_inputs, n_frames) to (batch, n_mels, n_frames), as they are."""
         with torch.autocast(features.device.type, enabled=False):
-            bands = (self.cosines @ features - self.mean) / self.deviation
-        return bands.unsqueeze(1)
+            return self.cosines @ features[:, : self.n_mfcc]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, n_inputs, n_frames) to (batch, 1, n_mels, n_frames), standardised."""
+        return ((self.log_mel(features) - self.mean) / self.deviation).unsqueeze(1)
 
 
 class SpecAugment(nn.Module):
@@ -108,45 +132,3 @@ class AttentiveStatistics(nn.Module):
         mean = (weight * x).sum(dim=1)
         variance = (weight * (x - mean.unsqueeze(1)) ** 2).sum(dim=1)
         return torch.cat([mean, torch.sqrt(variance + 1e-5)], dim=1)
-
-
-class Functionals(nn.Module):
-    """Statistics of cepstra and bands over the window, as openSMILE's functionals (Eyben et al. 2010).
-
-    (batch, n_mfcc, n_frames) and its bands (batch, 1, n_mels, n_frames) to (batch, 4 * rows): mean and
-    deviation, of the values and of the size of the steps between frames. Cheap, and hard to overfit.
-    """
-
-    CEPSTRA = 24
-
-    def __init__(self, spec: FeatureSpec):
-        super().__init__()
-        self.cepstra = min(self.CEPSTRA, spec.n_mfcc)
-        self.size = 4 * (self.cepstra + spec.n_mels)
-
-    def forward(self, features: Tensor, bands: Tensor) -> Tensor:
-        rows = torch.cat([features[:, : self.cepstra], bands.squeeze(1)], dim=1)
-        step = (rows[:, :, 2:] - rows[:, :, :-2]).abs()
-        return torch.cat([rows.mean(2), _deviation(rows), step.mean(2), _deviation(step)], dim=1)
-
-
-class FunctionalsClassifier(nn.Module):
-    """A perceptron on functionals: (batch, n_mfcc, n_frames) and their bands to (batch, n_labels)."""
-
-    def __init__(self, spec: FeatureSpec, n_labels: int, hidden: int = 128):
-        super().__init__()
-        self.functionals = Functionals(spec)
-        size = self.functionals.size
-        self.normalise = nn.BatchNorm1d(size, affine=False)
-        self.classify = nn.Sequential(
-            nn.Dropout(0.5), nn.Linear(size, hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, n_labels)
-        )
-
-    def forward(self, features: Tensor, bands: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):  # sums over frames need the precision
-            logits: Tensor = self.classify(self.normalise(self.functionals(features, bands)))
-        return logits
-
-
-def _deviation(rows: Tensor) -> Tensor:
-    return torch.sqrt((rows - rows.mean(2, keepdim=True)).square().mean(2) + 1e-5)

@@ -289,12 +289,12 @@ def keyed(machine: Machine) -> str:
 
 def cut_off(machine: Machine) -> str:
     """A gateway's interface goes down under traffic and comes back."""
-    subprocess.run(
-        f"ip link add serstream-gw type veth peer name gateway netns {machine.leader} && "
-        "ip address add 203.0.113.1/30 dev serstream-gw && ip link set serstream-gw up",
-        shell=True,
-        check=True,
-    )
+    for command in (
+        f"ip link add serstream-gw type veth peer name gateway netns {machine.leader}",
+        "ip address add 203.0.113.1/30 dev serstream-gw",
+        "ip link set serstream-gw up",
+    ):
+        subprocess.run(command.split(), check=True)
     machine.network("ip address add 203.0.113.2/30 dev gateway")
     machine.network("ip link set gateway up")
     network = (
@@ -399,7 +399,8 @@ def stopped(machine: Machine) -> str:
 def uninstalled(machine: Machine) -> str:
     """Configuration and models are left, nothing else."""
     machine.run("rm -r /run/systemd/system/serstream-probe.service*")
-    machine.run("cd /src && make --no-print-directory uninstall")
+    for _ in range(2):
+        machine.run("cd /src && make --no-print-directory uninstall")
     found = machine.run("find / -xdev -path /src -prune -o -path /proc -prune -o -iname '*serstream*' -print")
     kept = ("/etc/serstream", "/var/lib/serstream")
     left = {line for line in found.splitlines() if not line.startswith(kept)}

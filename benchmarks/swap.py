@@ -2,8 +2,8 @@
 
 A real daemon process takes 50 G.711 RTP streams (the sample call's two parties, shifted) in real time. For a
 minute nothing happens; then two versions of the shipped model are activated in turn through the control
-endpoint, as fast as it goes. Memory is the daemon's resident set, read after every swap. Prints one JSON object
-as its last line.
+endpoint, as fast as it goes. Memory is the resident set of the daemon, read after every swap. Prints one JSON
+object as its last line.
 
     python benchmarks/swap.py [SWAPS [STREAMS [QUIET_SECONDS]]]
 """
@@ -38,7 +38,7 @@ SWAP_ESTIMATE_S = 0.3
 POLL_S = 0.01
 START_TIMEOUT_S = 30.0
 HISTORY = 1000
-"""Messages that the feed keeps: as many as come before the first swap, so that what grows then are the models."""
+"""Messages that the feed keeps: as many as come before the first swap, so that what grows is the models."""
 
 
 class Swapper(threading.Thread):

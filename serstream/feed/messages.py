@@ -63,7 +63,7 @@ class FeedMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     time: str
     """UTC of ``end``, RFC 3339."""
     model: str
-    """``name@version`` of the active model."""
+    """``name@version`` of the model that scores the stream; of the active one when no stream is meant."""
 
 
 class CallStarted(FeedMessage, frozen=True, kw_only=True, tag="call_start"):

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, get_args
 
 from serstream.feed.messages import (
     Alert,
     CallEnded,
     CallStarted,
+    CanaryReport,
+    ComparisonReport,
     Event,
     Gap,
     Heartbeat,
     ModelChanged,
     ModelRefused,
-    ShadowReport,
     StreamEnded,
     UtteranceEmotion,
     WindowEmotion,
@@ -32,6 +34,8 @@ TREND_BUCKETS = 720
 """One hour; older steps are forgotten."""
 NOTES = 200
 """Utterances and alerts remembered per stream for its call's page."""
+CANDIDATE_FOR_S = 12.0
+"""A shadow or canary that is not reported for so long is over: reports come every 5 s."""
 ENDED_FOR_S = 20.0
 """How long an ended stream stays on the board."""
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -104,9 +108,12 @@ class Board:
         self.counts: Counter[str] = Counter()
         """Messages by type since the view was opened, and ``lost`` ones."""
         self.model = ""
-        self.labels: tuple[str, ...] = ()
-        """Of the model that scored last."""
+        """The active one."""
+        self._labels: tuple[str, ...] = ()
+        """Of the active model."""
         self._rows: dict[tuple[str, str], Row] = {}
+        self._candidates: dict[str, tuple[ComparisonReport, float]] = {}
+        """The last report of a shadow and of a canary, and when it came."""
 
     def update(self, event: Event, now: float) -> None:
         """Take one event of the feed."""
@@ -114,9 +121,19 @@ class Board:
             self._miss(event)
             return
         self.counts[event.TYPE] += 1
-        self.model = event.model or self.model
+        self.model = self.model or event.model
         match event:
-            case Heartbeat() | CallStarted() | ModelChanged() | ModelRefused() | ShadowReport():
+            case ComparisonReport():
+                self._candidates[event.TYPE] = event, now
+                return
+            case ModelChanged():
+                self.model, self._labels = event.model, event.labels
+                self._drop_candidate(event.model)
+                return
+            case ModelRefused():
+                self._drop_candidate(event.candidate)
+                return
+            case Heartbeat() | CallStarted():
                 return
             case CallEnded():
                 for stream in self.call(event.call):
@@ -147,6 +164,12 @@ class Board:
                 row.alerts.clear()
                 row.speech_s, row.lost_s = event.speech_s, event.lost_s
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All that a row may be about: models with other labels may score at the same time, or one by one."""
+        each = {tuple(row.window.probabilities) for row in self._rows.values() if row.window}
+        return tuple(sorted({*self._labels, *chain.from_iterable(each)}))
+
     def rows(
         self, now: float, order: Order = "attention", text: str = "", role: Role | None = None
     ) -> list[Row]:
@@ -176,6 +199,16 @@ class Board:
                 rows.sort(key=lambda r: (-_share(r.lost_s, r.end), r.call, r.stream))
         return rows
 
+    def candidates(self, now: float) -> str:
+        """What runs beside the active model, in a few words; empty when nothing does."""
+        return "  ".join(
+            f"{kind} {report.candidate}"
+            + (f" ({report.share:.0%} of calls)" if isinstance(report, CanaryReport) else "")
+            + (f" agrees {report.agreement:.0%}" if report.windows else "")
+            for kind, (report, told_at) in sorted(self._candidates.items())
+            if now - told_at < CANDIDATE_FOR_S
+        )
+
     def call(self, name: str) -> list[Row]:
         """The streams of one call, customer first."""
         rows = [row for row in self._rows.values() if row.call == name]
@@ -184,7 +217,6 @@ class Board:
     def _window(self, row: Row, event: WindowEmotion) -> None:
         row.window, row.unscored = event, ""
         row.speech_s, row.lost_s = event.speech_s, event.lost_s
-        self.labels = tuple(event.probabilities)
         number = int(event.end / TREND_BUCKET_S)
         if row.trend and row.trend[-1].number == number:
             step = row.trend[-1]
@@ -193,6 +225,11 @@ class Board:
             step.emotion = event.smoothed_emotion
         else:
             row.trend.append(Step(number, 1, event.valence, event.smoothed_emotion))
+
+    def _drop_candidate(self, name: str) -> None:
+        for kind, (report, _) in list(self._candidates.items()):
+            if report.candidate == name:
+                del self._candidates[kind]
 
     def _miss(self, gap: Gap) -> None:
         lost = 0 if gap.last is None else gap.last - gap.first + 1

@@ -143,6 +143,7 @@ class LiveView:
         rows = self._rows = self.board.rows(now, self._order, self._filter, self._role)
         alive = [row for row in rows if not row.ended]
         alerts = sum(len(row.alerts) for row in alive)
+        candidates = self.board.candidates(now)
         if self.stale_s is not None:
             state: Cell = (f" STALE: nothing heard for {self.stale_s:.0f} s ", ALERT)
         elif paused:
@@ -154,6 +155,7 @@ class LiveView:
             state,
             (f" {len({row.call for row in alive})} calls  {len(alive)} streams  ", PLAIN),
             (f"{alerts} alerts", BOLD if alerts else PLAIN),
+            (f"  {candidates}" if candidates else "", BOLD),
             (f"  {counts['window']} windows  {counts['unscored']} unscored  {counts['lost']} lost", PLAIN),
             (f"  {self.board.model}  {self.title}", DIM),
         ]

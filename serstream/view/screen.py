@@ -91,7 +91,8 @@ def row_line(row: Row, labels: Sequence[str], width: int, now: float, selected: 
         emotion = window.smoothed_emotion
         cells.append((_pad(f"{EMOJI.get(emotion, UNKNOWN)} {emotion}", 11) + " ", base + colour(emotion)))
         cells.append((f"{window.smoothed[emotion]:>4.0%} ", base))
-        cells += [(bar(window.smoothed.get(label, 0.0)), colour(label)) for label in labels]
+        for label in labels:  # of which its model may not know all
+            cells.append((bar(window.smoothed[label]) if label in window.smoothed else " ", colour(label)))
         cells.append((" ", PLAIN))
     cells += sparkline(row.trend, int(row.end / TREND_BUCKET_S), trend)
     talk, loss = _percent(row.speech_s, row.end), _percent(row.lost_s, row.end)

@@ -82,7 +82,6 @@ class Segmenter:
         self._sample_rate = sample_rate
         self._frame_bytes = _BYTES * sample_rate * FRAME_MS // 1000
         self._partial = b""
-        self._partial_lost = 0.0
         self._origin = position
         self._history = _FrameHistory(self._frame_bytes)
         self._voiced_run = 0
@@ -116,22 +115,15 @@ class Segmenter:
             The windows and utterance ends that these samples complete, in order.
         """
         segments: list[Segment] = []
-        if not pcm:
-            return segments
-        n_bytes = self._frame_bytes
+        if lost:
+            self._history.lose(lost, len(self._partial), len(pcm))
         pending = self._partial + pcm if self._partial else pcm
-        begin, n_new = 0, n_bytes - len(self._partial)
-        while begin + n_bytes <= len(pending):
-            frame = pending[begin : begin + n_bytes]
-            voiced = self._vad.is_speech(frame, self._sample_rate)
-            frame_lost = lost * n_new / len(pcm) + self._partial_lost if lost or self._partial_lost else 0.0
-            self._history.append(frame, voiced, frame_lost)
-            self.speech += FRAME if voiced else 0
-            self.lost += frame_lost
-            self._advance(voiced, arrived, segments)
-            begin, n_new, self._partial_lost = begin + n_bytes, n_bytes, 0.0
-        self._partial = pending[begin:]
-        self._partial_lost += lost * min(len(self._partial), len(pcm)) / len(pcm)
+        whole = len(pending) - len(pending) % self._frame_bytes
+        self._partial = pending[whole:]
+        self._history.extend(pending[:whole])
+        for begin in range(0, whole, self._frame_bytes):
+            frame = pending[begin : begin + self._frame_bytes]
+            self._advance(self._vad.is_speech(frame, self._sample_rate), arrived, segments)
         return segments
 
     def flush(self, arrived: float = 0.0) -> list[Segment]:
@@ -142,27 +134,34 @@ class Segmenter:
         return segments
 
     def _advance(self, voiced: bool, arrived: float, segments: list[Segment]) -> None:
-        """One frame more has been appended to the history: change state and cut what it completes."""
-        now = self._history.end
-        self._voiced_run = self._voiced_run + 1 if voiced else 0
-        self._silent_run = 0 if voiced else self._silent_run + 1
+        """One frame more was judged: change state and cut what it completes. Called 50 times a second."""
+        now = self._history.judge(voiced)
+        if voiced:
+            self.speech += FRAME
+            self._voiced_run += 1
+            self._silent_run = 0
+        else:
+            self._voiced_run = 0
+            self._silent_run += 1
+        if self._history.lost_by_frame:
+            self.lost += self._history.lost_by_frame.get(now - 1, 0.0)
         if not self._speaking:
-            if self._voiced_run >= self._start_frames:
-                self._speaking = True
-                first_voiced = now - self._voiced_run
-                self._utterance_start = max(first_voiced - self._pre_roll_frames, self._history.begin)
-                self._next_window = self._scored_to = self._utterance_start
-                self.utterances += 1
-            else:
-                self._history.forget_before(now - self._pre_roll_frames - self._start_frames)
-        if self._speaking:
-            if now - self._next_window >= self._window_frames:
-                segments.append(self._window(now, arrived, final=False))
-                self._scored_to = now
-                self._next_window += self._hop_frames
-                self._history.forget_before(self._next_window)
-            if self._silent_run >= self._end_frames:
-                self._end_utterance(arrived, segments)
+            idle_frames = self._pre_roll_frames + self._start_frames
+            if self._voiced_run < self._start_frames:
+                if now - self._history.begin > idle_frames + _SHIFT:
+                    self._history.forget_before(now - idle_frames)
+                return
+            self._speaking = True
+            self._utterance_start = max(now - idle_frames, self._history.begin)
+            self._next_window = self._scored_to = self._utterance_start
+            self.utterances += 1
+        if now - self._next_window >= self._window_frames:
+            segments.append(self._window(now, arrived, final=False))
+            self._scored_to = now
+            self._next_window += self._hop_frames
+            self._history.forget_before(self._next_window)
+        if self._silent_run >= self._end_frames:
+            self._end_utterance(arrived, segments)
 
     def _end_utterance(self, arrived: float, segments: list[Segment]) -> None:
         end = self._history.end
@@ -213,28 +212,40 @@ class _FrameHistory:
         self.begin = 0
         """Number of the oldest frame kept."""
         self.end = 0
-        """Number of the next frame to come."""
+        """Number of the next frame to be judged."""
+        self.lost_by_frame: dict[int, float] = {}
+        """Concealed samples at `SAMPLE_RATE`, of the frames that have any."""
         self._frame_bytes = frame_bytes
         self._offset = 0
         """Number of the frame that the arrays begin with."""
         self._pcm = bytearray()
         self._voiced = bytearray()
-        self._lost: dict[int, float] = {}
-        """Concealed samples by frame, of those that have any."""
 
-    def append(self, frame: bytes, voiced: bool, lost: float) -> None:
-        self._pcm += frame
+    def extend(self, pcm: bytes) -> None:
+        """Whole frames have come."""
+        self._pcm += pcm
+
+    def judge(self, voiced: bool) -> int:
+        """The next of them is speech or not; returns `end`."""
         self._voiced.append(voiced)
-        if lost:
-            self._lost[self.end] = lost
         self.end += 1
+        return self.end
+
+    def lose(self, lost: float, begin: int, n_bytes: int) -> None:
+        """Spread a loss over the frames of the next ``n_bytes``, ``begin`` bytes behind the last frame."""
+        behind = begin + n_bytes
+        for frame in range((behind - 1) // self._frame_bytes + 1):
+            first = frame * self._frame_bytes
+            overlap = min(behind, first + self._frame_bytes) - max(begin, first)
+            number = self.end + frame
+            self.lost_by_frame[number] = self.lost_by_frame.get(number, 0.0) + lost * overlap / n_bytes
 
     def forget_before(self, frame: int) -> None:
         self.begin = max(self.begin, frame)
         excess = self.begin - self._offset
         if excess >= _SHIFT:
             del self._pcm[: excess * self._frame_bytes], self._voiced[:excess]
-            self._lost = {frame: lost for frame, lost in self._lost.items() if frame >= self.begin}
+            self.lost_by_frame = {n: lost for n, lost in self.lost_by_frame.items() if n >= self.begin}
             self._offset = self.begin
 
     def samples(self, begin: int, end: int) -> NDArray[np.int16]:
@@ -246,4 +257,4 @@ class _FrameHistory:
         return sum(self._voiced[begin - self._offset : end - self._offset])
 
     def lost(self, begin: int, end: int) -> float:
-        return sum(lost for frame, lost in self._lost.items() if begin <= frame < end)
+        return sum(lost for frame, lost in self.lost_by_frame.items() if begin <= frame < end)

@@ -46,19 +46,20 @@ class StreamSegmenter:
 
     def push_pcm(self, pcm: bytes, sample_rate: int, start: int, arrived: float) -> list[Segment]:
         """As `push`, for a row of an `AudioBlock`: 16 bits a sample, at a rate that needs no resampling."""
-        segments = self._follow(sample_rate, start, len(pcm) // 2)
-        return segments + self._segmenter.push_pcm(pcm, 0.0, arrived)
+        ended = self._follow(sample_rate, start, len(pcm) // 2)
+        return ended + self._segmenter.push_pcm(pcm, 0.0, arrived)
 
     def _follow(self, sample_rate: int, start: int, n_samples: int) -> list[Segment]:
         """Go on with a piece of sound, or begin anew where it does not continue what was; what that ends."""
-        segments: list[Segment] = []
-        if start != self._next or sample_rate != self._source_rate:
-            segments = self.flush()
-            self._source_rate = sample_rate
-            self._resampler = None if sample_rate in RATES else Resampler(sample_rate, SAMPLE_RATE)
-            segmented_at = SAMPLE_RATE if self._resampler else sample_rate
-            self._segmenter.reset(round(start * SAMPLE_RATE / sample_rate), segmented_at)
+        follows = start == self._next and sample_rate == self._source_rate
         self._next = start + n_samples
+        if follows:
+            return []
+        segments = self.flush()
+        self._source_rate = sample_rate
+        self._resampler = None if sample_rate in RATES else Resampler(sample_rate, SAMPLE_RATE)
+        segmented_at = SAMPLE_RATE if self._resampler else sample_rate
+        self._segmenter.reset(round(start * SAMPLE_RATE / sample_rate), segmented_at)
         return segments
 
     def flush(self) -> list[Segment]:

@@ -191,8 +191,9 @@ class _Telling:
         if self._progress.disable:
             print(line, file=sys.stderr, flush=True)
             return
-        task = self._tasks.setdefault(title, self._progress.add_task(title, total=self._epochs))
-        self._progress.update(task, description=line, completed=epoch.epoch)
+        if title not in self._tasks:
+            self._tasks[title] = self._progress.add_task(title, total=self._epochs)
+        self._progress.update(self._tasks[title], description=line, completed=epoch.epoch)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -33,7 +33,7 @@ from serstream.service.control import Activate, ModelStatus, StatusRequest, ask
 from serstream.shipped import SAMPLE_CALL
 
 SWAPS, STREAMS, QUIET_S = 1000, 50, 60
-SWAP_ESTIMATE_S = 0.3
+SWAP_ESTIMATE_S = 0.22
 """Streams last so long for every swap; a benchmark that runs out of them says so."""
 POLL_S = 0.01
 START_TIMEOUT_S = 30.0

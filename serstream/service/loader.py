@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from serstream.service.allocator import return_free_memory
+
+
+NICENESS = 10
+"""The calls come first."""
 
 
 class Loader:
@@ -33,6 +39,8 @@ class Loader:
         self._jobs.put(last.clear)
 
     def _run(self) -> None:
+        if sys.platform == "linux":  # where a thread has a niceness of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while True:
             self._jobs.get()()
             return_free_memory()

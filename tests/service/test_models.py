@@ -11,12 +11,12 @@ from published_model import publish, repository
 
 from serstream.config import ModelSettings
 from serstream.emotion.loading import load_model
-from serstream.emotion.store import ModelStore, Reference, check_sums
+from serstream.emotion.store import ModelStore, Pointer, Reference, check_sums
 from serstream.errors import ControlError, ModelError
-from serstream.feed.messages import Message, ModelChanged, ModelRefused, ShadowReport
+from serstream.feed.messages import CanaryReport, Message, ModelChanged, ModelRefused, ShadowReport
 from serstream.service import candidate
 from serstream.service.models import LOOK_INTERVAL_S, REPORT_INTERVAL_S, Models
-from serstream.types import Quality, SpeechWindow
+from serstream.types import Quality, SpeechWindow, StreamStart
 
 LOADING_TIMEOUT_S = 60.0
 
@@ -294,3 +294,84 @@ def test_without_a_model_before_a_failure_is_fatal(
         )
         with pytest.raises(ModelError, match="scores are not finite"):
             models.score(windows(1))
+
+
+def test_a_model_that_moves_to_another_device_is_told_once(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(store) as models:
+        assert models.poll(0.0, 0.0) == []
+        monkeypatch.setattr(type(models.active), "providers", property(lambda _: ["ElsewhereProvider"]))
+        (message,) = models.poll(1.0, 0.0)
+        assert isinstance(message, ModelChanged)
+        assert (message.previous, message.model) == ("tiny@1", "tiny@1")
+        assert message.providers == models.status().providers == ("ElsewhereProvider",)
+        assert models.poll(2.0, 0.0) == []
+
+
+def begin(models: Models, stream: str, call: str) -> str:
+    return models.begin(StreamStart(stream, call, "customer", "rtp:5004", 0.0))
+
+
+def test_a_canary_scores_the_calls_that_begin_and_no_other(store: ModelStore) -> None:
+    with serving(store, canary_share=0.5) as models:
+        assert begin(models, "old", "old call") == "tiny@1"
+        assert models.set_canary("tiny@2") == "tiny@2"
+        (first,) = settle(models)
+        assert isinstance(first, CanaryReport)
+        assert (first.candidate, first.model, first.share, first.calls) == ("tiny@2", "tiny@1", 0.5, 0)
+        assert begin(models, "a", "call") == begin(models, "b", "call") == "tiny@2"
+        assert begin(models, "old too", "old call") == begin(models, "c", "next call") == "tiny@1"
+        batch = [windows(1, stream)[0] for stream in ("old", "a", "b", "old too", "c")]
+        assert [s.model[-1] for s in models.score(batch)] == ["1", "2", "2", "1", "1"]
+        (report,) = models.poll(1.0 + REPORT_INTERVAL_S, 0.0)
+        assert isinstance(report, CanaryReport)
+        assert (report.windows, report.calls, report.errors) == (2, 1, 0)
+        assert store.pointer() == Pointer(active="tiny@1"), "it does not survive a restart"
+        assert models.set_canary("") == "tiny@2"
+        assert {s.model for s in models.score(batch)} == {"tiny@1"}
+        assert models.status().canary is None
+        for stream in ("old", "a", "b", "old too", "c"):
+            models.forget(stream)
+        assert models._calls == {}
+
+
+def test_a_canary_becomes_active_in_the_middle_of_its_calls(store: ModelStore) -> None:
+    publish(store.root, 3, seed=3)
+    with serving(store) as models:
+        models.set_canary("tiny@3", 1.0)
+        settle(models)
+        assert begin(models, "a", "call") == "tiny@3"
+        models.activate("tiny@2")
+        settle(models)
+        assert {s.model for s in models.score(windows(2, "a"))} == {"tiny@3"}, "pinned"
+        models.activate("tiny@3")
+        settle(models)
+        assert {s.model for s in models.score(windows(2, "a"))} == {"tiny@3"}
+        assert (models.reference, models.status().canary) == ("tiny@3", None)
+        with pytest.raises(ControlError, match="tiny@3 is active: it scores every call already"):
+            models.set_canary("tiny@3")
+
+
+def test_a_bad_canary_is_refused_and_not_tried_again(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(store, auto_activate=True) as models:
+        models.set_canary("tiny@2", 1.0)
+        settle(models)
+        begin(models, "a", "call")
+        canary = models._canary
+        assert canary is not None
+        monkeypatch.setattr(
+            canary.model._session, "run", lambda features: np.full((len(features), 6), np.nan)
+        )
+        assert {s.model for s in models.score(windows(3, "a"))} == {"tiny@1"}
+        (message,) = models.poll(2.0, 0.0)
+        assert isinstance(message, ModelRefused)
+        assert (message.candidate, message.model) == ("tiny@2", "tiny@1")
+        assert message.reason.startswith("failed on 3 of its last 3 windows")
+        refusal = models.status().refusal
+        assert refusal and refusal.reason == message.reason
+        for now in range(10, 100, 10):
+            assert settle(models, now) == []
+        assert (models.reference, models.status().canary, models.status().refusals) == ("tiny@1", None, 1)

@@ -11,7 +11,6 @@ from typing import Any
 
 from serstream.service.allocator import return_free_memory
 
-
 NICENESS = 10
 """The calls come first."""
 

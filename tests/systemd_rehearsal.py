@@ -398,10 +398,12 @@ def stopped(machine: Machine) -> str:
 
 def uninstalled(machine: Machine) -> str:
     """Configuration and models are left, nothing else."""
-    machine.run("rm -r /run/systemd/system/serstream-probe.service*")
+    ours = "/run/systemd/system/serstream-probe.service* /etc/systemd/system/serstream.service.d"
+    machine.run(f"rm -r {ours}")
     for _ in range(2):
         machine.run("cd /src && make --no-print-directory uninstall")
-    found = machine.run("find / -xdev -path /src -prune -o -path /proc -prune -o -iname '*serstream*' -print")
+    outside = " ".join(f"-path {place} -prune -o" for place in ("/src", "/libraries", "/wheel", "/proc"))
+    found = machine.run(f"find / -xdev {outside} -iname '*serstream*' -print")
     kept = ("/etc/serstream", "/var/lib/serstream")
     left = {line for line in found.splitlines() if not line.startswith(kept)}
     assert not left, left

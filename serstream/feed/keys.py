@@ -143,7 +143,6 @@ class Gatekeeper:
         self._strangers = 0
         """Those of clients without keys, or with another daemon's, since the last line about them."""
         self._next_line = 0.0
-        self._monitors: list[zmq.Socket[bytes]] = []
         self._keys = keys
         self._handler = context.socket(zmq.REP)
         self._handler.linger = 0
@@ -160,18 +159,13 @@ class Gatekeeper:
         socket.curve_server = True
         socket.curve_publickey = self._keys.public.encode()
         socket.curve_secretkey = self._keys.secret.encode()
-        # A client that sees first that it cannot agree hangs up, and this side then knows no details.
-        failures = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-        self._monitors.append(socket.get_monitor_socket(failures))
 
-    def release(self) -> None:
-        """Forget the guarded sockets; before they are closed."""
-        for monitor in self._monitors:
-            monitor.close(linger=0)
-        self._monitors.clear()
-
-    def poll(self, now: float) -> bool:
+    def poll(self, now: float, strangers: int) -> bool:
         """Answer handshakes and notice changes of the allow-list.
+
+        Args:
+            now: monotonic seconds.
+            strangers: handshakes that have failed since the last call, without a question who it was.
 
         Returns:
             Whether the key of a client that was admitted is no longer allowed.
@@ -179,11 +173,8 @@ class Gatekeeper:
         revoked = now >= self._read_at + REREAD_INTERVAL_S and self._reread(now)
         while self._handler.poll(0):
             self._handler.send_multipart(self._judge(self._handler.recv_multipart()))
-        for monitor in self._monitors:
-            while monitor.poll(0):
-                monitor.recv_multipart()
-                self.refused += 1
-                self._strangers += 1
+        self.refused += strangers
+        self._strangers += strangers
         if self._strangers and now >= self._next_line:
             logger.warning(
                 "feed: refused %s connections without keys or with keys of another daemon", self._strangers
@@ -193,7 +184,6 @@ class Gatekeeper:
 
     def close(self) -> None:
         """Let go of the handler's endpoint."""
-        self.release()
         self._handler.close()
 
     def _modified(self) -> int:

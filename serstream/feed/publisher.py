@@ -18,6 +18,7 @@ import zmq
 
 from serstream.config import FeedSettings
 from serstream.errors import FeedError
+from serstream.feed.connections import Connections
 from serstream.feed.keys import Gatekeeper, ServerKeys
 from serstream.feed.memory import Memory
 from serstream.feed.messages import NONE, Heartbeat, Message, encode, rfc3339, topic
@@ -44,6 +45,8 @@ class FeedCounters:
     overflowed: int = 0
     """Messages during which the queue of a subscriber was found full. ZeroMQ tells that a queue is full when
     it fills, not how many messages it then drops: those show in ``repeated``."""
+    subscribers: int = 0
+    """Connected now."""
     snapshots: int = 0
     repeated: Counter[str] = field(default_factory=Counter)
     """Messages sent again because a subscriber had missed them, by its key's name (empty without keys)."""
@@ -114,9 +117,11 @@ class Publisher:
         """
         if self._started is None:
             self._started = self._next_heartbeat = now
+        strangers = sum(connections.poll() for connections in self._connections)
+        self.counters.subscribers = len(self._connections[0])
         if self._gatekeeper:
-            if self._gatekeeper.poll(now):
-                self._rebind(self._gatekeeper)
+            if self._gatekeeper.poll(now, strangers):
+                self._rebind()
             self.counters.refused = self._gatekeeper.refused
         for _ in range(REQUESTS_PER_POLL):
             if not self._router.poll(0):
@@ -131,14 +136,14 @@ class Publisher:
         """Send what is queued for at most half a second, then let go of the endpoints."""
         if self._gatekeeper:
             self._gatekeeper.close()
-        for socket in (self._publisher, self._router):
-            socket.close(linger=500)
+        self._close_sockets(linger_ms=500)
         if self._owns_context:
             self._context.term()
 
     def _bind(self) -> None:
         self._publisher = self._context.socket(zmq.PUB)
         self._router = self._context.socket(zmq.ROUTER)
+        self._connections = [Connections(self._publisher), Connections(self._router)]
         for socket, endpoint in (
             (self._publisher, self._settings.endpoint),
             (self._router, snapshot_endpoint(self._settings.endpoint)),
@@ -157,15 +162,19 @@ class Publisher:
         # With NODROP a full queue is reported instead of silently skipped; see _send.
         self._publisher.setsockopt(zmq.XPUB_NODROP, 1)
 
-    def _rebind(self, gatekeeper: Gatekeeper) -> None:
+    def _rebind(self) -> None:
         """Cut all connections, so that a client whose key was revoked must shake hands again.
 
         ZeroMQ cannot cut a single one. The others come back by themselves and repair what they missed.
         """
-        gatekeeper.release()
-        for socket in (self._publisher, self._router):
-            socket.close(linger=0)
+        self._close_sockets(linger_ms=0)
         self._bind()
+
+    def _close_sockets(self, linger_ms: int) -> None:
+        for connections in self._connections:
+            connections.close()
+        for socket in (self._publisher, self._router):
+            socket.close(linger=linger_ms)
 
     def _send(self, topic: bytes, body: bytes) -> None:
         frames = (topic, self._header, body)

@@ -272,6 +272,7 @@ class Daemon:
             published=feed.published,
             overflowed=feed.overflowed,
             repeated=sum(feed.repeated.values()),
+            subscribers=feed.subscribers,
             snapshots=feed.snapshots,
             refused_clients=feed.refused,
             reloads=self._reloads,

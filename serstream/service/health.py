@@ -30,6 +30,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Messages during which the queue of a subscriber was full."""
     repeated: int = 0
     """Messages sent again because a subscriber had missed them."""
+    subscribers: int = 0
+    """Connected now."""
     snapshots: int = 0
     refused_clients: int = 0
     """Connections turned away for their keys."""

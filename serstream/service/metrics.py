@@ -109,6 +109,7 @@ class Metrics(Collector):
         yield _gauge(
             "window_limit", "Windows that a turn has time for (0: not measured)", health.window_limit
         )
+        yield _gauge("feed_subscribers", "Subscribers connected", health.subscribers)
         yield _counter("feed_messages", "Messages published", health.published)
         yield _counter("feed_overflows", "Messages met by a full subscriber queue", health.overflowed)
         yield _counter("feed_repeated", "Messages sent again", health.repeated)

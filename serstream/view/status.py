@@ -10,15 +10,20 @@ def describe(status: Status) -> str:
     """A few lines; counts since the start."""
     health, model = status.health, status.model
     windows = ", ".join(f"{count} {outcome}" for outcome, count in sorted(health.windows.items())) or "none"
+    beside = "".join(
+        f"; {kind} {candidate.name}"
+        for kind, candidate in (("shadow", model.shadow), ("canary", model.canary))
+        if candidate
+    )
     lines = [
         f"serstream {status.version}, pid {status.pid}, up {status.uptime_s:.0f} s, since {status.started}",
-        f"model     {model.name} on {model.providers[0]}, {model.swaps} swaps, {model.refusals} refused",
+        f"model     {model.name} on {model.providers[0]}, {model.swaps} swaps, {model.refusals} refused{beside}",
         f"sources   {', '.join(health.sources) or 'none'}",
         f"streams   {status.streams}",
         f"windows   {windows}; {health.window_limit or 'not yet measured'} fit into one turn",
         f"waiting   {health.waiting_s:g} s of sound, {health.dropped_s:g} s dropped",
-        f"feed      {status.feed}: {health.published} published, {health.overflowed} met a full queue, "
-        f"{health.repeated} repeated, {health.refused_clients} clients refused",
+        f"feed      {status.feed}: {health.subscribers} subscribers, {health.refused_clients} refused; "
+        f"{health.published} published, {health.overflowed} met a full queue, {health.repeated} repeated",
         *(_port(port) for port in health.ports),
     ]
     if health.stuck:

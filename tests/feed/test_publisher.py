@@ -104,6 +104,26 @@ def test_a_subscriber_that_does_not_read_is_noticed_and_delays_nobody(
     publisher.close()
 
 
+def test_subscribers_are_counted_while_they_are_connected(tmp_path: Path) -> None:
+    publisher = Publisher(FeedSettings(endpoint=f"ipc://{tmp_path}/feed"))
+    with zmq.Context() as outside:
+        first, second = (listener(outside, f"ipc://{tmp_path}/feed") for _ in range(2))
+
+        def counted(wanted: int) -> bool:
+            deadline = time.monotonic() + 5
+            while publisher.counters.subscribers != wanted and time.monotonic() < deadline:
+                publisher.poll(time.monotonic(), 0.0)
+                time.sleep(0.002)
+            return publisher.counters.subscribers == wanted
+
+        assert counted(2)
+        first.close(linger=0)
+        assert counted(1)
+        second.close(linger=0)
+        assert counted(0)
+    publisher.close()
+
+
 def test_rubbish_at_the_snapshot_endpoint_is_counted(context: Context) -> None:
     publisher = Publisher(FeedSettings(endpoint="inproc://feed"), context=context)
     dealer = context.socket(zmq.DEALER)

@@ -1,0 +1,37 @@
+"""Who is connected to a bound ZeroMQ socket, by its monitor (zmq_socket_monitor(3))."""
+
+from __future__ import annotations
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+_FAILURES = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+"""A client that sees first that it cannot agree hangs up, and this side then knows no details."""
+
+
+class Connections:
+    """Counts the connections of a socket; make it before the socket binds, close it before the socket."""
+
+    def __init__(self, socket: zmq.Socket[bytes]):
+        self._monitor = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _FAILURES)
+        self._descriptors: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._descriptors)
+
+    def poll(self) -> int:
+        """Take note of what has happened; how many handshakes have failed since the last call."""
+        failed = 0
+        while self._monitor.poll(0):
+            told = parse_monitor_message(self._monitor.recv_multipart())
+            if told["event"] == zmq.EVENT_ACCEPTED:
+                self._descriptors.add(told["value"])
+            elif told["event"] == zmq.EVENT_DISCONNECTED:
+                self._descriptors.discard(told["value"])
+            else:
+                failed += 1
+        return failed
+
+    def close(self) -> None:
+        """Look no longer."""
+        self._monitor.close(linger=0)

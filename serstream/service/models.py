@@ -285,13 +285,7 @@ class Models:
             self._previous = before.reference
             last, self._standby = [self._standby], before
             self._loader.release(last)
-        if self._shadow and self._shadow.reference == self.reference:
-            self._end_shadow()
-        if self._canary and self._canary.reference == self.reference:
-            self._end_canary()
-        elif self._canary:
-            self._canary.compare_anew()
-        self._swaps += 1
+        self._after_exchange()
         log.info("model %s is active on %s", self.reference, self.active.providers[0])
         return self.announce(now, utc, before.reference)
 
@@ -300,11 +294,23 @@ class Models:
         self.active.continue_from(failed)
         self._previous = failed.reference
         self._failed = failed.reference, reason
-        self._swaps += 1
+        self._after_exchange()
         try:
             self._writable_store().activate(Reference.parse(self.reference))
         except ModelError as error:  # the calls go on; the next start tries the failed one first
             log.error("%s", error)
+
+    def _after_exchange(self) -> None:
+        """What is active is no candidate; what still is one, is compared with another model now."""
+        self._swaps += 1
+        if self._shadow and self._shadow.reference == self.reference:
+            self._end_shadow()
+        if self._canary and self._canary.reference == self.reference:
+            self._end_canary()
+        if self._shadow:
+            self._shadow.compare_anew()
+        if self._canary:
+            self._canary.compare_anew()
 
     def _refuse(self, model: str, reason: str, now: float, utc: float) -> ModelRefused:
         self._refusals += 1

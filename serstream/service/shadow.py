@@ -19,8 +19,8 @@ CAPACITY = 64
 """Batches that may wait; newer ones are skipped and counted: a comparison needs no window in particular."""
 CLOSE_TIMEOUT_S = 1.0
 
-Heard: TypeAlias = list[tuple[SpeechWindow, Scores]]
-"""A batch, and what the active model said."""
+Heard: TypeAlias = tuple[Comparison, list[tuple[SpeechWindow, Scores]]]
+"""A batch, what the active model said, and the comparison with that model."""
 
 
 class Shadow:
@@ -38,8 +38,7 @@ class Shadow:
         self._model = model
         self._share = share
         self._batches: queue.Queue[Heard | str | None] = queue.Queue()
-        self._skipped = 0
-        self._compared = Comparison(model.metadata.labels)
+        self.compare_anew()
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
@@ -48,13 +47,18 @@ class Shadow:
         """``name@version`` of the candidate."""
         return self._model.reference
 
+    def compare_anew(self) -> None:
+        """Forget the comparison: another model is active."""
+        self._skipped = 0
+        self._compared = Comparison(self._model.metadata.labels)
+
     def offer(self, windows: Sequence[SpeechWindow], scores: list[Scores]) -> None:
         """Let the candidate hear a batch too, when it has time. Never waits."""
         heard = [pair for pair in zip(windows, scores, strict=True) if self._hears(pair[0].stream)]
         if self.failure or self._batches.qsize() >= CAPACITY:
             self._skipped += len(heard)
         elif heard:
-            self._batches.put(heard)
+            self._batches.put((self._compared, heard))
 
     def forget(self, stream: str) -> None:
         """The stream is over."""
@@ -78,13 +82,13 @@ class Shadow:
             if isinstance(item, str):
                 self._model.forget(item)
             elif not self.failure:
-                self._compare(item)
+                self._compare(*item)
 
-    def _compare(self, heard: Heard) -> None:
+    def _compare(self, comparison: Comparison, heard: list[tuple[SpeechWindow, Scores]]) -> None:
         began = time.perf_counter()
         try:
             own = self._model.score([window for window, _ in heard])
         except ModelError as error:
             self.failure = str(error)
             return
-        self._compared.add(own, [scores for _, scores in heard], time.perf_counter() - began)
+        comparison.add(own, [scores for _, scores in heard], time.perf_counter() - began)

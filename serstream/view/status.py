@@ -11,13 +11,13 @@ def describe(status: Status) -> str:
     health, model = status.health, status.model
     windows = ", ".join(f"{count} {outcome}" for outcome, count in sorted(health.windows.items())) or "none"
     beside = "".join(
-        f"; {kind} {candidate.name}"
+        f", {kind} {candidate.name}"
         for kind, candidate in (("shadow", model.shadow), ("canary", model.canary))
         if candidate
     )
     lines = [
         f"serstream {status.version}, pid {status.pid}, up {status.uptime_s:.0f} s, since {status.started}",
-        f"model     {model.name} on {model.providers[0]}, {model.swaps} swaps, {model.refusals} refused{beside}",
+        f"model     {model.name} on {model.providers[0]}{beside}; {model.swaps} swaps, {model.refusals} refused",
         f"sources   {', '.join(health.sources) or 'none'}",
         f"streams   {status.streams}",
         f"windows   {windows}; {health.window_limit or 'not yet measured'} fit into one turn",

@@ -375,3 +375,23 @@ def test_a_bad_canary_is_refused_and_not_tried_again(
         for now in range(10, 100, 10):
             assert settle(models, now) == []
         assert (models.reference, models.status().canary, models.status().refusals) == ("tiny@1", None, 1)
+
+
+def test_a_comparison_begins_anew_with_another_active_model(store: ModelStore) -> None:
+    publish(store.root, 3, seed=3)
+    with serving(store) as models:
+        for begin_candidate in (models.set_shadow, models.set_canary):
+            begin_candidate("tiny@3")
+            settle(models)
+        begin(models, "a", "call")
+        models.score(windows(4, "a"))
+        deadline = time.monotonic() + LOADING_TIMEOUT_S
+        while models.status().shadow.windows < 4:
+            assert time.monotonic() < deadline
+        assert models.status().canary.windows == 4
+        models.activate("tiny@2")
+        settle(models)
+        assert models.status().canary.windows == models.status().shadow.windows == 0
+        models.activate("tiny@3")
+        settle(models)
+        assert models.status().canary is models.status().shadow is None

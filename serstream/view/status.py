@@ -17,7 +17,8 @@ def describe(status: Status) -> str:
     )
     lines = [
         f"serstream {status.version}, pid {status.pid}, up {status.uptime_s:.0f} s, since {status.started}",
-        f"model     {model.name} on {model.providers[0]}{beside}; {model.swaps} swaps, {model.refusals} refused",
+        f"model     {model.name} on {model.providers[0]}{beside}; "
+        f"{model.swaps} swaps, {model.refusals} refused",
         f"sources   {', '.join(health.sources) or 'none'}",
         f"streams   {status.streams}",
         f"windows   {windows}; {health.window_limit or 'not yet measured'} fit into one turn",

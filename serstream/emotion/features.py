@@ -168,14 +168,14 @@ def mfcc(windows: FloatArray, spec: FeatureSpec, sample_rate: int | None = None)
     n_samples = spec.window_length(sample_rate)
     if windows.ndim != 2 or windows.shape[1] != n_samples:
         raise ValueError(f"windows have shape {windows.shape}, wanted (n_windows, {n_samples})")
-    coefficients = np.empty((len(windows), spec.n_mfcc, spec.n_frames), np.float32)
-    pitch = np.empty((len(windows), 0 if spec.pitch is None else 2, spec.n_frames), np.float32)
+    features = np.empty((len(windows), spec.n_coeffs, spec.n_frames), np.float32)
     step = spec.sample_rate // (sample_rate or spec.sample_rate)
     taper, bands, cosines = _matrices(spec, step)
     # On matrices this small, further BLAS threads only spin: they double the processor time for nothing.
     with _BLAS.limit(limits=1, user_api="blas"):
         for begin in range(0, len(windows), WINDOWS_PER_BLOCK):
             block = np.ascontiguousarray(windows[begin : begin + WINDOWS_PER_BLOCK], np.float32)
+            rows = features[begin : begin + WINDOWS_PER_BLOCK]
             gain = 1.0 if spec.level_dbfs is None else _gain(block, spec.level_dbfs)[:, None, None]
             frames = np.lib.stride_tricks.sliding_window_view(block, len(taper), axis=1)[
                 :, :: spec.hop_length // step
@@ -186,20 +186,21 @@ def mfcc(windows: FloatArray, spec: FeatureSpec, sample_rate: int | None = None)
             mel = np.full((*power.shape[:2], spec.n_mels), spec.log_offset, np.float32)
             for band in bands:
                 mel[..., band.mels] += power[..., band.bins] @ band.filters
-            np.log(mel, out=mel)
-            coefficients[begin : begin + WINDOWS_PER_BLOCK] = np.swapaxes(mel @ cosines, 1, 2)
+            np.matmul(cosines.T, np.log(mel, out=mel).swapaxes(1, 2), out=rows[:, : spec.n_mfcc])
             if spec.pitch is not None:
-                rows = track(power, _taper(spec), spec.pitch, spec.sample_rate)
-                pitch[begin : begin + WINDOWS_PER_BLOCK] = rows
+                rows[:, -2:] = track(power, _taper(spec), spec.pitch, spec.sample_rate)
+    coefficients = features[:, : spec.n_mfcc]
     if spec.mean_normalise:
         coefficients -= coefficients.mean(axis=2, keepdims=True)
-    return np.concatenate([_with_deltas(coefficients, spec.deltas), pitch], axis=1)
+    for order in range(1, spec.deltas + 1):
+        coefficients = _slope(coefficients)
+        features[:, order * spec.n_mfcc : (order + 1) * spec.n_mfcc] = coefficients
+    return features
 
 
 def levels_dbfs(windows: FloatArray) -> FloatArray:
     """RMS level of every window (n_windows, n_samples) in dB relative to full scale, at least -100."""
-    power = np.mean(np.square(windows), axis=1)
-    levels: FloatArray = (10 * np.log10(np.maximum(power, 1e-10))).astype(np.float32)
+    levels: FloatArray = (10 * np.log10(np.maximum(_power(windows), 1e-10))).astype(np.float32)
     return levels
 
 
@@ -227,24 +228,27 @@ def pad(samples: FloatArray, spec: FeatureSpec, sample_rate: int | None = None) 
     return np.pad(samples, (0, n_samples - len(samples)))
 
 
+def _power(windows: FloatArray) -> FloatArray:
+    """Mean square of each window, shape (n_windows,)."""
+    power: FloatArray = np.einsum("ij,ij->i", windows, windows) / np.float32(windows.shape[1])
+    return power
+
+
 def _gain(windows: FloatArray, level_dbfs: float) -> FloatArray:
     """What brings each window to a level, shape (n_windows,)."""
-    rms = np.sqrt(np.mean(np.square(windows), axis=1))
+    rms = np.sqrt(_power(windows))
     gain: FloatArray = (10 ** (level_dbfs / 20) / np.maximum(rms, 1e-5)).astype(np.float32)
     return gain
 
 
-def _with_deltas(coefficients: FloatArray, orders: int) -> FloatArray:
-    stack = [coefficients]
-    for _ in range(orders):
-        # The slope of the line through 9 frames, least squares; the first and last frame are held.
-        held = np.pad(stack[-1], ((0, 0), (0, 0), (4, 4)), mode="edge")
-        n = coefficients.shape[2]
-        slope = np.zeros_like(coefficients)
-        for k in range(1, 5):
-            slope += k / 60 * (held[:, :, 4 + k : 4 + k + n] - held[:, :, 4 - k : 4 - k + n])
-        stack.append(slope)
-    return np.concatenate(stack, axis=1) if orders else coefficients
+def _slope(coefficients: FloatArray) -> FloatArray:
+    """Time derivative: of the line through 9 frames, least squares; the first and last frame are held."""
+    held = np.pad(coefficients, ((0, 0), (0, 0), (4, 4)), mode="edge")
+    n = coefficients.shape[2]
+    slope = np.zeros_like(coefficients)
+    for k in range(1, 5):
+        slope += k / 60 * (held[:, :, 4 + k : 4 + k + n] - held[:, :, 4 - k : 4 - k + n])
+    return slope
 
 
 class _Band(NamedTuple):

@@ -93,7 +93,7 @@ class Session:
             return self._run(batch)
 
     def _run_bound(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """With buffers on the device and one of the fixed sizes, the rest filled with zeros."""
+        """Through IO binding, filled up with zeros to one of the fixed sizes."""
         size = next(size for size in BATCH_SIZES if size >= len(batch))
         padded = np.zeros((size, *batch.shape[1:]), np.float32)
         padded[: len(batch)] = batch

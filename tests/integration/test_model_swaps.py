@@ -179,3 +179,5 @@ def test_a_bare_file_is_verified_and_a_model_shown(tmp_path: Path) -> None:
     code, text = models_command("show", "tiny", config=config)
     assert code == 0
     assert "CC0-1.0" in text and "# tiny" in text
+    elsewhere = f"model.repository={tmp_path / 'models'}"
+    assert models_command("show", "tiny", "--set", elsewhere, config=Path(os.devnull)) == (0, text)

@@ -399,7 +399,7 @@ def stopped(machine: Machine) -> str:
 def uninstalled(machine: Machine) -> str:
     """Configuration and models are left, nothing else."""
     ours = "/run/systemd/system/serstream-probe.service* /etc/systemd/system/serstream.service.d"
-    machine.run(f"rm -r {ours}")
+    machine.run(f"rm -rf {ours}")
     for _ in range(2):
         machine.run("cd /src && make --no-print-directory uninstall")
     outside = " ".join(f"-path {place} -prune -o" for place in ("/src", "/libraries", "/wheel", "/proc"))

@@ -103,7 +103,7 @@ uninstall:
 test-systemd: .venv/installed-dev
 	$(BIN)/python tests/systemd_rehearsal.py
 
-soak: .venv/installed-bench
+soak: .venv/installed-base
 	$(BIN)/python benchmarks/soak.py
 
 clean:

@@ -36,6 +36,8 @@ SWAPS, STREAMS, QUIET_S = 1000, 50, 60
 SWAP_ESTIMATE_S = 0.22
 """Streams last so long for every swap; a benchmark that runs out of them says so."""
 POLL_S = 0.01
+SETTLE_S = 0.05
+"""The model that goes is let go beside the calls; memory is read when it is gone."""
 START_TIMEOUT_S = 30.0
 HISTORY = 1000
 """Messages that the feed keeps: as many as come before the first swap, so that what grows is the models."""
@@ -64,6 +66,7 @@ class Swapper(threading.Thread):
                 time.sleep(POLL_S)
             assert status.name == wanted.model, status.refusal
             self.durations_ms.append(1000 * (time.monotonic() - asked))
+            time.sleep(SETTLE_S)
             self._measure()
         self.ended = time.monotonic()
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from serstream.emotion.features import FloatArray
 from serstream.emotion.metadata import ModelMetadata
@@ -22,6 +22,7 @@ from trainer.device import CPU
 from trainer.evaluation import Labels
 from trainer.export import export
 from trainer.networks import Network
+from trainer.networks.layers import Ensemble
 from trainer.networks.studies import StudyNetwork, keras_parameters
 
 
@@ -225,11 +226,19 @@ def _epoch(state: _State, features: FloatArray, label: Labels, order: Indices) -
     for begin in range(0, len(order) - 1, state.settings.batch):
         batch = order[begin : begin + state.settings.batch]
         with torch.autocast(state.device.type, torch.bfloat16):
-            logits = state.network(torch.from_numpy(features[batch]).to(state.device))
-        target = torch.from_numpy(label[batch]).to(state.device)
-        loss = nn.functional.cross_entropy(logits.float(), target)
+            opinions = _opinions(state.network, torch.from_numpy(features[batch]).to(state.device))
+        target = torch.from_numpy(label[batch]).to(state.device).repeat_interleave(opinions.shape[1])
+        loss = nn.functional.cross_entropy(opinions.flatten(0, 1).float(), target)
         state.optimiser.zero_grad()
         torch.autograd.backward(loss)
         state.optimiser.step()
         losses.append(loss.item())
     return float(np.mean(losses))
+
+
+def _opinions(network: nn.Module, features: Tensor) -> Tensor:
+    """What is trained, (batch, n_opinions, n_labels): our networks have several, the studies' one."""
+    if isinstance(network, Ensemble):
+        return network.opinions(network.summary(features))
+    logits: Tensor = network(features)
+    return logits.unsqueeze(1)

@@ -27,7 +27,9 @@ class Capacity:
 
     def observe(self, n_windows: int, seconds: float) -> None:
         """A batch of so many windows took so long."""
-        if n_windows < MIN_BATCH:
+        # A batch as large as the limit allows always counts: a machine that stood still once would otherwise be
+        # held for slow for ever.
+        if n_windows < min(MIN_BATCH, self.limit or MIN_BATCH):
             return
-        weight = 1.0 if not self.cost_s else min(1.0, n_windows / MEMORY)
+        weight = 1.0 if not self.cost_s else min(1.0, max(n_windows, MIN_BATCH) / MEMORY)
         self.cost_s += weight * (seconds / n_windows - self.cost_s)

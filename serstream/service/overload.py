@@ -27,8 +27,8 @@ class Capacity:
 
     def observe(self, n_windows: int, seconds: float) -> None:
         """A batch of so many windows took so long."""
-        # A batch as large as the limit allows always counts: a machine that stood still once would otherwise be
-        # held for slow for ever.
+        # A batch as large as the limit allows always counts: a machine that stood still once would otherwise
+        # be held for slow for ever.
         if n_windows < min(MIN_BATCH, self.limit or MIN_BATCH):
             return
         weight = 1.0 if not self.cost_s else min(1.0, max(n_windows, MIN_BATCH) / MEMORY)

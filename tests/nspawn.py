@@ -30,13 +30,18 @@ def cannot() -> str:
 
 def make_debian(root: Path) -> str:
     """Put a small Debian into a folder, if none is there; why not, or an empty string."""
-    if (root / "usr" / "bin" / "systemctl").exists():
+    if root.is_dir():
         return ""
+    unfinished = root.with_name(f"{root.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
     made = subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(root)],
+        ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(unfinished)],
         stdout=subprocess.DEVNULL,
     )
-    return "debootstrap could not make a Debian (no network?)" if made.returncode else ""
+    if made.returncode:
+        return "debootstrap could not make a Debian (no network?)"
+    unfinished.rename(root)
+    return ""
 
 
 class Machine:

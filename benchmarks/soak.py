@@ -235,79 +235,102 @@ def tenths(samples: list[float]) -> tuple[float, float]:
     return statistics.median(samples[n : 2 * n] or samples), statistics.median(samples[-n:])
 
 
-def main(minutes: float = MINUTES, lines: int = LINES) -> int:
+class Soak:
+    """Everything that goes on while the daemon is watched."""
+
+    def __init__(self, daemon: DaemonProcess, metrics: str, lines: list[Line]):
+        self.watch = Watch(daemon, metrics)
+        self.listener = Listener()
+        self.swaps = 0
+        self._daemon = daemon
+        self._lines = lines
+        self._over = threading.Event()
+        self._player = threading.Thread(target=play, args=(lines, self._over), daemon=True)
+        self._visitor = threading.Thread(target=come_and_go, args=(daemon.endpoint, self._over), daemon=True)
+
+    @property
+    def hours(self) -> float:
+        """Of stream time so far."""
+        return sum(line.packets for line in self._lines) * PTIME_S / 3600
+
+    @property
+    def calls(self) -> int:
+        """Begun so far."""
+        return sum(line.calls for line in self._lines)
+
+    def run(self, minutes: float) -> Status:
+        """So many minutes, and then until the last call has ended; how the daemon is then."""
+        self._player.start()
+        self._visitor.start()
+        began = next_sample = time.monotonic()
+        next_swap = next_progress = began + SWAP_S
+        while (now := time.monotonic()) < began + 60 * minutes:
+            if now >= next_sample:
+                next_sample += SAMPLE_S
+                self.watch.sample()
+            # On a busy machine the model before may still be loading.
+            if now >= next_swap and not self.watch.status().model.loading:
+                next_swap = now + SWAP_S
+                self.swaps += 1
+                self.watch.activate(f"bench@{1 + self.swaps % 2}")
+            if now >= next_progress:
+                next_progress += PROGRESS_S
+                self._tell((now - began) / 60, minutes)
+            self._listen()
+        self._over.set()
+        while self._player.is_alive():
+            self._listen()
+        deadline = time.monotonic() + DRAIN_S
+        while self.listener.ended < self.calls and time.monotonic() < deadline:
+            self._listen()
+        self._visitor.join()
+        return self.watch.status()
+
+    def _listen(self) -> None:
+        for event, _ in self._daemon.take(0.1):
+            self.listener.take(event)
+
+    def _tell(self, gone: float, minutes: float) -> None:
+        told = (
+            f"soak: {gone:.1f} of {minutes:g} min, {self.hours:.1f} h of calls, "
+            f"{self.watch.held['resident_mb'][-1]:.1f} MB, {self.listener.gaps + self.listener.missed} missed"
+        )
+        print(told, file=sys.stderr, flush=True)
+
+
+def main(minutes: float = MINUTES, n_lines: int = LINES) -> int:
     os.environ["PYTHONFAULTHANDLER"] = "1"
     os.environ["SERSTREAM_FEED__HISTORY"] = "2000"  # full, and so as large as it gets, within the first tenth
-    metrics_port = free_port_pair()
+    metrics_port, whole, lossy = (free_port_pair() for _ in range(3))
     os.environ["SERSTREAM_METRICS__PORT"] = str(metrics_port)
     library = recordings()
-    whole, lossy = free_port_pair(), free_port_pair()
-    playing = [Line(i + 1, whole if i % 5 else lossy, library, not i % 5) for i in range(lines)]
+    lines = [Line(i + 1, whole if i % 5 else lossy, library, not i % 5) for i in range(n_lines)]
     port = 'port = {}\nlatch = "stream"\nssrc_change_s = 0\nsilence_timeout_s = 5\nmax_streams = {}\n'
-    listener = Listener()
-    over = threading.Event()
     with tempfile.TemporaryDirectory() as folder:
         publish_two_versions(Path(folder))
         configuration = (
-            "".join(f"[[rtp]]\n{port.format(number, 4 * lines)}" for number in (whole, lossy))
+            "".join(f"[[rtp]]\n{port.format(number, 4 * n_lines)}" for number in (whole, lossy))
             + f'[model]\nrepository = "{folder}"\ndevice = "cpu"\n'
         )
         with DaemonProcess(configuration) as daemon:
-            watch = Watch(daemon, f"http://{HOST}:{metrics_port}/metrics")
-            player = threading.Thread(target=play, args=(playing, over), daemon=True)
-            visitor = threading.Thread(target=come_and_go, args=(daemon.endpoint, over), daemon=True)
-            began = next_sample = time.monotonic()
-            next_swap = next_progress = began + SWAP_S
-            player.start()
-            visitor.start()
-            swaps = 0
-            deadline = float("inf")
-            while time.monotonic() < deadline and not (
-                over.is_set() and not player.is_alive() and listener.ended == sum(x.calls for x in playing)
-            ):
-                now = time.monotonic()
-                if now > began + 60 * minutes:
-                    over.set()
-                if over.is_set() and not player.is_alive():
-                    deadline = min(deadline, now + DRAIN_S)
-                if now >= next_sample and not over.is_set():
-                    next_sample += SAMPLE_S
-                    watch.sample()
-                # On a busy machine the model before may still be loading.
-                if now >= next_swap and not over.is_set() and not watch.status().model.loading:
-                    next_swap = now + SWAP_S
-                    swaps += 1
-                    watch.activate(f"bench@{1 + swaps % 2}")
-                if now >= next_progress:
-                    next_progress += PROGRESS_S
-                    print(
-                        f"soak: {(now - began) / 60:.1f} of {minutes:g} min, "
-                        f"{sum(line.packets for line in playing) * PTIME_S / 3600:.1f} h of calls, "
-                        f"{watch.held['resident_mb'][-1]:.1f} MB, {listener.gaps + listener.missed} missed",
-                        file=sys.stderr,
-                        flush=True,
-                    )
-                for event, _ in daemon.take(0.1):
-                    listener.take(event)
-            player.join()
-            visitor.join()
-            health = watch.status().health
-    figures = {name: tenths(values) for name, values in watch.held.items()}
-    growth = {name: round(last / first - 1, 4) if first else last for name, (first, last) in figures.items()}
-    calls = sum(line.calls for line in playing)
-    expected = sum(line.n_windows for i, line in enumerate(playing) if i % 5)
+            soak = Soak(daemon, f"http://{HOST}:{metrics_port}/metrics", lines)
+            health = soak.run(minutes).health
+    listener = soak.listener
+    held = {name: tenths(values) for name, values in soak.watch.held.items()}
+    growth = {name: round(last / first - 1, 4) for name, (first, last) in held.items()}
+    expected = sum(line.n_windows for i, line in enumerate(lines) if i % 5)
     arrived = listener.n_windows[f"rtp:{whole}"]
-    lost = listener.gaps + listener.missed + abs(listener.ended - calls) + abs(expected - arrived)
+    lost = listener.gaps + listener.missed + abs(listener.ended - soak.calls) + abs(expected - arrived)
     good = not lost and all(share <= TOLERANCE for share in growth.values())
-    resident = watch.held["resident_mb"]
+    resident = soak.watch.held["resident_mb"]
     print(
         json.dumps(
             {
                 "benchmark": "soak",
                 "minutes": minutes,
-                "lines": lines,
-                "stream_hours": round(sum(line.packets for line in playing) * PTIME_S / 3600, 2),
-                "calls": calls,
+                "lines": n_lines,
+                "stream_hours": round(soak.hours, 2),
+                "calls": soak.calls,
                 "streams_ended": listener.ended,
                 "windows": health.windows,
                 "windows_in_whole_calls": expected,
@@ -316,12 +339,10 @@ def main(minutes: float = MINUTES, lines: int = LINES) -> int:
                 "messages_missed": listener.missed,
                 "dropped_s": health.dropped_s,
                 "kernel_drops": sum(port.kernel_drops for port in health.ports),
-                "swaps": swaps,
+                "swaps": soak.swaps,
                 "snapshots": health.snapshots,
-                "slowest_answer_s": round(watch.slowest_answer_s, 3),
-                "second_and_last_tenth": {
-                    name: [round(x, 3) for x in pair] for name, pair in figures.items()
-                },
+                "slowest_answer_s": round(soak.watch.slowest_answer_s, 3),
+                "second_and_last_tenth": {name: [round(x, 3) for x in pair] for name, pair in held.items()},
                 "growth": growth,
                 "resident_mb": [round(m, 1) for m in resident[:: max(1, len(resident) // 20)]],
                 "good": good,

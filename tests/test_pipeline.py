@@ -152,7 +152,7 @@ def test_sound_of_a_stream_that_was_never_announced_is_ignored(
 def test_a_model_may_be_exchanged_between_two_batches(model: EmotionModel, tmp_path: Path) -> None:
     from tiny_model import write_model
 
-    other = EmotionModel(write_model(tmp_path / "other.onnx", name="other", labels=("calm", "bored")))
+    other = EmotionModel(write_model(tmp_path / "other.onnx", name="other", labels=("calm", "boredom")))
     pipeline = Pipeline(Settings(), model)
     source = events()
     first = pipeline.feed(source[: len(source) // 2])

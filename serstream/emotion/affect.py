@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 PLACES: Mapping[str, tuple[float, float]] = {
     "angry": (0.59, -0.51),
-    "bored": (-0.62, -0.65),
+    "boredom": (-0.62, -0.65),
     "calm": (-0.46, 0.68),
     "disgust": (0.35, -0.60),
     "fear": (0.60, -0.64),

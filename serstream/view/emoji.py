@@ -4,7 +4,7 @@ from __future__ import annotations
 
 EMOJI = {
     "angry": "😠",
-    "bored": "🥱",
+    "boredom": "🥱",
     "calm": "😌",
     "disgust": "🤢",
     "fear": "😨",
@@ -20,7 +20,7 @@ UNKNOWN = "❓"
 
 COLOURS = {
     "angry": "#D55E00",
-    "bored": "#A6761D",
+    "boredom": "#A6761D",
     "calm": "#66C2A5",
     "disgust": "#009E73",
     "fear": "#CC79A7",
@@ -29,7 +29,7 @@ COLOURS = {
     "sad": "#0072B2",
     "surprise": "#56B4E9",
 }
-"""Okabe & Ito 2008, "Color universal design"; bored and calm from ColorBrewer's safe sets."""
+"""Okabe & Ito 2008, "Color universal design"; boredom and calm from ColorBrewer's safe sets."""
 
 NO_COLOUR = "#999999"
 """For labels that are not in `COLOURS`."""

@@ -87,9 +87,9 @@ def test_an_utterance_without_scored_windows_has_no_result_but_is_counted() -> N
 def test_labels_may_change_in_the_middle_of_an_utterance() -> None:
     track = tracker()
     track.scored(window(0, 2), scores(1.0))
-    swapped = track.scored(window(1, 3), scores(0.2, ("bored", "calm", "sad"), "other@2"))
+    swapped = track.scored(window(1, 3), scores(0.2, ("boredom", "calm", "sad"), "other@2"))
     assert swapped.model == "other@2"
-    assert set(swapped.smoothed) == {"bored", "calm", "sad"}
+    assert set(swapped.smoothed) == {"boredom", "calm", "sad"}
     utterance = track.utterance_ended(end(0, 3))
-    assert utterance is not None and set(utterance.probabilities) == {"bored", "calm", "sad"}
+    assert utterance is not None and set(utterance.probabilities) == {"boredom", "calm", "sad"}
     assert utterance.windows == 1

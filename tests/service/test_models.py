@@ -178,7 +178,7 @@ def test_a_pointer_written_by_another_process_is_followed_on_reload(
 
 def test_labels_may_change_in_the_middle_of_a_call(store: ModelStore) -> None:
     publish(
-        store.root, 1, name="seven", labels=("angry", "bored", "disgust", "fear", "happy", "neutral", "sad")
+        store.root, 1, name="seven", labels=("angry", "boredom", "disgust", "fear", "happy", "neutral", "sad")
     )
     with serving(store) as models:
         assert len(models.score(windows(1))[0].labels) == 6

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from serstream.emotion.affect import PLACES
+from serstream.view.emoji import COLOURS, EMOJI
 from trainer import corpora
 
 NAMES = {
@@ -27,6 +29,19 @@ def test_official_names_are_understood(tmp_path: Path, name: str) -> None:
     (clip,) = corpora.read(name, tmp_path)
     assert (clip.path, clip.corpus) == (path, name)
     assert (clip.speaker, clip.sex, clip.emotion) == (speaker, sex, emotion)
+
+
+def test_every_emotion_of_a_known_corpus_has_a_face_a_colour_and_a_place(tmp_path: Path) -> None:
+    """A model learns the corpora's words; the monitor must know them."""
+    names = [f"03a01{letter}a.wav" for letter in "WLEAFTN"]
+    names += [f"03-01-0{emotion}-01-02-01-12.wav" for emotion in range(1, 9)]
+    for corpus, own in (("emo-db", names[:7]), ("ravdess", names[7:])):
+        (tmp_path / corpus).mkdir()
+        for name in own:
+            (tmp_path / corpus / name).touch()
+    emotions = {clip.emotion for clip in corpora.read_all(("emo-db", "ravdess"), tmp_path)}
+    assert len(emotions) == 9
+    assert emotions == EMOJI.keys() == COLOURS.keys() == PLACES.keys()
 
 
 def test_savee_is_also_read_from_a_flat_folder(tmp_path: Path) -> None:

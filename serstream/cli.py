@@ -182,7 +182,8 @@ def _parser() -> argparse.ArgumentParser:
             "serstream hears how a call feels while it happens: microphone, RTP or recordings in,\n"
             "emotions out over ZeroMQ."
         ),
-        epilog="First steps:  serstream demo\n              serstream replay call.wav --roles customer,agent",
+        epilog="First steps:  serstream demo\n              serstream classify call.wav\n"
+        "              serstream replay call.wav --roles customer,agent",
     )
     parser.add_argument("--version", action="version", version=f"serstream {serstream.__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log debug messages as well")

@@ -159,9 +159,9 @@ def _worth(table: Sequence[Row]) -> str:
     leak = np.mean([row.accuracy("leak") - row.accuracy("random") for row in copying])
     voices = np.mean([row.accuracy("random") - row.accuracy("speakers") for row in whole])
     return (
-        f"Copies on both sides are worth {leak:+.1f} points on average to the {len(copying)} systems whose "
-        "studies made copies (they learn from as many under random clips); voices that were heard before are "
-        f"worth {voices:+.1f} points to all {len(whole)}."
+        f"Copies on both sides are worth {leak:+.1f} points on average to the {len(copying)} systems that "
+        "make copies under every protocol, so that only the leak differs; voices that were heard before are "
+        f"worth {voices:+.1f} points to all {len(whole)}. Fewer epochs remember less, and so leak less."
     )
 
 

@@ -95,15 +95,21 @@ def commanded(machine: Machine) -> str:
         f"""
         export HOME=/var/lib/serstream PATH=/usr/local/bin:/usr/bin:/bin
         serstream status
+        serstream reload
         serstream check {CONFIGURATION} --set feed.history=9
         serstream models list -c {CONFIGURATION}
         serstream models activate cnn-2d@1 -c {CONFIGURATION}
         serstream models rollback -c {CONFIGURATION}
         serstream models shadow cnn-2d@1 -c {CONFIGURATION}
         serstream models shadow --off -c {CONFIGURATION}
+        serstream models canary cnn-2d@1 -c {CONFIGURATION}
+        serstream models canary --off -c {CONFIGURATION}
+        serstream models show cnn-2d -c {CONFIGURATION}
         serstream models verify {MODELS}/cnn-2d/1
         serstream models status -c {CONFIGURATION}
         timeout 2 serstream listen || test $? = 124
+        timeout 2 serstream live || test $? = 124
+        serstream classify /src/serstream/shipped/sample/call.wav
         serstream replay /src/serstream/shipped/sample/call.wav > {recorded}
         serstream report {recorded} -o /var/lib/serstream/call.html
         serstream export --emotionml {recorded} > /dev/null
@@ -113,7 +119,7 @@ def commanded(machine: Machine) -> str:
     )
     status = machine.status()["model"]
     assert status["name"] == at_first and status["swaps"] == 2, told
-    return "14 commands as the service's user in its sandbox, with models exchanged and taken back"
+    return "20 commands as the service's user in its sandbox, with models exchanged and taken back"
 
 
 def reloaded(machine: Machine) -> str:

@@ -1,13 +1,14 @@
 """Offline scoring against two pipelines that a user would build instead, on one recording in one run.
 
 - serstream: recordings to files of JSON lines, as ``serstream replay -o``: decoding, VAD, scores, messages.
-- librosa: `librosa.load` at 16 kHz, the same windows cut out of it, librosa's MFCC with the parameters of the
-  model one window at a time, the same ONNX model in ONNX Runtime, a JSON line a window.
-- openSMILE: the same loading and windows, eGeMAPS functionals of each, then a linear SVM of scikit-learn.
+- librosa: `librosa.load` at 16 kHz, WebRTC VAD over its frames, the same windows cut out of it, librosa's
+  MFCC with the parameters of the model one window at a time, the same ONNX model in ONNX Runtime, a JSON line
+  a window.
+- openSMILE: the same loading, VAD and windows, eGeMAPS functionals of each, a linear SVM of scikit-learn.
 
-The peers are told where the windows are: finding them costs them nothing. Everything on one thread of one
-process, processor time of the second of two runs. ``all_cores`` is the wall clock time of the same with a
-process per core, their start and loading of the model included. Prints one JSON object as its last line.
+What turns the peers' VAD decisions into windows costs them nothing: they are told. Everything on one thread
+of one process, processor time of the second of two runs. ``all_cores`` is the wall clock time of the same
+with a process per core, their start and loading of the model included. Prints one JSON object as its last line.
 """
 
 import json
@@ -22,6 +23,7 @@ import numpy as np
 import onnxruntime as ort
 import opensmile
 import soundfile
+import webrtcvad
 from numpy.typing import NDArray
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -36,6 +38,7 @@ from serstream.offline import Job, score_all
 from serstream.replay import recording_events
 from serstream.service.allocator import keep_working_memory
 from serstream.shipped import SAMPLE_CALL
+from serstream.speech.segmenter import FRAME
 from serstream.speech.stream import StreamSegmenter
 from serstream.types import SAMPLE_RATE, AudioChunk, SpeechWindow
 
@@ -73,8 +76,12 @@ def find_windows() -> Windows:
 
 
 def cut(windows: Windows) -> Iterator[NDArray[np.float32]]:
-    """The samples of windows, as a user of librosa gets them."""
+    """The samples of windows, as a user of librosa and webrtcvad gets them."""
     sound, _ = librosa.load(SAMPLE_CALL, sr=SAMPLE_RATE, mono=False)
+    for channel in (sound * 32767).astype(np.int16):
+        vad = webrtcvad.Vad(2)
+        for begin in range(0, len(channel) - FRAME + 1, FRAME):
+            vad.is_speech(channel[begin : begin + FRAME].tobytes(), SAMPLE_RATE)
     for channel, start, end in windows:
         yield sound[channel, start:end]
 

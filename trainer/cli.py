@@ -84,10 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _corpora(arguments: argparse.Namespace) -> None:
-    inventories, missing = inventory.take(arguments.data)
-    inventory.show(inventories, missing, Console())
-    if arguments.picture:
-        inventory.draw(inventories, arguments.picture)
+    stock = inventory.take(arguments.data)
+    inventory.show(stock, Console())
+    if arguments.picture and stock.found:
+        inventory.draw(stock.found, arguments.picture)
+    if stock.faults:
+        raise corpora.CorpusError("\n".join(stock.faults))
 
 
 def _prepare(arguments: argparse.Namespace) -> None:

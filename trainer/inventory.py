@@ -53,11 +53,22 @@ class Inventory:
         }
 
 
-def take(data: Path) -> tuple[list[Inventory], list[Corpus]]:
-    """Count the corpora below a data folder; known ones that are not there come second.
+@dataclass(frozen=True, slots=True, eq=False)
+class Stock:
+    """What a data folder holds."""
+
+    found: list[Inventory]
+    missing: list[Corpus]
+    """Known corpora that are not there."""
+    faults: list[str]
+    """Of corpora that are there but cannot be read."""
+
+
+def take(data: Path) -> Stock:
+    """Count the corpora below a data folder.
 
     Raises:
-        CorpusError: there is none, or one is not laid out as published.
+        CorpusError: there is none.
     """
     names = found(data)
     if not names:
@@ -65,13 +76,18 @@ def take(data: Path) -> tuple[list[Inventory], list[Corpus]]:
             f"data folder {data}: no corpus in it; wanted folders {', '.join(KNOWN)}, "
             "or any folder with a manifest.csv (columns file, speaker, emotion)"
         )
-    missing = [corpus for name, corpus in KNOWN.items() if name not in names]
-    return [Inventory(name, read(name, data)) for name in names], missing
+    stock = Stock([], [corpus for name, corpus in KNOWN.items() if name not in names], [])
+    for name in names:
+        try:
+            stock.found.append(Inventory(name, read(name, data)))
+        except CorpusError as error:
+            stock.faults.append(str(error))
+    return stock
 
 
-def show(inventories: Sequence[Inventory], missing: Sequence[Corpus], console: Console) -> None:
-    """Tables with bars."""
-    for inventory in inventories:
+def show(stock: Stock, console: Console) -> None:
+    """Tables with bars, and what is missing."""
+    for inventory in stock.found:
         console.print(_table(inventory))
         speakers = [
             f"{len(counts)} speakers {sex}, {_range(counts)} clips each"
@@ -79,7 +95,7 @@ def show(inventories: Sequence[Inventory], missing: Sequence[Corpus], console: C
             if counts
         ]
         console.print(f"  {'; '.join(speakers)}", end="\n\n")
-    for corpus in missing:
+    for corpus in stock.missing:
         console.print(
             f"not here: {corpus.name} ({corpus.licence}), {corpus.published}; expected {corpus.layout}",
             style="dim",

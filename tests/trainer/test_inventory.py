@@ -9,26 +9,40 @@ from rich.console import Console
 pytest.importorskip("torch", reason="needs the trainer extra")
 
 from trainer import inventory
+from trainer.cli import main
 from trainer.corpora import CorpusError
 
 pytestmark = pytest.mark.trainer
 
 
 def test_clips_are_counted_by_emotion_sex_and_speaker(tiny_data: Path) -> None:
-    (tiny,), missing = inventory.take(tiny_data)
+    stock = inventory.take(tiny_data)
+    (tiny,) = stock.found
     assert tiny.emotions["angry"] == {"male": 6, "female": 6}
     assert tiny.speakers == {"female": [9, 9], "male": [9, 9], "unknown": []}
-    assert [corpus.name for corpus in missing] == ["emo-db", "ravdess", "crema-d", "tess", "savee"]
+    assert [corpus.name for corpus in stock.missing] == ["emo-db", "ravdess", "crema-d", "tess", "savee"]
 
 
 def test_the_list_shows_counts_and_what_is_missing(tiny_data: Path) -> None:
     out = StringIO()
-    inventory.show(*inventory.take(tiny_data), Console(width=200, file=out))
+    inventory.show(inventory.take(tiny_data), Console(width=200, file=out))
     text = out.getvalue()
     assert "tiny: 36 clips, de, licence: see its folder" in text
     assert "2 speakers female, 9 clips each; 2 speakers male, 9 clips each" in text
     assert any(line.split()[:4] == ["sad", "6", "6", "12"] for line in text.splitlines())
     assert "not here: savee (research only, on request), http://kahlan.eps.surrey.ac.uk/savee" in text
+
+
+def test_a_corpus_that_cannot_be_read_does_not_hide_the_others(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny").symlink_to(tiny_data / "tiny")
+    (tmp_path / "crema-d").mkdir()
+    (tmp_path / "crema-d/1001_DFA_ANG_XX.wav").touch()
+    assert main(["corpora", "--data", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert "tiny: 36 clips" in printed.out
+    assert "VideoDemographics.csv: no such file; CREMA-D is published with it" in printed.err
 
 
 def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:

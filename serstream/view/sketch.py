@@ -111,7 +111,7 @@ def _title(canvas: Canvas, classified: Classified) -> None:
 
 
 def _axis(canvas: Canvas, seconds: float, scale: float) -> None:
-    step = next(step for step in (0.5, 1, 2, 5, 10, 30, 60, 300) if seconds / step <= 12)
+    step = next(step for step in (0.5, 1, 2, 5, 10, 30, 60, 120, 300) if seconds / step <= 12)
     for tick in np.arange(0, seconds + 1e-6, step).tolist():
         x = LEFT + tick * scale
         canvas.line((x, UTTERANCES), (x, AXIS + 4), GRID)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from serstream.emotion.metadata import ModelMetadata
+from serstream.errors import ModelError
 from trainer.comparison.copies import Effect
 from trainer.comparison.examples import Examples, gather
 from trainer.comparison.forest import Forest
@@ -21,6 +23,8 @@ from trainer.comparison.splits import Protocol, n_splits, split
 from trainer.comparison.system import FOREST, System
 from trainer.corpora import KNOWN, Clip
 from trainer.evaluation import confusion
+
+logger = logging.getLogger(__name__)
 
 LEAK_COPIES: tuple[Effect, ...] = ("noise", "pitch")
 """What protocol ``leak`` copies for a system whose study made no copies."""
@@ -150,7 +154,10 @@ class Cell:
         checkpoint.unlink(missing_ok=True)
         if self.protocol == "speakers" and number == 0:
             tried = examples.features[parts.test[:8]]
-            learner.export(self._metadata(labels), path.with_suffix(".onnx"), tried)
+            try:
+                learner.export(self._metadata(labels), path.with_suffix(".onnx"), tried)
+            except ModelError as error:  # the result stands, and hours of other cells are to come
+                logger.warning("not kept as ONNX: %s", error)
 
     def _learner(self, shape: tuple[int, ...], n_labels: int, device: torch.device) -> Learner:
         system, seed = self.system, self.plan.seed

@@ -8,7 +8,8 @@
 
 What turns the peers' VAD decisions into windows costs them nothing: they are told. Everything on one thread
 of one process, processor time of the second of two runs. ``all_cores`` is the wall clock time of the same
-with a process per core, their start and loading of the model included. Prints one JSON object as its last line.
+with a process per core, their start and loading of the model included. Prints one JSON object as its last
+line.
 """
 
 import json

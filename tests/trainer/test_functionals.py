@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch", reason="needs the trainer extra")
 from serstream.emotion.baseline import BaselineSpec
 from serstream.emotion.features import FeatureSpec, FloatArray, mfcc
 from serstream.emotion.pitch import PitchSpec
+from trainer.export import golden_windows
 from trainer.networks.functionals import MODULATION_HZ, Functionals, ModulationSpectrum, SpectralShape
 from trainer.networks.layers import LogMel
 from trainer.networks.perceptron import Perceptron
@@ -65,3 +66,10 @@ def test_the_weights_change_with_the_trust_in_the_baseline() -> None:
     cold, warm, half = network.opinions(network.summary(features))[:, 0]
     assert not torch.allclose(cold, warm, atol=1e-2)
     torch.testing.assert_close(half, (cold + warm) / 2)  # the first opinion is linear
+
+
+def test_the_shape_does_not_jump_where_runtimes_round_differently() -> None:
+    speech = golden_windows(32_000).astype(np.float32) / 32768
+    exact = log_mel(speech).double()
+    nudged = exact + 1e-6 * torch.randn(exact.shape, generator=torch.Generator().manual_seed(0))
+    assert (SpectralShape()(nudged) - SpectralShape()(exact)).abs().max() < 1e-3

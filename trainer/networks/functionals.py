@@ -50,8 +50,9 @@ class SpectralShape(nn.Module):
             power[:, low:middle].amax(1, keepdim=True)
         )
         loudness = power.pow(0.23).sum(1, keepdim=True)
-        below = share.cumsum(1)
-        roll_offs = [(below < part).to(power).sum(1, keepdim=True) for part in ROLL_OFFS]
+        below = share.cumsum(1) - share
+        # The part of a band counts too: whole bands would jump where two runtimes round differently.
+        roll_offs = [((part - below) / (share + 1e-9)).clamp(0, 1).sum(1, keepdim=True) for part in ROLL_OFFS]
         rows = [centroid, spread, entropy, flux, balance, hammarberg, loudness, *roll_offs]
         return torch.cat(rows, dim=1)
 

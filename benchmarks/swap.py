@@ -104,7 +104,10 @@ def main(swaps: int = SWAPS, streams: int = STREAMS, quiet_s: int = QUIET_S) -> 
     samples, rate = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True)
     seconds = round(quiet_s + SWAP_ESTIMATE_S * swaps)
     looped = np.tile(samples, (1 + seconds * rate // len(samples), 1))[: seconds * rate]
-    legs = [Leg(np.roll(looped[:, i % 2], i * rate), free_port_pair(), ssrc=i + 1) for i in range(streams)]
+    free: set[int] = set()
+    while len(free) < streams:
+        free.add(free_port_pair())
+    legs = [Leg(np.roll(looped[:, i % 2], i * rate), port, ssrc=i + 1) for i, port in enumerate(free)]
     by_source = {f"rtp:{leg.outgoing.port}": leg for leg in legs}
     ports = "\n".join(f"[[rtp]]\nport = {leg.outgoing.port}" for leg in legs)
     arrivals: list[tuple[float, float]] = []

@@ -205,6 +205,18 @@ def test_what_hears_mfcc_is_kept_as_a_model_that_the_daemon_loads(clips: list[Cl
         assert loaded.reference == f"{name}@1"
 
 
+def test_a_network_that_onnx_runtime_computes_otherwise_is_named_and_the_result_stays(
+    clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("trainer.export.TOLERANCE", -1.0)
+    cell = Cell("d1", small("d1", 1), "tiny", "speakers", Plan(full=False, seed=0), tmp_path)
+    cell.run(clips[:24], CPU, lambda *_: None)
+    assert len(cell.results(clips[:24])) == 1
+    assert not list(tmp_path.glob("d1-*/*.onnx"))
+    assert "not kept as ONNX" in caplog.text
+    assert "torch and ONNX Runtime differ" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["crema-d", "savee+tess"])
 def test_corpora_that_are_not_here_are_run_on_their_official_names(
     name: str, clips: list[Clip], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,11 +1,12 @@
 """``serstream classify --microphone`` in a real terminal, with a real sound server and real keys."""
 
+import contextlib
 import json
 import os
 import pty
-import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,17 +36,23 @@ class Terminal:
         )
         os.close(other)
         self.shown = ""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        """All the time: a terminal that is not read stops who writes to it."""
+        with contextlib.suppress(OSError):  # the command has ended
+            while piece := os.read(self._end, 4096):
+                self.shown += piece.decode(errors="replace")
 
     def press(self, key: str) -> None:
         os.write(self._end, key.encode())
 
     def until(self, text: str, timeout_s: float = 20.0) -> None:
-        """Read the screen until it shows a text."""
+        """Wait until the screen has shown a text."""
         deadline = time.monotonic() + timeout_s
         while text not in self.shown:
             assert time.monotonic() < deadline, self.shown
-            if select.select([self._end], [], [], 0.1)[0]:
-                self.shown += os.read(self._end, 4096).decode()
+            time.sleep(0.05)
 
     def close(self) -> None:
         self.process.kill()

@@ -30,6 +30,8 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/offline.py
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/rtp_ingest.py
+	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/serstream bench capacity --streams 50,500,1000
 	$(BIN)/python benchmarks/feed.py
 	$(BIN)/python benchmarks/live_view.py
 	$(BIN)/python benchmarks/swap.py

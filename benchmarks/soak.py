@@ -46,7 +46,7 @@ from serstream.shipped import SAMPLE_CALL
 from serstream.speech.stream import StreamSegmenter
 from serstream.types import AudioChunk, SpeechWindow
 
-MINUTES, LINES = 13, 130
+MINUTES, LINES = 7, 260
 SAMPLE_S, SWAP_S, SUBSCRIBER_S, PROGRESS_S = 3.0, 10.0, 5.0, 30.0
 DRAIN_S = 15.0
 """The last calls without BYE end by timeout."""

@@ -31,6 +31,8 @@ POLL_S = 0.25
 """How often an idle subscription looks after its timeouts."""
 READ_LIMIT = 1000
 """Frames sets read before the reader gets its events."""
+HANG_UPS = 5
+"""Handshakes in a row that end without a word before it is taken for an answer."""
 HIGH_WATER_MARK = 100_000
 """Messages that wait in this process before the daemon has to keep them."""
 
@@ -88,8 +90,12 @@ class Subscription:
         self._subscriber = self._context.socket(zmq.SUB)
         self._dealer = self._context.socket(zmq.DEALER)
         self._monitor = self._subscriber.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         )
+        self._hung_up = 0
+        """How often the daemon ended a handshake without a word."""
         self._subscriber.rcvhwm = HIGH_WATER_MARK
         # Without a connection requests are not kept: by the time there is one, others are needed.
         self._dealer.immediate = True
@@ -185,6 +191,11 @@ class Subscription:
                 f"feed {self.endpoint}: the daemon refuses this key, it was never allowed or is revoked; "
                 "ask for one made with 'serstream keys new NAME'"
             )
+        if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            # A daemon that wants keys may close before its reason is sent; one that is stopped closes, too.
+            self._hung_up += 1
+            if self.inbox.heard_at is not None or self._hung_up < HANG_UPS:
+                return
         raise FeedError(
             f"feed {self.endpoint}: no common security: the daemon wants keys and this subscriber has none, "
             "or the other way round; give the file that 'serstream keys new NAME' made"

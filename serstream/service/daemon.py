@@ -105,9 +105,10 @@ class Daemon:
         self._reload = False
         model = self._models.active
         log.info(
-            "ready: %d source(s), model %s on %s, feed %s",
+            "ready: %d source(s), model %s (licence %s) on %s, feed %s",
             len(self._sources),
             model.reference,
+            model.metadata.licence,
             model.providers[0],
             settings.feed.endpoint,
         )

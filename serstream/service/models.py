@@ -286,7 +286,8 @@ class Models:
             last, self._standby = [self._standby], before
             self._loader.release(last)
         self._after_exchange()
-        log.info("model %s is active on %s", self.reference, self.active.providers[0])
+        licence, provider = self.active.metadata.licence, self.active.providers[0]
+        log.info("model %s (licence %s) is active on %s", self.reference, licence, provider)
         return self.announce(now, utc, before.reference)
 
     def _fall_back(self, standby: EmotionModel, reason: str) -> None:

@@ -94,6 +94,7 @@ class Subscription:
             | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
             | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         )
+        self._has_keys = keys is not None
         self._hung_up = 0
         """How often the daemon ended a handshake without a word."""
         self._subscriber.rcvhwm = HIGH_WATER_MARK
@@ -192,9 +193,10 @@ class Subscription:
                 "ask for one made with 'serstream keys new NAME'"
             )
         if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-            # A daemon that wants keys may close before its reason is sent; one that is stopped closes, too.
+            # A daemon that wants keys may close before its reason is sent; one that is stopped closes, too. To a
+            # client with another daemon's keys it never says why.
             self._hung_up += 1
-            if self.inbox.heard_at is not None or self._hung_up < HANG_UPS:
+            if self._has_keys or self.inbox.heard_at is not None or self._hung_up < HANG_UPS:
                 return
         raise FeedError(
             f"feed {self.endpoint}: no common security: the daemon wants keys and this subscriber has none, "

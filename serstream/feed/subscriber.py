@@ -193,8 +193,8 @@ class Subscription:
                 "ask for one made with 'serstream keys new NAME'"
             )
         if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-            # A daemon that wants keys may close before its reason is sent; one that is stopped closes, too. To a
-            # client with another daemon's keys it never says why.
+            # A daemon that wants keys may close before its reason is sent; one that is stopped closes, too.
+            # To a client with another daemon's keys it never says why.
             self._hung_up += 1
             if self._has_keys or self.inbox.heard_at is not None or self._hung_up < HANG_UPS:
                 return

@@ -196,8 +196,8 @@ def keyed(machine: Machine) -> str:
     """SRTP and CURVE secrets that only root can read, passed as credentials by the shipped drop-ins."""
     crypto = f"AES_CM_128_HMAC_SHA1_80 inline:{base64.b64encode(SECRET).decode()}"
     machine.write("/etc/serstream/credentials/srtp", json.dumps([crypto]), mode="600")
-    machine.run("serstream keys new wallboard --keys /etc/serstream/keys -o /root/wallboard.toml")
-    machine.run("serstream keys new guest --keys /etc/serstream/keys -o /root/guest.toml")
+    machine.run("serstream keys new wallboard --keys /etc/serstream/keys -o /tmp/wallboard.toml")
+    machine.run("serstream keys new guest --keys /etc/serstream/keys -o /tmp/guest.toml")
     drop_ins = "/etc/systemd/system/serstream.service.d"
     machine.run(
         f"mkdir -p {drop_ins} && cp /opt/serstream/share/serstream/*-keys.conf {drop_ins} && "
@@ -205,7 +205,7 @@ def keyed(machine: Machine) -> str:
     )
     for secret in ("keys/server.toml", "credentials/srtp"):
         inside(machine, f"! cat /etc/serstream/{secret} 2>/dev/null")
-    with listening(machine, "--keys /root/wallboard.toml") as heard:
+    with listening(machine, "--keys /tmp/wallboard.toml") as heard:
         plain = machine.start(f"{PLAY} --seconds 3")
         assert plain.wait(20) == 0
         play = machine.start(f"{PLAY} --seconds 10 --srtp {SECRET.hex()}")
@@ -213,7 +213,7 @@ def keyed(machine: Machine) -> str:
         assert play.wait(20) == 0
         machine.run("systemctl reload serstream")
         machine.run("rm /etc/serstream/keys/clients/guest.public")
-        told = machine.refused("timeout 10 serstream listen --keys /root/guest.toml")
+        told = machine.refused("timeout 10 serstream listen --keys /tmp/guest.toml")
         assert "keys" in told, told
     (port,) = machine.status()["health"]["ports"]
     refused = port["dropped"]["not authenticated"]

@@ -167,6 +167,8 @@ class Publisher:
 
         ZeroMQ cannot cut a single one. The others come back by themselves and repair what they missed.
         """
+        for connections in self._connections:
+            connections.unbind()
         self._close_sockets(linger_ms=0)
         self._bind()
 

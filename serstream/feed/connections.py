@@ -20,7 +20,7 @@ class Connections:
 
     def __init__(self, socket: zmq.Socket[bytes]):
         self._socket = socket
-        # pyzmq would name it by the socket's descriptor, which the next one may have before this name is free.
+        # pyzmq would name it by the socket's descriptor, which the next may have before this name is free.
         self._monitor = socket.get_monitor_socket(
             zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _FAILURES | _UNBOUND,
             addr=f"inproc://connections-{next(_numbers)}",

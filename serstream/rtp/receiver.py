@@ -93,13 +93,15 @@ class RtpSource:
     def _turn(self, emit: Emit) -> None:
         """Empty the sockets, then release what is due."""
         self._streams.utc_offset = _utc_offset()
+        # RTCP is read first and heeded last: BYE must not overtake the sound that was sent before it.
+        control = self._rtcp.receive() if self._rtcp else None
         for _ in range(MAX_BATCHES):
             datagrams = self._rtp.receive()
             _send(self._streams.receive(datagrams), emit)
             if len(datagrams) < BATCH:
                 break
-        if self._rtcp:
-            _send(self._streams.receive_rtcp(self._rtcp.receive()), emit)
+        if control:
+            _send(self._streams.receive_rtcp(control), emit)
         _send(self._streams.release(time.monotonic()), emit)
 
     def _take_status(self) -> PortStatus:

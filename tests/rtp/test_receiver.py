@@ -8,8 +8,10 @@ from network import decoded, rtp, sound, speech
 
 from serstream.config import RtpSettings
 from serstream.errors import SourceError
-from serstream.rtp.datagrams import UdpPort, address_of, bind
+from serstream.rehearsal import free_port_pair
+from serstream.rtp.datagrams import Datagrams, UdpPort, address_of, bind
 from serstream.rtp.receiver import RtpSource
+from serstream.rtp.sender import OutgoingStream
 from serstream.types import SourceEvent, StreamEnd
 
 
@@ -129,3 +131,34 @@ def test_stop_ends_every_stream_and_frees_the_port() -> None:
     assert (line == decoded(payload)).all()
     with bind("127.0.0.1", port):
         pass
+
+
+def test_bye_does_not_overtake_the_last_packet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both come just after the RTP socket was found empty, and before the RTCP socket was looked at."""
+    port = free_port_pair()
+    source = RtpSource(RtpSettings(port=port))
+    payload = speech(0.1)
+    outgoing = OutgoingStream("127.0.0.1", port, 1, payload)
+    read = UdpPort.receive
+    events: list[SourceEvent] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for number in range(outgoing.n_packets - 1):
+            sender.sendto(outgoing.packet(number), ("127.0.0.1", port))
+
+        def receive(udp: UdpPort) -> Datagrams:
+            datagrams = read(udp)
+            if len(datagrams) == outgoing.n_packets - 1:
+                sender.sendto(outgoing.packet(outgoing.n_packets - 1), ("127.0.0.1", port))
+                sender.sendto(outgoing.bye(), ("127.0.0.1", port + 1))
+            return datagrams
+
+        def emit(news: list[SourceEvent]) -> None:
+            events.extend(news)
+            if any(isinstance(event, StreamEnd) for event in news):
+                source.stop()
+
+        monkeypatch.setattr(UdpPort, "receive", receive)
+        source.run(emit)
+    line, lost = sound(events)
+    assert lost == 0
+    assert (line == decoded(payload)).all()

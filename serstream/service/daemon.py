@@ -40,7 +40,7 @@ from serstream.service.control import (
     socket_path,
 )
 from serstream.service.health import Health
-from serstream.service.intake import Intake
+from serstream.service.intake import Intake, mean_age_s
 from serstream.service.metrics import Metrics, MetricsServer
 from serstream.service.models import Models
 from serstream.service.overload import Capacity
@@ -168,6 +168,8 @@ class Daemon:
         self._control.poll(self._answer)
 
     def _score(self, events: list[SourceEvent]) -> None:
+        if age_s := mean_age_s(events, time.monotonic()):
+            self._metrics.observe_wait(age_s)
         with self._metrics.stage("segment"):
             steps = self._pipeline.segment(events)
         arrivals = [step.arrived for _, step in steps if isinstance(step, SpeechWindow) and step.arrived]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 
 from serstream.types import AudioBlock, AudioChunk, SourceEvent
 
@@ -69,3 +70,19 @@ class Intake:
             else:
                 kept.append(event)
         self._events = kept
+
+
+def mean_age_s(events: Sequence[SourceEvent], now: float) -> float:
+    """How long ago the live sound among the events was received, on average; 0 when there is none.
+
+    Args:
+        events: as `Intake.take` returns them.
+        now: monotonic seconds.
+    """
+    arrived: list[float] = []
+    for event in events:
+        if isinstance(event, AudioBlock):
+            arrived += event.arrived
+        elif isinstance(event, AudioChunk) and event.arrived:
+            arrived.append(event.arrived)
+    return now - sum(arrived) / len(arrived) if arrived else 0.0

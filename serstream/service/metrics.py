@@ -54,6 +54,12 @@ class Metrics(Collector):
             buckets=BUCKETS_S,
             registry=self._registry,
         )
+        self._wait = Histogram(
+            "serstream_wait_seconds",
+            "Mean age of the sound that a turn takes: in the socket, the jitter buffer and the intake",
+            buckets=BUCKETS_S,
+            registry=self._registry,
+        )
         self._latency = Histogram(
             "serstream_window_latency_seconds",
             "From the arrival of a window's last sample to its publication",
@@ -69,6 +75,10 @@ class Metrics(Collector):
         with self._stage.labels(name).time():
             yield
         self.cpu_s[name] += time.thread_time() - began
+
+    def observe_wait(self, seconds: float) -> None:
+        """A turn took sound that had arrived so long before, on average."""
+        self._wait.observe(seconds)
 
     def observe_latency(self, seconds: float) -> None:
         """A window was published so long after its last sample had arrived."""

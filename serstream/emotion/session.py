@@ -17,9 +17,11 @@ log = logging.getLogger(__name__)
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
-BATCH_SIZES = (1, 2, 4, 8, 16, 32)
-"""Batches that run on CUDA, where every new shape costs a search for its kernels; a CPU takes any size up to
-the last. More gains nothing on a CPU and delays the first."""
+CUDA_SIZES = (1, 2, 4, 8, 16, 32)
+"""Batches that run on CUDA, filled up with zeros: every new shape costs a search for its kernels."""
+CPU_SIZES = (1, 2, 3, 4, 5, 6, 7, 8)
+"""Batches that run on a CPU, where each window is paid for: filling up would cost more than a few sizes more,
+and a larger batch gains nothing."""
 
 
 class Session:
@@ -71,13 +73,21 @@ class Session:
         Raises:
             ModelError: the model fails, on the CPU or where ``require_gpu`` forbids to fall back to it.
         """
-        step = BATCH_SIZES[-1]
-        return np.concatenate([self._run(features[i : i + step]) for i in range(0, len(features), step)])
+        logits: list[NDArray[np.float32]] = []
+        done = 0
+        while done < len(features):
+            logits.append(self._run(features[done : done + self._sizes[-1]]))
+            done += len(logits[-1])
+        return np.concatenate(logits)
 
     def warm_up(self, n_coeffs: int, n_frames: int) -> None:
         """Run every batch size once, so that no window pays for what the first run of a size sets up."""
-        for size in BATCH_SIZES:
+        for size in self._sizes:
             self.run(np.zeros((size, n_coeffs, n_frames), np.float32))
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return CUDA_SIZES if CUDA in self.providers else CPU_SIZES
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
@@ -90,11 +100,12 @@ class Session:
                 raise ModelError(f"model {self._where}: ONNX Runtime cannot run it: {error}") from error
             self._complain(str(error))
             self._runtime = self._open([CPU])
-            return self._run(batch)
+            self.warm_up(*batch.shape[1:])
+            return self.run(batch)
 
     def _run_bound(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Through IO binding, filled up with zeros to one of the fixed sizes."""
-        size = next(size for size in BATCH_SIZES if size >= len(batch))
+        size = next(size for size in CUDA_SIZES if size >= len(batch))
         padded = np.zeros((size, *batch.shape[1:]), np.float32)
         padded[: len(batch)] = batch
         binding = self._runtime.io_binding()

@@ -10,7 +10,7 @@ from tiny_model import SPEC
 
 from serstream.config import ModelSettings
 from serstream.emotion import session
-from serstream.emotion.session import BATCH_SIZES, CUDA, Session
+from serstream.emotion.session import CUDA, Session
 from serstream.errors import ModelError
 
 Runtime = ort.InferenceSession
@@ -22,6 +22,7 @@ class FakeCuda:
     broken_at_start = False
     broken = False
     sizes: ClassVar[list[int]] = []
+    cpu_sizes: ClassVar[list[int]] = []
 
     def __init__(self, content: bytes, options: ort.SessionOptions, providers: list[str]):
         self._runtime = Runtime(content, options, providers=["CPUExecutionProvider"])
@@ -38,6 +39,10 @@ class FakeCuda:
         self._runtime.run_with_iobinding(binding)
         FakeCuda.sizes.append(binding.copy_outputs_to_cpu()[0].shape[0])
 
+    def run(self, outputs: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        FakeCuda.cpu_sizes.append(len(inputs["features"]))
+        return self._runtime.run(outputs, inputs)
+
     def __getattr__(self, name: str) -> object:
         return getattr(self._runtime, name)
 
@@ -49,7 +54,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> type[FakeCuda]:
     monkeypatch.setattr(session, "_has_cuda_driver", lambda: True)
     for name in ("broken", "broken_at_start"):
         monkeypatch.setattr(FakeCuda, name, False)
-    monkeypatch.setattr(FakeCuda, "sizes", [])
+    for name in ("sizes", "cpu_sizes"):
+        monkeypatch.setattr(FakeCuda, name, [])
     return FakeCuda
 
 
@@ -65,13 +71,23 @@ def test_batches_on_cuda_have_fixed_sizes(tiny_model: Path, cuda: type[FakeCuda]
     on_cuda = Session(tiny_model.read_bytes(), "m", ModelSettings(device="auto"))
     for n in (1, 3, 8, 33, 70):
         assert np.allclose(on_cuda.run(features(n)), on_cpu(tiny_model, n), atol=1e-6)
-    assert set(cuda.sizes) <= set(BATCH_SIZES)
     assert cuda.sizes == [1, 4, 8, 32, 1, 32, 32, 8]
 
 
-def test_a_cpu_takes_any_size(tiny_model: Path, cuda: type[FakeCuda]) -> None:
-    assert on_cpu(tiny_model, 33).shape == (33, 6)
-    assert cuda.sizes == []
+def test_batches_on_a_cpu_are_small_and_not_filled_up(tiny_model: Path, cuda: type[FakeCuda]) -> None:
+    assert on_cpu(tiny_model, 21).shape == (21, 6)
+    assert (cuda.sizes, cuda.cpu_sizes) == ([], [8, 8, 5])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_size_that_is_run_is_warm(tiny_model: Path, cuda: type[FakeCuda], device: str) -> None:
+    running = Session(tiny_model.read_bytes(), "m", ModelSettings(device=device))
+    running.warm_up(SPEC.n_coeffs, SPEC.n_frames)
+    warm = len(cuda.sizes), len(cuda.cpu_sizes)
+    for n in range(1, 70):
+        running.run(features(n))
+    for sizes, warmed in zip((cuda.sizes, cuda.cpu_sizes), warm, strict=True):
+        assert set(sizes[warmed:]) == set(sizes[:warmed])
 
 
 def test_cuda_that_breaks_while_it_runs_is_left_once_and_loudly(
@@ -80,8 +96,10 @@ def test_cuda_that_breaks_while_it_runs_is_left_once_and_loudly(
     running = Session(tiny_model.read_bytes(), "m", ModelSettings(device="cuda"))
     running.run(features(2))
     cuda.broken = True
-    for _ in range(5):
-        assert np.allclose(running.run(features(2)), on_cpu(tiny_model, 2), atol=1e-6)
+    for n in (70, 2, 2):
+        assert np.allclose(running.run(features(n)), on_cpu(tiny_model, n), atol=1e-6)
+    assert cuda.cpu_sizes[:8] == [1, 2, 3, 4, 5, 6, 7, 8], "warm before it scores"
+    assert max(cuda.cpu_sizes) == 8
     assert running.providers == ["CPUExecutionProvider"]
     (record,) = caplog.records
     assert record.levelname == "ERROR"

@@ -33,6 +33,9 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 
+_handed_out: set[int] = set()
+"""Ports that somebody in this process is about to bind; until then the kernel takes them for free."""
+
 Span = tuple[float, float]
 """Start and end of a window in seconds of stream time."""
 
@@ -181,11 +184,13 @@ class DaemonProcess:
 
 
 def free_port_pair() -> int:
-    """An even UDP and TCP port that is free, as is the next one (RTCP, snapshots)."""
+    """An even UDP and TCP port that is free, as is the next one (RTCP, snapshots); each time another."""
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind((HOST, 0))
             port: int = probe.getsockname()[1] & ~1
+        if port in _handed_out:
+            continue
         try:
             for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
                 for number in (port, port + 1):
@@ -193,4 +198,5 @@ def free_port_pair() -> int:
                         test.bind((HOST, number))
         except OSError:
             continue
+        _handed_out.add(port)
         return port

@@ -21,8 +21,8 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 CUDA_SIZES = (1, 2, 4, 8, 16, 32)
 """Batches that run on CUDA, filled up with zeros: every new shape costs a search for its kernels."""
 CPU_SIZES = (1, 2, 3, 4, 5, 6, 7, 8)
-"""Batches that run on a CPU, where each window is paid for: filling up would cost more than warming a few more
-sizes, and on one thread a larger batch gains nothing."""
+"""Batches that run on a CPU, where each window is paid for: filling up would cost more than to warm a few
+sizes more, and on one thread a larger batch gains nothing."""
 
 
 class Session:

@@ -339,8 +339,9 @@ class Models:
             self._loader.release(last)
 
     def _end_canary(self) -> None:
-        last, self._canary = [self._canary], None
-        self._loader.release(last)
+        if self._canary:
+            last, self._canary = [self._canary], None
+            self._loader.release(last)
 
     def _header(self, now: float, utc: float) -> dict[str, Any]:
         sequence = self._sequence

@@ -38,6 +38,9 @@ class Shadow:
         self._model = model
         self._share = share
         self._batches: queue.Queue[Heard | str | None] = queue.Queue()
+        """At most `CAPACITY` batches, and the names of the streams in ``_streams`` that are over."""
+        self._streams: set[str] = set()
+        """That it hears. A full queue takes no batch, so none is added before the queue is emptied."""
         self.compare_anew()
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
@@ -58,11 +61,14 @@ class Shadow:
         if self.failure or self._batches.qsize() >= CAPACITY:
             self._skipped += len(heard)
         elif heard:
+            self._streams.update(window.stream for window, _ in heard)
             self._batches.put((self._compared, heard))
 
     def forget(self, stream: str) -> None:
         """The stream is over."""
-        self._batches.put(stream)
+        if stream in self._streams:
+            self._streams.remove(stream)
+            self._batches.put(stream)
 
     def status(self) -> ShadowStatus:
         """The comparison so far."""

@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 
 from serstream.errors import SourceError
 from serstream.feed.messages import Message, WindowEmotion, WindowUnscored
-from serstream.service.control import Status
+from serstream.service.control import ModelStatus, Status
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,49 @@ class Metrics(Collector):
         for outcome, count in health.windows.items():
             windows.add_metric([outcome], count)
         yield windows
+        yield from _candidates(model)
         yield from _packets(status)
+
+
+def _candidates(model: ModelStatus) -> Iterator[Metric]:
+    """The shadow and the canary, while there are any; their counts begin anew with the active model."""
+    labels = ["purpose", "model"]
+    windows = CounterMetricFamily(
+        "serstream_candidate_windows", "Windows on which a candidate was compared", labels=labels
+    )
+    agreement = GaugeMetricFamily(
+        "serstream_candidate_agreement_ratio",
+        "Share of them on which it had the active model's winner",
+        labels=labels,
+    )
+    shift = GaugeMetricFamily(
+        "serstream_candidate_confidence_shift",
+        "How much more confident it is than the active model, on average",
+        labels=labels,
+    )
+    seconds = GaugeMetricFamily(
+        "serstream_candidate_window_seconds", "How long it takes for a window, on average", labels=labels
+    )
+    skipped = CounterMetricFamily(
+        "serstream_shadow_skipped", "Windows that the shadow had no time for", labels=["model"]
+    )
+    calls = CounterMetricFamily("serstream_canary_calls", "Calls that the canary was given", labels=["model"])
+    errors = CounterMetricFamily(
+        "serstream_canary_errors", "Windows that the canary failed on", labels=["model"]
+    )
+    if model.shadow:
+        skipped.add_metric([model.shadow.name], model.shadow.skipped)
+    if model.canary:
+        calls.add_metric([model.canary.name], model.canary.calls)
+        errors.add_metric([model.canary.name], model.canary.errors)
+    for purpose, candidate in (("shadow", model.shadow), ("canary", model.canary)):
+        if candidate:
+            where = [purpose, candidate.name]
+            windows.add_metric(where, candidate.windows)
+            agreement.add_metric(where, candidate.agreement)
+            shift.add_metric(where, candidate.confidence_shift)
+            seconds.add_metric(where, candidate.latency_ms / 1000)
+    yield from (windows, agreement, shift, seconds, skipped, calls, errors)
 
 
 def _packets(status: Status) -> Iterator[Metric]:

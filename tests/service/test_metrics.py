@@ -7,7 +7,7 @@ import pytest
 
 from serstream.errors import SourceError
 from serstream.rtp.status import PortStatus
-from serstream.service.control import ModelStatus, Status
+from serstream.service.control import CanaryStatus, ModelStatus, ShadowStatus, Status
 from serstream.service.health import Health
 from serstream.service.metrics import STALE_S, Metrics, MetricsServer
 
@@ -61,6 +61,29 @@ def test_prometheus_reads_the_status(metrics: Metrics, server: MetricsServer) ->
         'serstream_stage_seconds_count{stage="score"} 1.0',
         'serstream_window_latency_seconds_bucket{le="0.025"} 1.0',
         'serstream_model_info{model="cnn-lstm@1",provider="CPUExecutionProvider",version="0.1.0"} 1.0',
+    ):
+        assert line in text
+
+
+def test_prometheus_reads_how_the_candidates_do(metrics: Metrics) -> None:
+    metrics.update(STATUS, 0.0)
+    assert "cnn-lstm@2" not in metrics.text().decode()
+    figures = {"windows": 40, "agreement": 0.75, "confidence_shift": -0.1, "latency_ms": 2.0}
+    model = msgspec.structs.replace(
+        STATUS.model,
+        shadow=ShadowStatus(name="cnn-lstm@3", skipped=6, **figures),
+        canary=CanaryStatus(name="cnn-lstm@2", share=0.1, calls=5, errors=1, **figures),
+    )
+    metrics.update(msgspec.structs.replace(STATUS, model=model), 0.0)
+    text = metrics.text().decode()
+    for line in (
+        'serstream_candidate_windows_total{model="cnn-lstm@3",purpose="shadow"} 40.0',
+        'serstream_candidate_agreement_ratio{model="cnn-lstm@2",purpose="canary"} 0.75',
+        'serstream_candidate_confidence_shift{model="cnn-lstm@2",purpose="canary"} -0.1',
+        'serstream_candidate_window_seconds{model="cnn-lstm@3",purpose="shadow"} 0.002',
+        'serstream_shadow_skipped_total{model="cnn-lstm@3"} 6.0',
+        'serstream_canary_calls_total{model="cnn-lstm@2"} 5.0',
+        'serstream_canary_errors_total{model="cnn-lstm@2"} 1.0',
     ):
         assert line in text
 

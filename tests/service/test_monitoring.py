@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from serstream.rtp.status import PortStatus
-from serstream.service.control import ModelStatus, Status
+from serstream.service.control import CanaryStatus, ModelStatus, ShadowStatus, Status
 from serstream.service.health import Health
 from serstream.service.metrics import Metrics
 
@@ -20,7 +20,14 @@ ALERTS, DASHBOARD = DOCS / "prometheus-alerts.yml", DOCS / "grafana-dashboard.js
 
 def exported() -> str:
     metrics = Metrics()
-    model = ModelStatus(name="m@1", path="", labels=(), providers=("CPUExecutionProvider",))
+    model = ModelStatus(
+        name="m@1",
+        path="",
+        labels=(),
+        providers=("CPUExecutionProvider",),
+        shadow=ShadowStatus(name="m@2"),
+        canary=CanaryStatus(name="m@3", share=0.1),
+    )
     health = Health(windows={"scored": 1}, ports=(PortStatus(port=1, dropped={"x": 1}, streams=[]),))
     metrics.update(
         Status(pid=1, started="", uptime_s=1.0, feed="", streams=0, model=model, health=health), 0.0
@@ -61,7 +68,10 @@ def test_the_dashboard_is_json_with_panels() -> None:
 
 def test_no_metric_is_labelled_with_a_call_or_stream() -> None:
     labels = set(re.findall(r'[{,](\w+)="', exported()))
-    assert labels <= {"le", "stage", "outcome", "port", "reason", "fate", "model", "provider", "version"}
+    assert labels <= {
+        *("le", "stage", "outcome", "port", "reason", "fate"),
+        *("model", "provider", "version", "purpose"),
+    }
 
 
 def test_the_status_line_changes_only_when_something_happens() -> None:

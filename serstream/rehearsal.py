@@ -25,6 +25,7 @@ from serstream.config import FeedSettings, SegmenterSettings
 from serstream.errors import SerstreamError
 from serstream.feed import subscribe
 from serstream.feed.messages import Event, UtteranceEmotion, WindowEmotion, WindowUnscored
+from serstream.rtp.codecs import ULAW
 from serstream.rtp.sender import CLOCK_RATE, PACKET_SAMPLES, OutgoingStream, encode_mulaw
 from serstream.speech.stream import StreamSegmenter
 from serstream.types import SAMPLE_RATE, AudioChunk, Role, Samples, SpeechWindow
@@ -61,7 +62,7 @@ class Leg:
     ):
         self.role = role
         self.outgoing = OutgoingStream(HOST, port, ssrc, encode_mulaw(samples))
-        self.expected = _windows((samples / 32768).astype(np.float32), segmenter or SegmenterSettings())
+        self._segmenter = segmenter or SegmenterSettings()
         self.received: set[Span] = set()
         self.events = 0
         self.latencies_ms: list[float] = []
@@ -76,6 +77,12 @@ class Leg:
             self.received.add((event.start, event.end))
             last_sample = min(round(event.end * CLOCK_RATE), len(self.outgoing.payload)) - 1
             self.latencies_ms.append(1000 * (arrived - self.outgoing.sent_at[last_sample // PACKET_SAMPLES]))
+
+    @property
+    def expected(self) -> set[Span]:
+        """Windows of what has been sent so far, as if the stream ended there."""
+        sent = self.outgoing.payload[: len(self.outgoing.sent_at) * PACKET_SAMPLES]
+        return _windows(ULAW[np.frombuffer(sent, np.uint8)], self._segmenter)
 
     @property
     def lost(self) -> int:

@@ -92,13 +92,17 @@ class Cell:
 
     def path(self, number: int) -> Path:
         """The result of a split."""
+        stem = self._stem(number)
+        return stem.with_name(f"{stem.name}-{self.plan.epochs(self.system)}-epochs.json")
+
+    def _stem(self, number: int) -> Path:
+        """What trainings of a split have in common that differ in the number of epochs alone."""
         n_copies = self.plan.copies(self.system, self.protocol)[1]
         clips = f"{self.plan.clips(self.system)}-clips-" if self.plan.clips(self.system) else ""
-        work = f"{self.plan.epochs(self.system)}-epochs-{n_copies}-copies-{clips}seed-{self.plan.seed}"
         return (
             self.folder
             / f"{self.name}-{self.system.sha256[:8]}"
-            / f"{self.corpus}-{self.protocol}-{number + 1}-{work}.json"
+            / f"{self.corpus}-{self.protocol}-{number + 1}-{n_copies}-copies-{clips}seed-{self.plan.seed}"
         )
 
     def results(self, clips: list[Clip]) -> list[Result]:
@@ -137,7 +141,7 @@ class Cell:
         parts = split(self.protocol, number, clips, examples, system.test_share, system.valid_share)
         parts = parts.of_at_most(self.plan.clips(system), examples, number)
         learner = self._learner(examples.features.shape[1:], len(labels), device)
-        checkpoint = path.with_suffix(".pt")
+        checkpoint = self._stem(number).with_suffix(".pt")
         history = learner.fit(examples.features, label, parts, checkpoint, on_epoch)
         predicted = learner.predict(examples.features[parts.test])
         result = Result(
@@ -151,7 +155,8 @@ class Cell:
         unfinished = path.with_suffix(".tmp")
         unfinished.write_bytes(msgspec.json.encode(result))
         os.replace(unfinished, path)
-        checkpoint.unlink(missing_ok=True)
+        if len(history) < self.plan.epochs(system) or self.plan.epochs(system) == system.training.epochs:
+            checkpoint.unlink(missing_ok=True)  # else a run of more epochs goes on from it
         if self.protocol == "speakers" and number == 0:
             tried = examples.features[parts.test[:8]]
             try:

@@ -8,13 +8,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from serstream.emotion.features import FloatArray
 from trainer.comparison.copies import Effect, copy
-from trainer.comparison.system import System
+from trainer.comparison.system import System, canonical
 from trainer.corpora import Clip
 from trainer.windows import load_clip
 
@@ -59,7 +58,7 @@ def _layer(
 ) -> FloatArray:
     """Features of one copy of each clip, or of the clips themselves where there are no effects."""
     digest = hashlib.sha256(f"{FORMAT} {system.features} {system.trim} {effects} {number}".encode())
-    digest.update(msgspec.json.encode(system.spec))
+    digest.update(canonical(system.spec))
     for clip in clips:
         digest.update(f"{clip.name} {clip.sex} ".encode() + hashlib.sha256(clip.path.read_bytes()).digest())
     path = cache / f"{clips[0].corpus}-{system.features}-{digest.hexdigest()[:16]}.npy"

@@ -91,8 +91,8 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def sha256(self) -> str:
         """Changes when the results of the same amount of work do."""
-        what = {key: value for key, value in msgspec.to_builtins(self).items() if key not in _TALK}
-        return hashlib.sha256(msgspec.json.encode(what, order="sorted")).hexdigest()
+        what = {key: value for key, value in msgspec.structs.asdict(self).items() if key not in _TALK}
+        return hashlib.sha256(canonical(what)).hexdigest()
 
     def feature_set(self) -> FeatureSet:
         """From the samples of a clip to the network's input."""
@@ -104,6 +104,17 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if self.spec is not None and self.network in NETWORKS:
             return build(self.network, self.spec, n_labels)
         return STUDIES[self.network](shape, n_labels)
+
+
+def canonical(what: object) -> bytes:
+    """JSON with its keys in order and without nulls: an option that is added later changes no digest."""
+
+    def given(value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {key: given(inner) for key, inner in value.items() if inner is not None}
+
+    return msgspec.json.encode(given(msgspec.to_builtins(what)), order="sorted")
 
 
 def names() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from trainer.networks.studies.layers import Stack, Standardise, pooled
+from trainer.networks.studies.layers import Stack, Standardise, convolution_1d, max_pool_1d, pooled
 
 
 class A1(Stack):
@@ -15,10 +15,10 @@ class A1(Stack):
         super().__init__(
             Standardise(length),
             nn.Sequential(
-                *_convolution_1d(1, 256, 5),
-                *_convolution_1d(256, 256, 5),
+                *_block_1d(1, 256, 5),
+                *_block_1d(256, 256, 5),
                 nn.Dropout(0.2),
-                *_convolution_1d(256, 128, 3),
+                *_block_1d(256, 128, 3),
                 nn.Flatten(),
                 nn.Linear(128 * pooled(length, 3), 512),
                 nn.ReLU(),
@@ -81,12 +81,12 @@ class A3(Stack):
         )
 
 
-def _convolution_1d(n_in: int, n_out: int, kernel: int) -> list[nn.Module]:
+def _block_1d(n_in: int, n_out: int, kernel: int) -> list[nn.Module]:
     return [
-        nn.Conv1d(n_in, n_out, kernel, padding="same"),
+        convolution_1d(n_in, n_out, kernel),
         nn.ReLU(),
-        nn.BatchNorm1d(n_out),
-        nn.MaxPool1d(5, 2, padding=2),
+        nn.BatchNorm2d(n_out),
+        max_pool_1d(5),
     ]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainer.networks.studies.layers import Stack, Standardise, StudyNetwork, pooled
+from trainer.networks.studies.layers import Stack, Standardise, StudyNetwork, convolution_1d, pooled
 
 N_DEEP = 32
 N_BESIDE = 6 + 3
@@ -50,7 +50,7 @@ class _Fusion(StudyNetwork):
     def forward(self, features: Tensor) -> Tensor:
         values = self.front(features)
         acoustic, beside = values[:, : self.n_acoustic], values[:, self.n_acoustic :]
-        deep = self.branch_1d(acoustic.unsqueeze(1)) + self.branch_2d(acoustic.unflatten(1, (1, ROWS, -1)))
+        deep = self.branch_1d(acoustic[:, None, None]) + self.branch_2d(acoustic.unflatten(1, (1, ROWS, -1)))
         logits: Tensor = self.classifier(torch.cat([deep, beside], dim=1))
         return logits
 
@@ -98,14 +98,14 @@ def perceptron(n_inputs: int, n_labels: int) -> nn.Sequential:
 
 
 def branch_1d(length: int) -> nn.Sequential:
-    """(batch, 1, length) to deep features (batch, 32)."""
+    """(batch, 1, 1, length) to deep features (batch, 32)."""
     return nn.Sequential(
-        nn.Conv1d(1, 256, 5, padding="same"),
+        convolution_1d(1, 256, 5),
         nn.ReLU(),
-        nn.MaxPool1d(2, ceil_mode=True),
-        nn.Conv1d(256, 256, 5, padding="same"),
+        nn.MaxPool2d((1, 2), ceil_mode=True),
+        convolution_1d(256, 256, 5),
         nn.ReLU(),
-        nn.MaxPool1d(2, ceil_mode=True),
+        nn.MaxPool2d((1, 2), ceil_mode=True),
         nn.Dropout(0.2),
         nn.Flatten(),
         nn.Linear(256 * pooled(length, 2), N_DEEP),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from trainer.networks.studies.layers import Stack, Standardise, pooled
+from trainer.networks.studies.layers import Stack, Standardise, convolution_1d, max_pool_1d, pooled
 
 
 class C1(Stack):
@@ -33,9 +33,9 @@ def _stack(
 ) -> nn.Sequential:
     layers: list[nn.Module] = []
     for n_in, n_out in zip((1, *widths), widths, strict=False):
-        layers += [nn.Conv1d(n_in, n_out, 5, padding="same"), nn.ReLU()]
-        layers += [nn.BatchNorm1d(n_out)] if normalise else []
-        layers += [nn.MaxPool1d(5, 2, padding=2)]
+        layers += [convolution_1d(n_in, n_out, 5), nn.ReLU()]
+        layers += [nn.BatchNorm2d(n_out)] if normalise else []
+        layers += [max_pool_1d(5)]
         layers += [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(
         *layers,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from trainer.networks.studies.layers import Standardise, StudyNetwork
+from trainer.networks.studies.layers import Standardise, StudyNetwork, convolution_1d, max_pool_1d
 
 WIDTHS_1D = (64, 64, 128, 128)
 WIDTHS_2D = (32, 32, 64, 64)
@@ -22,15 +22,15 @@ class D1(StudyNetwork):
         super().__init__(Standardise(shape[0], 1))
         blocks = []
         for n_in, n_out in zip((shape[0], *WIDTHS_1D), WIDTHS_1D, strict=False):
-            convolution = nn.Conv1d(n_in, n_out, 3, padding="same")
-            blocks += [convolution, nn.BatchNorm1d(n_out), nn.ELU(), nn.MaxPool1d(2)]
+            convolution = convolution_1d(n_in, n_out, 3)
+            blocks += [convolution, nn.BatchNorm2d(n_out), nn.ELU(), max_pool_1d(2)]
         self.convolutions = nn.Sequential(*blocks)
         self.lstm = nn.LSTM(WIDTHS_1D[-1], HIDDEN, batch_first=True)
         self.classify = nn.Linear(HIDDEN, n_labels)
 
     def forward(self, features: Tensor) -> Tensor:
-        maps = self.convolutions(self.front(features))
-        ordered, _ = self.lstm(maps.transpose(1, 2))
+        maps = self.convolutions(self.front(features).unsqueeze(2))
+        ordered, _ = self.lstm(maps.squeeze(2).transpose(1, 2))
         logits: Tensor = self.classify(ordered[:, -1])
         return logits
 

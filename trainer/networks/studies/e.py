@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from trainer.networks.studies.layers import Stack, Standardise
+from trainer.networks.studies.layers import Stack, Standardise, convolution_1d, max_pool_1d
 
 WIDTHS = (64, 128, 256, 512)
 
@@ -21,10 +21,10 @@ class E1(Stack):
     def __init__(self, shape: tuple[int], n_labels: int):
         blocks: list[nn.Module] = []
         for n_in, n_out in zip((1, *WIDTHS), WIDTHS, strict=False):
-            convolution = nn.Conv1d(n_in, n_out, 3, padding="same")
-            blocks += [convolution, nn.BatchNorm1d(n_out), nn.MaxPool1d(2), nn.ReLU()]
+            convolution = convolution_1d(n_in, n_out, 3)
+            blocks += [convolution, nn.BatchNorm2d(n_out), max_pool_1d(2), nn.ReLU()]
         super().__init__(
-            Standardise(*shape), nn.Sequential(*blocks, nn.AdaptiveAvgPool1d(1), *_classifier(n_labels))
+            Standardise(*shape), nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), *_classifier(n_labels))
         )
 
 

@@ -1,4 +1,9 @@
-"""What the studies' networks share: their scaler, "same" pooling, and how their parameters are counted."""
+"""What the studies' networks share: their scaler, "same" pooling, and how their parameters are counted.
+
+One-dimensional maps are (batch, channels, 1, length) and their layers two-dimensional ones of height 1: the
+same mathematics from the same parameters, but only these can keep channels last, which makes convolution
+and pooling nearly twice as fast on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +47,28 @@ class StudyNetwork(nn.Module):
 
 
 class Stack(StudyNetwork):
-    """One layer after the other, on (batch, 1, *shape)."""
+    """One layer after the other, on (batch, 1, rows, columns); a vector is one row."""
 
     def __init__(self, front: Standardise, layers: nn.Module):
         super().__init__(front)
         self.layers = layers
 
     def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.layers(self.front(features).unsqueeze(1))
+        rows = self.front(features)
+        if rows.dim() == 2:
+            rows = rows.unsqueeze(1)
+        logits: Tensor = self.layers(rows.unsqueeze(1))
         return logits
+
+
+def convolution_1d(n_in: int, n_out: int, kernel: int) -> nn.Conv2d:
+    """Along the length of (batch, n_in, 1, length), with "same" padding."""
+    return nn.Conv2d(n_in, n_out, (1, kernel), padding="same")
+
+
+def max_pool_1d(kernel: int) -> nn.MaxPool2d:
+    """Along the length, with stride 2; an odd kernel leaves half of it, rounded up."""
+    return nn.MaxPool2d((1, kernel), (1, 2), padding=(0, (kernel - 1) // 2))
 
 
 def pooled(size: int, times: int) -> int:

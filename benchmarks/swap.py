@@ -1,55 +1,56 @@
 """A thousand model swaps while 50 streams run: windows lost, latency, and what the daemon holds afterwards.
 
 A real daemon process takes 50 G.711 RTP streams (the sample call's two parties, shifted) in real time. For a
-minute nothing happens; then two versions of the shipped model are activated in turn through the control
-endpoint, as fast as it goes. Memory is the resident set of the daemon, read after every swap. Prints one JSON
-object as its last line.
+minute nothing happens; then two shipped models are activated in turn through the control endpoint, each as
+soon as the one before is active; behind the last one the streams end. Memory is the resident set of the
+daemon, read behind every swap; what counts is its median over ten swaps around the tenth and over the last
+ten: single readings differ by what has just been let go. Prints one JSON object as its last line.
 
-    python benchmarks/swap.py [SWAPS [STREAMS [QUIET_SECONDS]]]
+    python benchmarks/swap.py [--swaps N] [--streams N] [--quiet-s S] [--models A B] [--picture FILE]
 """
 
+import argparse
 import json
 import os
-import sys
+import shutil
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 import soundfile
 
-from serstream.config import ModelSettings
-from serstream.emotion.golden import FILE_NAME, GoldenClips
-from serstream.emotion.loading import load_model
-from serstream.emotion.model import EmotionModel
-from serstream.emotion.store import MODEL_FILE, ModelStore, Reference
-from serstream.feed.messages import StreamEnded, WindowEmotion
+from serstream.emotion.store import ModelStore, Reference
+from serstream.feed.messages import Event, StreamEnded, WindowEmotion, WindowUnscored
 from serstream.rehearsal import DaemonProcess, Leg, free_port_pair
 from serstream.rtp.sender import send_in_real_time
 from serstream.service.control import Activate, ModelStatus, StatusRequest, ask
-from serstream.shipped import SAMPLE_CALL
+from serstream.shipped import SAMPLE_CALL, models_dir
 
-SWAPS, STREAMS, QUIET_S = 1000, 50, 60
-SWAP_ESTIMATE_S = 0.22
-"""Streams last so long for every swap; a benchmark that runs out of them says so."""
+SWAP_LIMIT_S = 0.4
+"""There is sound for swaps that take so long on average; a benchmark that runs out of it says so."""
 POLL_S = 0.01
 SETTLE_S = 0.05
 """The model that goes is let go beside the calls; memory is read when it is gone."""
-START_TIMEOUT_S = 30.0
+AROUND_TENTH, LAST = slice(5, 15), slice(-10, None)
+"""Swaps whose readings of memory count, as many of the one model as of the other."""
+END_TIMEOUT_S = 30.0
 HISTORY = 1000
 """Messages that the feed keeps: as many as come before the first swap, so that what grows is the models."""
 
 
 class Swapper(threading.Thread):
-    """Activates two versions in turn."""
+    """Activates two models in turn, then ends the streams."""
 
-    def __init__(self, daemon: DaemonProcess, swaps: int):
+    def __init__(self, daemon: DaemonProcess, models: Sequence[Reference], swaps: int, over: threading.Event):
         super().__init__()
         self._daemon = daemon
+        self._models = models
         self._swaps = swaps
+        self._over = over
         self.began = self.ended = float("inf")
         self.durations_ms: list[float] = []
         self.resident_mb: list[float] = []
@@ -59,16 +60,19 @@ class Swapper(threading.Thread):
     def run(self) -> None:
         """One after the other, each as soon as the one before is active."""
         self.began = time.monotonic()
-        for i in range(self._swaps):
-            asked = time.monotonic()
-            wanted = ask(self._daemon.control, Activate(f"bench@{1 + (i + 1) % 2}"))
-            while (status := self._status()).loading:
-                time.sleep(POLL_S)
-            assert status.name == wanted.model, status.refusal
-            self.durations_ms.append(1000 * (time.monotonic() - asked))
-            time.sleep(SETTLE_S)
-            self._measure()
-        self.ended = time.monotonic()
+        try:
+            for i in range(self._swaps):
+                asked = time.monotonic()
+                wanted = ask(self._daemon.control, Activate(str(self._models[(i + 1) % 2])))
+                while (status := self._status()).loading:
+                    time.sleep(POLL_S)
+                assert status.name == wanted.model, status.refusal
+                self.durations_ms.append(1000 * (time.monotonic() - asked))
+                time.sleep(SETTLE_S)
+                self._measure()
+        finally:
+            self.ended = time.monotonic()
+            self._over.set()
 
     def _status(self) -> ModelStatus:
         status = ask(self._daemon.control, StatusRequest())
@@ -82,82 +86,127 @@ class Swapper(threading.Thread):
         self.descriptors.append(len(os.listdir(process / "fd")))
 
 
-def publish_two_versions(root: Path) -> None:
-    """The shipped model under another name, twice."""
-    shipped = load_model(ModelSettings(device="cpu"))
-    golden = GoldenClips.read(shipped.path.with_name(FILE_NAME))
-    store = ModelStore(root)
-    for version in (1, 2):
-        model = onnx.load(shipped.path)
-        props = {entry.key: entry.value for entry in model.metadata_props}
-        del model.metadata_props[:]
-        onnx.helper.set_model_props(model, props | {"name": '"bench"', "version": str(version)})
-        draft = root / "draft.onnx"
-        draft.write_bytes(model.SerializeToString())
-        clips = GoldenClips.record(EmotionModel(draft), golden.samples)
-        files = {MODEL_FILE: draft.read_bytes(), FILE_NAME: clips.to_bytes(), "card.md": b"# bench\n"}
-        store.publish(Reference("bench", version), files)
-    store.activate(Reference("bench", 1))
+class Arrivals:
+    """What came back, stream by stream."""
+
+    def __init__(self, legs: Sequence[Leg]):
+        self._by_source = {f"rtp:{leg.outgoing.port}": leg for leg in legs}
+        self.scored: Counter[tuple[str, float, float]] = Counter()
+        self.unscored: Counter[str] = Counter()
+        self.by_model: Counter[str] = Counter()
+        self.latencies: list[tuple[float, float]] = []
+        """Time of arrival in monotonic seconds, and milliseconds since the window's last packet."""
+        self.ended = 0
+
+    def take(self, event: Event, arrived: float) -> None:
+        """Count an event that arrived at the given monotonic time."""
+        leg = self._by_source.get(getattr(event, "source", ""))
+        if leg is None:
+            return
+        leg.take(event, arrived)
+        match event:
+            case WindowEmotion():
+                self.scored[event.stream, event.start, event.end] += 1
+                self.by_model[event.model] += 1
+                self.latencies.append((arrived, leg.latencies_ms[-1]))
+            case WindowUnscored():
+                self.unscored[event.reason] += 1
+            case StreamEnded():
+                self.ended += 1
+
+    def between(self, begin: float, end: float) -> list[float]:
+        """Latencies of the windows that arrived then, in milliseconds."""
+        return [latency for arrived, latency in self.latencies if begin <= arrived <= end]
 
 
-def main(swaps: int = SWAPS, streams: int = STREAMS, quiet_s: int = QUIET_S) -> None:
+def lend(root: Path, models: Sequence[str]) -> list[Reference]:
+    """A repository of some of the shipped models, the first of them active, whose pointer may be written."""
+    shipped = ModelStore(models_dir())
+    references = [shipped.resolve(model) for model in models]
+    for reference in references:
+        shutil.copytree(shipped.file(reference).parent, root / reference.name / str(reference.version))
+    ModelStore(root).activate(references[0])
+    return references
+
+
+def draw(path: Path, swapper: Swapper, arrivals: Arrivals, quiet_p99: float, swapping_p99: float) -> None:
+    """Memory behind every swap, and the latency of every window."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (memory, latency) = pyplot.subplots(2, 1, figsize=(9, 6), layout="constrained")
+    tenth = float(np.median(swapper.resident_mb[AROUND_TENTH]))
+    memory.axhspan(0.95 * tenth, 1.05 * tenth, color="0.9", label="5 % around the tenth swap")
+    memory.plot(range(1, len(swapper.resident_mb) + 1), swapper.resident_mb, linewidth=0.6)
+    memory.set(xlabel="swap", ylabel="resident memory, MB", ylim=(0, 1.2 * tenth))
+    memory.legend(loc="lower right")
+    times, milliseconds = zip(*arrivals.latencies, strict=True)
+    latency.plot(np.subtract(times, times[0]), milliseconds, ".", markersize=2)
+    began, ended = swapper.began - times[0], swapper.ended - times[0]
+    latency.hlines([quiet_p99, swapping_p99], [0, began], [began, ended], "black", label="99th percentile")
+    latency.axvspan(began, ended, color="0.9", label="swaps")
+    latency.set(xlabel="seconds", ylabel="last packet to event, ms", yscale="log")
+    latency.legend(loc="upper left")
+    figure.savefig(path, dpi=100)
+
+
+def main(swaps: int, streams: int, quiet_s: float, models: Sequence[str], picture: Path | None) -> None:
     samples, rate = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True)
-    seconds = round(quiet_s + SWAP_ESTIMATE_S * swaps)
-    looped = np.tile(samples, (1 + seconds * rate // len(samples), 1))[: seconds * rate]
-    free: set[int] = set()
-    while len(free) < streams:
-        free.add(free_port_pair())
-    legs = [Leg(np.roll(looped[:, i % 2], i * rate), port, ssrc=i + 1) for i, port in enumerate(free)]
-    by_source = {f"rtp:{leg.outgoing.port}": leg for leg in legs}
+    longest = round(quiet_s + SWAP_LIMIT_S * swaps) * rate
+    looped = np.tile(samples, (1 + longest // len(samples), 1))[:longest]
+    legs = [Leg(np.roll(looped[:, i % 2], i * rate), free_port_pair(), ssrc=i + 1) for i in range(streams)]
+    arrivals = Arrivals(legs)
     ports = "\n".join(f"[[rtp]]\nport = {leg.outgoing.port}" for leg in legs)
-    arrivals: list[tuple[float, float]] = []
-    scored: Counter[tuple[str, float, float]] = Counter()
-    models: Counter[str] = Counter()
+    over = threading.Event()
     with tempfile.TemporaryDirectory() as folder:
-        publish_two_versions(Path(folder))
+        references = lend(Path(folder), models)
         configuration = f'{ports}\n[model]\nrepository = "{folder}"\ndevice = "cpu"\n'
         with DaemonProcess(configuration, history=HISTORY) as daemon:
-            sender = threading.Thread(target=send_in_real_time, args=([leg.outgoing for leg in legs],))
-            swapper = Swapper(daemon, swaps)
+            swapper = Swapper(daemon, references, swaps, over)
+            sender = threading.Thread(target=send_in_real_time, args=([leg.outgoing for leg in legs], over))
             sender.start()
             start = time.monotonic()
-            alive = streams
-            while alive and time.monotonic() < start + seconds + START_TIMEOUT_S:
-                if not swapper.ident and time.monotonic() > start + quiet_s:
+            deadline = start + quiet_s + SWAP_LIMIT_S * swaps + END_TIMEOUT_S
+            while arrivals.ended < streams and (now := time.monotonic()) < deadline:
+                if not swapper.ident and now > start + quiet_s:
                     swapper.start()
                 for event, arrived in daemon.take(0.1):
-                    if leg := by_source.get(getattr(event, "source", "")):
-                        leg.take(event, arrived)
-                        if isinstance(event, WindowEmotion):
-                            scored[event.stream, event.start, event.end] += 1
-                            models[event.model] += 1
-                            arrivals.append((arrived, leg.latencies_ms[-1]))
-                    alive -= isinstance(event, StreamEnded)
-            streams_ended = time.monotonic()
+                    arrivals.take(event, arrived)
             sender.join()
             swapper.join()
-    quiet = [latency for arrived, latency in arrivals if arrived < swapper.began]
-    busy = [latency for arrived, latency in arrivals if swapper.began <= arrived <= swapper.ended]
-    p99_quiet, p99_busy = (float(np.percentile(latencies, 99)) for latencies in (quiet, busy))
-    tenth, last = swapper.resident_mb[min(9, swaps - 1)], swapper.resident_mb[-1]
+    quiet = arrivals.between(start, swapper.began)
+    swapping = arrivals.between(swapper.began, swapper.ended)
+    quiet_p99, swapping_p99 = (float(np.percentile(latencies, 99)) for latencies in (quiet, swapping))
+    tenth, last = swapper.resident_mb[AROUND_TENTH], swapper.resident_mb[LAST]
+    if picture:
+        draw(picture, swapper, arrivals, quiet_p99, swapping_p99)
     print(
         json.dumps(
             {
                 "benchmark": "swap",
+                "models": [str(reference) for reference in references],
                 "streams": streams,
                 "swaps": len(swapper.durations_ms),
-                "swaps_outlived_streams": swapper.ended > streams_ended,
-                "windows": sum(scored.values()),
-                "windows_by_model": dict(models),
+                "swaps_outlived_sound": all(
+                    len(leg.outgoing.sent_at) == leg.outgoing.n_packets for leg in legs
+                ),
+                "windows": sum(arrivals.scored.values()),
+                "windows_by_model": dict(arrivals.by_model),
+                "windows_unscored": dict(arrivals.unscored),
                 "windows_lost": sum(leg.lost for leg in legs),
-                "windows_scored_twice": sum(count - 1 for count in scored.values()),
+                "windows_scored_twice": sum(count - 1 for count in arrivals.scored.values()),
+                "windows_unexpected": sum(len(leg.received - leg.expected) for leg in legs),
                 "swap_median_ms": round(float(np.median(swapper.durations_ms))),
                 "swap_p99_ms": round(float(np.percentile(swapper.durations_ms, 99))),
-                "latency_p99_quiet_ms": round(p99_quiet, 1),
-                "latency_p99_swapping_ms": round(p99_busy, 1),
-                "latency_p99_ratio": round(p99_busy / p99_quiet, 2),
+                "latency_p99_quiet_ms": round(quiet_p99, 1),
+                "latency_p99_swapping_ms": round(swapping_p99, 1),
+                "latency_p99_ratio": round(swapping_p99 / quiet_p99, 2),
                 "resident_mb": [round(m, 1) for m in swapper.resident_mb[:: max(1, swaps // 20)]],
-                "resident_growth_since_tenth": round(last / tenth - 1, 4),
+                "resident_tenth_mb": spread(tenth),
+                "resident_last_mb": spread(last),
+                "resident_growth_since_tenth": round(float(np.median(last) / np.median(tenth) - 1), 4),
                 "threads_tenth_last": [swapper.threads[min(9, swaps - 1)], swapper.threads[-1]],
                 "descriptors_tenth_last": [swapper.descriptors[min(9, swaps - 1)], swapper.descriptors[-1]],
             }
@@ -165,5 +214,16 @@ def main(swaps: int = SWAPS, streams: int = STREAMS, quiet_s: int = QUIET_S) -> 
     )
 
 
+def spread(readings: Sequence[float]) -> list[float]:
+    """Least, median and greatest."""
+    return [round(float(value), 1) for value in (min(readings), np.median(readings), max(readings))]
+
+
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--swaps", type=int, default=1000, help="at least 20")
+    parser.add_argument("--streams", type=int, default=50)
+    parser.add_argument("--quiet-s", type=float, default=60.0, help="seconds before the first swap")
+    parser.add_argument("--models", nargs=2, metavar="NAME[@V]", default=["cnn-lstm", "cnn-2d"])
+    parser.add_argument("--picture", type=Path, help="draw memory and latency: .svg or .png")
+    main(**vars(parser.parse_args()))

@@ -93,7 +93,7 @@ class Candidate:
 
 def _digest(folder: Path) -> str:
     """Of everything that the inspection depends on; `load_version` holds the files to the sums."""
-    sums = folder / SUMS_FILE
-    if not sums.is_file():
-        raise ModelError(f"model {folder}: no {SUMS_FILE}; publish the model with 'serstream-train publish'")
-    return hashlib.sha256(read_file(sums)).hexdigest()
+    try:
+        return hashlib.sha256(read_file(folder / SUMS_FILE)).hexdigest()
+    except ModelError:
+        return ""  # of nothing that passed: the inspection says what is wrong

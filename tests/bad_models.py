@@ -284,7 +284,7 @@ BAD = (
     Bad("absurd rate", "wants 8000 Hz", spec(sample_rate=8000, f_max=4000)),
     Bad("spec of a newer serstream", "unknown field `wavelet`", spec(wavelet=1)),
     Bad("spec that does not fit", "wants 'features'", spec(n_mfcc=13)),
-    Bad("another name inside", "calls itself other@1", metadata("name", '"other"')),
+    Bad("another name inside", "calls itself other@", metadata("name", '"other"')),
     Bad("another version inside", "calls itself tiny@7", metadata("version", 7)),
     Bad("weights that are no numbers", "wanted finite numbers", weights(np.nan)),
     Bad("infinite weights", "wanted finite numbers", weights(np.inf)),

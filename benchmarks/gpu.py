@@ -18,7 +18,8 @@ import onnxruntime as ort
 from threadpoolctl import threadpool_limits
 
 from serstream.config import ModelSettings
-from serstream.emotion.features import FloatArray, mfcc
+from serstream.emotion.features import mfcc
+from serstream.emotion.inputs import Inputs, shapes
 from serstream.emotion.loading import load_model
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.session import CPU, CUDA, Session
@@ -41,15 +42,16 @@ def milliseconds(work: Callable[[], object], seconds: float) -> list[float]:
     return taken
 
 
-def resident_network(model: EmotionModel, features: FloatArray) -> Callable[[], object]:
-    """The network with input and output on the device."""
+def resident_network(model: EmotionModel, inputs: Inputs) -> Callable[[], object]:
+    """The network with inputs and output on the device."""
     providers = [provider for provider in (CUDA, CPU) if provider in model.providers]
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(str(model.path), options, providers=providers)
     device = "cuda" if CUDA in session.get_providers() else "cpu"
     binding = session.io_binding()
-    binding.bind_ortvalue_input("features", ort.OrtValue.ortvalue_from_numpy(features, device, 0))
+    for node in session.get_inputs():
+        binding.bind_ortvalue_input(node.name, ort.OrtValue.ortvalue_from_numpy(inputs[node.name], device, 0))
     binding.bind_output("logits", device)
 
     def run() -> None:
@@ -63,7 +65,7 @@ def measure(model: EmotionModel, batch: int, seconds: float) -> dict[str, float]
     """Figures of one batch size."""
     spec = model.metadata.feature_spec
     windows = np.random.default_rng(0).normal(0, 0.1, (batch, spec.n_samples)).astype(np.float32)
-    inputs = np.zeros((batch, spec.n_inputs, spec.n_frames), np.float32)
+    inputs = {name: np.zeros((batch, *shape), np.float32) for name, shape in shapes(spec).items()}
     session = Session(model.path.read_bytes(), str(model.path), ModelSettings())
     whole = milliseconds(lambda: model.score_samples(windows), seconds)
     with_transfers = milliseconds(lambda: session.run(inputs), seconds)

@@ -34,6 +34,7 @@ from threadpoolctl import threadpool_limits
 from serstream import offline
 from serstream.config import ModelSettings, Settings
 from serstream.emotion.features import pad
+from serstream.emotion.inputs import FEATURES
 from serstream.emotion.loading import load_model
 from serstream.offline import Job, score_all
 from serstream.replay import recording_events
@@ -98,14 +99,13 @@ def main() -> None:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
-    input_ = session.get_inputs()[0]
-    # Rows that a model wants besides MFCC are left empty: they shall cost the peer nothing.
-    features = np.zeros((1, *input_.shape[1:]), np.float32)
+    # What a model wants besides MFCC is left empty: it shall cost the peer nothing.
+    inputs = {node.name: np.zeros((1, *node.shape[1:]), np.float32) for node in session.get_inputs()}
 
     def of_librosa() -> None:
         with open(os.devnull, "w") as file:
             for samples in cut(windows):
-                features[0, : spec.n_mfcc] = librosa.feature.mfcc(
+                inputs[FEATURES][0, : spec.n_mfcc] = librosa.feature.mfcc(
                     y=pad(samples, spec),
                     sr=spec.sample_rate,
                     n_mfcc=spec.n_mfcc,
@@ -119,7 +119,7 @@ def main() -> None:
                     htk=True,
                     norm="ortho",
                 )
-                (logits,) = session.run(None, {input_.name: features})
+                (logits,) = session.run(None, inputs)
                 file.write(json.dumps(dict(zip(model.metadata.labels, logits[0].tolist(), strict=True))))
 
     smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from serstream.emotion.baseline import BaselineSpec, Heard, first_of_streams, normalise, window_statistics
 from serstream.emotion.features import FeatureSpec, FloatArray
+from serstream.emotion.inputs import Inputs, as_inputs, observed
 from trainer.dataset import WindowSet
 
 Rows = NDArray[np.intp]
@@ -25,52 +26,67 @@ class BaselineTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Share of training windows that are the first of their stream."""
     windows: Annotated[int, Meta(ge=1)] = 40
     """The others come after 1 to so many windows."""
-    level: bool = True
-    """Whether the level relative to the stream's mean level is added to the first coefficient."""
+    deviation: bool = True
+    """Whether the speaker's deviation is mapped too, or only the mean."""
 
 
 def average_speaker(windows: WindowSet, spec: FeatureSpec, settings: BaselineTraining) -> BaselineSpec:
-    """The baseline's prior: mean and deviation of every coefficient over the training windows."""
-    features = windows.features.astype(np.float32)
-    per_db = np.log(10) / 10 * np.sqrt(spec.n_mels) if settings.level else 0.0
+    """The baseline's prior: mean and deviation of every coefficient over the training windows.
+
+    Where rows are normalised, the level relative to the call's mean goes into the first coefficient, which
+    holds it. Functionals leave it out: it does not travel between corpora.
+    """
+    values = _observed(windows, spec, slice(None))
+    deviation = tuple(np.maximum(values.std(axis=(0, 2)), 1e-3).round(4).tolist())
+    per_db = np.log(10) / 10 * np.sqrt(spec.n_mels)
     return BaselineSpec(
-        mean=tuple(features.mean(axis=(0, 2)).round(4).tolist()),
-        deviation=tuple(features.std(axis=(0, 2)).round(4).tolist()),
+        mean=tuple(values.mean(axis=(0, 2)).round(4).tolist()),
+        deviation=deviation if settings.deviation else None,
         prior=settings.prior,
-        level_per_db=round(float(per_db), 6),
-        trust_row=True,
+        level_per_db=0.0 if spec.functionals else round(float(per_db), 6),
+        trust_row=spec.functionals is not None,
     )
 
 
-def as_heard(windows: WindowSet, spec: FeatureSpec, seconds: float) -> FloatArray:
+def as_heard(windows: WindowSet, spec: FeatureSpec, seconds: float) -> Inputs:
     """What a model is given: each window after so much other speech of its speaker, if it has a baseline."""
-    if spec.baseline is None:
-        return windows.features.astype(np.float32)
-    if not seconds:
-        return first_of_streams(windows.features.astype(np.float32), spec.baseline)
-    return Calls(windows, spec.baseline).after(seconds, seed=0)
+    if spec.baseline is not None and seconds:
+        return Calls(windows, spec).after(seconds, seed=0)
+    values = _observed(windows, spec, slice(None))
+    features = windows.features.astype(np.float32)
+    return as_inputs(
+        features, values if spec.baseline is None else first_of_streams(values, spec.baseline), spec
+    )
 
 
 class Calls:
-    """Simulated calls: windows of one speaker over one line, in random order."""
+    """Simulated calls: windows of one speaker over one line, in random order.
 
-    def __init__(self, windows: WindowSet, spec: BaselineSpec):
+    Args:
+        windows: of any speakers.
+        spec: with a baseline.
+    """
+
+    def __init__(self, windows: WindowSet, spec: FeatureSpec):
+        if spec.baseline is None:
+            raise ValueError("spec has no baseline, wanted one")
         self._windows = windows
         self._spec = spec
-        statistics = [
-            window_statistics(windows.features[i : i + 256].astype(np.float32))
-            for i in range(0, len(windows.features), 256)
-        ]
-        self._mean = np.concatenate([mean for mean, _ in statistics])
-        self._square = np.concatenate([square for _, square in statistics])
+        self._baseline = spec.baseline
+        self._statistics = np.concatenate(
+            [
+                window_statistics(_observed(windows, spec, slice(i, i + 256)), spec.baseline)
+                for i in range(0, len(windows.features), 256)
+            ]
+        )
         speakers = {name: i for i, name in enumerate(sorted({clip.speaker for clip in windows.clips}))}
         speaker = np.array([speakers[clip.speaker] for clip in windows.clips])[windows.clip]
         _, self._call = np.unique(np.stack([speaker, windows.line]), axis=1, return_inverse=True)
         order = np.argsort(self._call, kind="stable")
         self._members = np.split(order, np.cumsum(np.bincount(self._call))[:-1])
 
-    def draw(self, rows: Rows, settings: BaselineTraining, rng: np.random.Generator) -> FloatArray:
-        """Features of windows, each normalised after a random number of other windows of its call."""
+    def draw(self, rows: Rows, settings: BaselineTraining, rng: np.random.Generator) -> Inputs:
+        """Inputs for windows, each normalised after a random number of other windows of its call."""
         counts = rng.integers(1, settings.windows + 1, len(rows))
         counts[rng.random(len(rows)) < settings.cold] = 0
         before = [
@@ -78,8 +94,8 @@ class Calls:
         ]
         return self._normalised(rows, before)
 
-    def after(self, seconds: float, seed: int) -> FloatArray:
-        """Features of all windows, each normalised after so much other speech of its speaker.
+    def after(self, seconds: float, seed: int) -> Inputs:
+        """Inputs for all windows, each normalised after so much other speech of its speaker.
 
         The windows come from other clips, in an order that is random but the same for all windows of a clip.
         """
@@ -90,9 +106,8 @@ class Calls:
             others = rng.permutation(self._others(row))
             heard = np.cumsum(self._windows.seconds[others])
             before.append(others[: int(np.searchsorted(heard, seconds)) + 1 if seconds else 0])
-        return np.concatenate(
-            [self._normalised(rows[i : i + 256], before[i : i + 256]) for i in range(0, len(rows), 256)]
-        )
+        parts = [self._normalised(rows[i : i + 256], before[i : i + 256]) for i in range(0, len(rows), 256)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _others(self, row: int) -> Rows:
         """Windows of other clips in the same call."""
@@ -106,17 +121,26 @@ class Calls:
             return others[:0]
         return others[rng.integers(len(others), size=count)]
 
-    def _normalised(self, rows: Rows, before: list[Rows]) -> FloatArray:
+    def _normalised(self, rows: Rows, before: list[Rows]) -> Inputs:
         windows = self._windows
         heard = Heard(
             windows=np.array([len(others) for others in before], np.float32),
-            mean=_means(self._mean, before),
-            square=_means(self._square, before),
+            statistics=_means(self._statistics, before),
             level=_means(windows.levels, before),
         )
-        return normalise(windows.features[rows].astype(np.float32), windows.levels[rows], heard, self._spec)
+        values = _observed(windows, self._spec, rows)
+        normalised = normalise(values, windows.levels[rows], heard, self._baseline)
+        return as_inputs(windows.features[rows].astype(np.float32), normalised, self._spec)
+
+
+def _observed(windows: WindowSet, spec: FeatureSpec, rows: slice | Rows) -> FloatArray:
+    return observed(windows.features[rows].astype(np.float32), windows.functionals[rows], spec)
 
 
 def _means(values: FloatArray, chosen: list[Rows]) -> FloatArray:
     """Mean over the chosen rows; 0 where none is chosen."""
-    return np.stack([values[rows].mean(axis=0) if len(rows) else 0 * values[0] for rows in chosen])
+    means = np.zeros((len(chosen), *values.shape[1:]), np.float32)
+    for i, rows in enumerate(chosen):
+        if len(rows):
+            means[i] = values[rows].mean(axis=0)
+    return means

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.config import SegmenterSettings
-from serstream.emotion.features import FeatureSpec, FloatArray, levels_dbfs, mfcc
+from serstream.emotion.features import FeatureSpec, FloatArray, levels_dbfs, mfcc, summarise
 from serstream.types import Samples
 from trainer.augment import (
     CLEAN,
@@ -36,7 +36,7 @@ from trainer.windows import cut, load_clip
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Raise it when the code here or in augment.py gives other features for the same recipe."""
 
 SEGMENTER = SegmenterSettings()
@@ -53,6 +53,8 @@ class WindowSet:
 
     features: NDArray[np.float16]
     """(n_windows, n_coeffs, n_frames); half precision halves the memory, and rounds far below the noise."""
+    functionals: FloatArray
+    """(n_windows, n_functionals); no columns where the recipe has none."""
     levels: FloatArray
     """RMS level of every window before it was normalised, dBFS, shape (n_windows,)."""
     seconds: FloatArray
@@ -67,11 +69,23 @@ class WindowSet:
 
     def of_clips(self, chosen: Iterable[int]) -> WindowSet:
         """Only the windows of some clips; ``clips`` and their indices stay."""
-        return self._where(np.isin(self.clip, list(chosen)))
+        return self.at(np.isin(self.clip, list(chosen)))
 
     def of_line(self, line: int) -> WindowSet:
         """Only the windows of one condition."""
-        return self._where(self.line == line)
+        return self.at(self.line == line)
+
+    def at(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> WindowSet:
+        """Only the windows at some places; ``clips`` and their indices stay."""
+        return replace(
+            self,
+            features=self.features[chosen],
+            functionals=self.functionals[chosen],
+            levels=self.levels[chosen],
+            seconds=self.seconds[chosen],
+            clip=self.clip[chosen],
+            line=self.line[chosen],
+        )
 
     def with_emotions(self, labels: Sequence[str]) -> WindowSet:
         """Without the clips of other emotions; the rest is numbered anew."""
@@ -81,16 +95,6 @@ class WindowSet:
             chosen,
             clip=np.searchsorted(kept, chosen.clip).astype(np.int32),
             clips=[self.clips[i] for i in kept],
-        )
-
-    def _where(self, chosen: NDArray[np.bool_]) -> WindowSet:
-        return replace(
-            self,
-            features=self.features[chosen],
-            levels=self.levels[chosen],
-            seconds=self.seconds[chosen],
-            clip=self.clip[chosen],
-            line=self.line[chosen],
         )
 
 
@@ -130,7 +134,7 @@ class Preparation:
         if path.is_file():
             return path
         augmented = condition.startswith(TRAIN_CONDITION)
-        features, levels, seconds, clip_index, silent = [], [], [], [], 0
+        features, functionals, levels, seconds, clip_index, silent = [], [], [], [], [], 0
         for speaker in sorted({clip.speaker for clip in clips}):
             own = [i for i, clip in enumerate(clips) if clip.speaker == speaker]
             rng = np.random.default_rng(list(f"{condition} {speaker}".encode()))
@@ -145,7 +149,9 @@ class Preparation:
                 sound = transmit(sound * gain, line, rng)
                 pieces = cut(sound, self.spec, self.segmenter)
                 silent += not pieces.spoken
-                features.append(mfcc(pieces.windows, self.spec).astype(np.float16))
+                rows = mfcc(pieces.windows, self.spec)
+                features.append(rows.astype(np.float16))
+                functionals.append(summarise(rows, self.spec))
                 levels.append(levels_dbfs(pieces.windows))
                 seconds.extend(pieces.seconds)
                 clip_index.extend([i] * len(pieces.windows))
@@ -154,6 +160,7 @@ class Preparation:
         np.savez(
             unfinished,
             features=np.concatenate(features),
+            functionals=np.concatenate(functionals),
             levels=np.concatenate(levels),
             seconds=np.array(seconds, np.float32),
             clip=np.array(clip_index, np.int32),
@@ -179,7 +186,7 @@ class Preparation:
 def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -> WindowSet:
     """Windows of clips of any corpora under some conditions, from the cache where they are there."""
     parts: dict[str, list[NDArray[Any]]] = {
-        name: [] for name in ("features", "levels", "seconds", "clip", "line")
+        name: [] for name in ("features", "functionals", "levels", "seconds", "clip", "line")
     }
     silent = 0
     names = sorted({clip.corpus for clip in clips})
@@ -189,7 +196,7 @@ def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -
         began = time.perf_counter()
         path = preparation.prepare([clips[i] for i in own], condition)
         with np.load(path) as shard:
-            for array in ("features", "levels", "seconds"):
+            for array in ("features", "functionals", "levels", "seconds"):
                 parts[array].append(shard[array])
             parts["clip"].append(np.array(own, np.int32)[shard["clip"]])
             parts["line"].append(np.full(len(shard["clip"]), line, np.int32))

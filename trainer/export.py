@@ -19,11 +19,11 @@ import soundfile
 import soxr
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from serstream.emotion.baseline import first_of_streams
-from serstream.emotion.features import FloatArray, mfcc
+from serstream.emotion.features import mfcc
 from serstream.emotion.golden import FILE_NAME, MAX_CLIPS, GoldenClips
+from serstream.emotion.inputs import Inputs, alone
 from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.store import MODEL_FILE, SUMS_FILE, read_file, sums
 from serstream.errors import ModelError
@@ -33,7 +33,7 @@ from trainer.calls import as_heard
 from trainer.card import training_data, write_card
 from trainer.dataset import CLEAN_CONDITION
 from trainer.experiment import Workplace
-from trainer.networks import Network
+from trainer.networks import Ensemble
 from trainer.recipe import Recipe
 from trainer.training import Trained
 
@@ -48,14 +48,14 @@ TOLERANCE = 1e-4
 """Largest difference of a logit between torch and ONNX Runtime."""
 
 
-def export(network: nn.Module, metadata: ModelMetadata | None, path: Path, examples: FloatArray) -> float:
+def export(network: nn.Module, metadata: ModelMetadata | None, path: Path, examples: Inputs) -> float:
     """Write ``model.onnx``: one file, any batch size, weights and metadata inside.
 
     Args:
         network: trained.
         metadata: written into the file; None for a network whose features the daemon does not compute.
         path: replaced as a whole, or not at all.
-        examples: features (n, n_coeffs, n_frames) on which both runtimes must agree.
+        examples: inputs (n, ...) on which both runtimes must agree.
 
     Returns:
         The largest difference of a logit.
@@ -72,11 +72,11 @@ def export(network: nn.Module, metadata: ModelMetadata | None, path: Path, examp
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
-            (torch.from_numpy(examples[:2]),),
+            (_tensors(examples, slice(2)),),
             unfinished,
-            input_names=["features"],
+            input_names=list(examples),
             output_names=["logits"],
-            dynamic_axes={"features": {0: "batch"}, "logits": {0: "batch"}},
+            dynamic_axes={name: {0: "batch"} for name in (*examples, "logits")},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -95,7 +95,7 @@ def export(network: nn.Module, metadata: ModelMetadata | None, path: Path, examp
 
 
 def write_draft(
-    network: Network, metadata: ModelMetadata, folder: Path, examples: FloatArray, card: str
+    network: Ensemble, metadata: ModelMetadata, folder: Path, examples: Inputs, card: str
 ) -> float:
     """Write a draft.
 
@@ -170,15 +170,13 @@ def write_model(
     return write_draft(trained.network, metadata, folder, examples, card)
 
 
-def golden_clips(network: Network, metadata: ModelMetadata) -> GoldenClips:
+def golden_clips(network: Ensemble, metadata: ModelMetadata) -> GoldenClips:
     """What torch says about `golden_windows`, each as the first of its stream."""
     samples = golden_windows(metadata.feature_spec.n_samples)
     spec = metadata.feature_spec
-    features = mfcc(samples.astype(np.float32) / np.float32(32768), spec)
-    if spec.baseline is not None:
-        features = first_of_streams(features, spec.baseline)
+    inputs = alone(mfcc(samples.astype(np.float32) / np.float32(32768), spec), spec)
     with torch.inference_mode():
-        logits = network.eval()(torch.from_numpy(features)) / metadata.temperature
+        logits = network.eval()(**_tensors(inputs)) / metadata.temperature
     return GoldenClips(samples, torch.softmax(logits, dim=1).numpy())
 
 
@@ -193,16 +191,22 @@ def golden_windows(n_samples: int) -> NDArray[np.int16]:
     return golden
 
 
-def _difference(network: nn.Module, path: Path, examples: FloatArray) -> float:
+def _tensors(inputs: Inputs, rows: slice = slice(None)) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(values[rows]) for name, values in inputs.items()}
+
+
+def _difference(network: nn.Module, path: Path, examples: Inputs) -> float:
     """Over batches of several sizes, so that a frozen batch size is noticed."""
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    taken = [node.name for node in session.get_inputs()]
+    n_examples = min(map(len, examples.values()))
     largest = 0.0
-    for begin, end in ((0, 1), (1, 8), (8, len(examples))):
-        batch = examples[begin:end]
-        if not len(batch):
+    for begin, end in ((0, 1), (1, 8), (8, n_examples)):
+        if begin >= n_examples:
             continue
+        batch = slice(begin, end)
         with torch.inference_mode():
-            expected = network(torch.from_numpy(batch)).numpy()
-        actual = session.run(["logits"], {"features": batch})[0]
+            expected = network(**_tensors(examples, batch)).numpy()
+        actual = session.run(["logits"], {name: examples[name][batch] for name in taken})[0]
         largest = max(largest, float(np.abs(actual - expected).max()))
     return largest

@@ -24,8 +24,6 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     epochs: Positive = 40
     batch: Positive = 64
-    draws: Annotated[int, Meta(ge=0, le=64)] = 0
-    """Calls drawn of every window, and summarised by the network, once before training; 0: in every step."""
     learning_rate: Annotated[float, Meta(gt=0)] = 2e-3
     """Peak of the one-cycle schedule (Smith and Topin 2018)."""
     weight_decay: Annotated[float, Meta(ge=0)] = 1e-2
@@ -61,11 +59,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The speaker baseline; None: every window stands for itself."""
 
     def __post_init__(self) -> None:
-        if self.training.draws and (self.network != "perceptron" or self.training.shift):
-            raise ValueError(
-                f"training.draws is {self.training.draws}, wanted 0: only a perceptron summarises windows, "
-                "and not if they are shifted in every step"
-            )
+        if self.network == "perceptron" and self.features.functionals is None:
+            raise ValueError("network perceptron hears functionals only, wanted [features.functionals]")
 
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe with another seed."""

@@ -14,7 +14,6 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import soundfile
 
 from serstream.emotion.metadata import ModelMetadata
@@ -27,6 +26,7 @@ from serstream.service.control import Activate, ask
 from serstream.shipped import SAMPLE_CALL, models_dir
 from trainer import corpora
 from trainer.augment import Augmentation
+from trainer.calls import as_heard
 from trainer.experiment import Workplace
 from trainer.export import write_draft
 from trainer.history import Epoch
@@ -95,8 +95,9 @@ def _train(draft: Path, folder: Path) -> None:
         protocol="none: learned by heart, nothing was held out",
         recipe_sha256=RECIPE.sha256,
     )
-    examples = windows.features.astype(np.float32)
-    difference = write_draft(trained.network, metadata, draft, examples, CARD)
+    difference = write_draft(
+        trained.network, metadata, draft, as_heard(windows, trained.spec, seconds=0), CARD
+    )
     print(f"exported: torch and ONNX Runtime differ by at most {difference:.1g}")
 
 

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from serstream.emotion.baseline import BaselineSpec
 from serstream.emotion.features import FeatureSpec, FloatArray
+from serstream.emotion.inputs import FEATURES, Inputs
 from serstream.errors import ConfigError
 from trainer import history
 from trainer.calls import BaselineTraining, Calls, as_heard, average_speaker
@@ -27,7 +27,7 @@ from trainer.dataset import WindowSet
 from trainer.device import CPU
 from trainer.evaluation import clip_scores, uar
 from trainer.history import Epoch
-from trainer.networks import Network, build
+from trainer.networks import Ensemble, build
 from trainer.recipe import Recipe, Training
 
 MASKED = -1e4
@@ -38,7 +38,7 @@ MASKED = -1e4
 class Trained:
     """A network and the features it learned from."""
 
-    network: Network
+    network: Ensemble
     spec: FeatureSpec
     history: list[Epoch]
 
@@ -99,9 +99,7 @@ def train(
         spec = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, recipe.baseline))
     steps = max(1, len(np.unique(windows.clip)) * 2 // settings.batch)
     state = _State(recipe, spec, windows, steps, device)
-    draw = _Draw(windows, targets, recipe.baseline, spec.baseline, state.rng)
-    if settings.draws:
-        draw.summarise(state.network, settings)
+    draw = _Draw(windows, targets, recipe.baseline, spec, state.rng)
     if checkpoint.is_file():
         state.restore(checkpoint)
     for number in range(len(state.history) + 1, settings.epochs + 1):
@@ -131,7 +129,8 @@ class _State:
         settings = recipe.training
         self.device = device
         self.network = build(recipe.network, spec, len(recipe.labels))
-        self.network.front.standardise(torch.from_numpy(windows.features[::4].astype(np.float32)))
+        some = (windows.features[::4].astype(np.float32), windows.functionals[::4])
+        self.network.standardise(*map(torch.from_numpy, some))
         self.network.to(device)
         for parameter in self.network.parameters():
             if parameter.dim() == 4:  # convolutions run twice as fast on a CPU with their channels last
@@ -175,15 +174,15 @@ _STATEFUL = ("network", "averaged", "best", "optimiser", "schedule")
 
 def _step(state: _State, draw: _Draw, settings: Training) -> float:
     """One batch; returns its loss."""
-    features, label, known = draw(settings.batch)
+    inputs, label, known = draw(settings.batch)
     target = _smooth(label, known, settings.label_smoothing)
     if settings.shift:
-        features = _shift(features, settings.shift, state.rng)
+        inputs[FEATURES] = _shift(inputs[FEATURES], settings.shift, state.rng)
     if settings.mixup:
-        features, target, known = _mixup(features, target, known, settings.mixup, state.rng)
-    features, target, known = (part.to(state.device) for part in (features, target, known))
+        inputs, target, known = _mixup(inputs, target, known, settings.mixup, state.rng)
+    target, known = target.to(state.device), known.to(state.device)
     with torch.autocast(state.device.type, torch.bfloat16):  # has float32's range: no gradient scaling
-        opinions = state.network.opinions(features if settings.draws else state.network.summary(features))
+        opinions = state.network.opinions(**{name: part.to(state.device) for name, part in inputs.items()})
     hidden, wanted = ~known.unsqueeze(1), target.unsqueeze(1)
     log_probability = torch.log_softmax(opinions.float().masked_fill(hidden, MASKED), dim=2)
     loss = -(wanted * log_probability).sum(dim=2).mean()
@@ -200,11 +199,13 @@ def logits_of(trained: Trained, windows: WindowSet, heard_s: float = 0.0) -> Flo
     """Logits of every window after so much other speech of its speaker, shape (n_windows, n_labels)."""
     trained.network.eval()
     device = next(trained.network.parameters()).device
-    features = as_heard(windows, trained.spec, heard_s)
+    inputs = as_heard(windows, trained.spec, heard_s)
     with torch.inference_mode():
         batches = [
-            trained.network(torch.from_numpy(features[i : i + 256]).to(device))
-            for i in range(0, len(features), 256)
+            trained.network(
+                **{name: torch.from_numpy(part[i : i + 256]).to(device) for name, part in inputs.items()}
+            )
+            for i in range(0, len(windows.clip), 256)
         ]
     joined: FloatArray = torch.cat(batches).float().cpu().numpy()
     return joined
@@ -218,48 +219,27 @@ class _Draw:
         windows: WindowSet,
         targets: Targets,
         settings: BaselineTraining | None,
-        baseline: BaselineSpec | None,
+        spec: FeatureSpec,
         rng: np.random.Generator,
     ):
-        self._windows, self._targets, self._settings, self._rng = windows, targets, settings, rng
-        self._calls = None if baseline is None else Calls(windows, baseline)
+        self._windows, self._targets, self._settings, self._spec = windows, targets, settings, spec
+        self._rng = rng
+        self._calls = None if settings is None else Calls(windows, spec)
         order = np.argsort(windows.clip, kind="stable")
         self._clips, starts = np.unique(windows.clip[order], return_index=True)
         self._rows = np.split(order, starts[1:])
         weight = targets.weight[self._clips]
         self._chance = weight / weight.sum()
-        self._summaries: Tensor | None = None
         self.seconds = 0.0
         """Spent drawing."""
 
-    def summarise(self, network: Network, settings: Training) -> None:
-        """Draw every window ``settings.draws`` times now, and serve a network's summaries of that."""
-        rng = np.random.default_rng([settings.seed, settings.draws])
-        device = next(network.parameters()).device
-        rows = np.arange(len(self._windows.clip))
-        with torch.no_grad():
-            drawn = [
-                torch.cat(
-                    [
-                        network.summary(
-                            torch.from_numpy(self._features(rows[i : i + 256], rng)).to(device)
-                        ).cpu()
-                        for i in range(0, len(rows), 256)
-                    ]
-                )
-                for _ in range(settings.draws)
-            ]
-        self._summaries = torch.stack(drawn, dim=1)
-
-    def __call__(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, n: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Inputs of ``n`` windows, their labels and which labels their corpora have."""
         began = time.perf_counter()
         chosen = self._rng.choice(len(self._clips), n, p=self._chance)
         rows = np.array([self._rng.choice(self._rows[k]) for k in chosen])
         clips = self._clips[chosen]
-        if self._summaries is None:
-            inputs = torch.from_numpy(self._features(rows, self._rng))
-        else:
-            inputs = self._summaries[rows, self._rng.integers(self._summaries.shape[1], size=n)]
+        inputs = {name: torch.from_numpy(part) for name, part in self._inputs(rows).items()}
         self.seconds += time.perf_counter() - began
         return (
             inputs,
@@ -267,10 +247,10 @@ class _Draw:
             torch.from_numpy(self._targets.known[clips]),
         )
 
-    def _features(self, rows: NDArray[np.intp], rng: np.random.Generator) -> FloatArray:
+    def _inputs(self, rows: NDArray[np.intp]) -> Inputs:
         if self._calls is None or self._settings is None:
-            return self._windows.features[rows].astype(np.float32)
-        return self._calls.draw(rows, self._settings, rng)
+            return as_heard(self._windows.at(rows), self._spec, 0.0)
+        return self._calls.draw(rows, self._settings, self._rng)
 
 
 def _smooth(label: Tensor, known: Tensor, smoothing: float) -> Tensor:
@@ -287,12 +267,12 @@ def _shift(features: Tensor, share: float, rng: np.random.Generator) -> Tensor:
 
 
 def _mixup(
-    features: Tensor, target: Tensor, known: Tensor, alpha: float, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+    inputs: dict[str, Tensor], target: Tensor, known: Tensor, alpha: float, rng: np.random.Generator
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     share = float(rng.beta(alpha, alpha))
-    other = torch.from_numpy(rng.permutation(len(features)))
+    other = torch.from_numpy(rng.permutation(len(target)))
     return (
-        share * features + (1 - share) * features[other],
+        {name: share * part + (1 - share) * part[other] for name, part in inputs.items()},
         share * target + (1 - share) * target[other],
         known | known[other],
     )

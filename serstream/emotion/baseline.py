@@ -1,14 +1,16 @@
 """Speaker baseline: running statistics of one stream's own features, and what they do to its next window.
 
-Anger is what is angry *for this speaker*: mean and deviation of every coefficient over the speech heard so
-far map the speaker onto the average speaker of the training set. Cepstral mean and variance normalisation
-(Viikki and Laurila 1998), the training statistics being the prior: nothing heard leaves features as they are.
+Anger is what is angry *for this speaker*: mean and, if the recipe says so, deviation of every coefficient
+over the speech heard so far map the speaker onto the average speaker of the training set. Cepstral mean and
+variance normalisation (Viikki and Laurila 1998), the training statistics being the prior: before anything is
+heard, features stay as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 import msgspec
@@ -19,18 +21,21 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 
-class BaselineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class BaselineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """The average speaker, and how fast a stream departs from it.
 
-    The state is per stream: how many windows were scored, the sums over them of every coefficient's mean and
-    mean square, and of the windows' levels. A window is normalised by what was heard before it and then joins
-    the sums, in stream order. The state starts at nothing and is reset when the stream ends.
+    *Coefficients* are what `serstream.emotion.inputs.observed` says: functionals, or rows of the features.
+
+    The state is per stream: how many windows were scored, the sums over them of every coefficient's mean and,
+    where the deviation counts, mean square, and of the windows' levels. A window is normalised by what was
+    heard before it and then joins the sums, in stream order. The state starts at nothing and is reset when
+    the stream ends.
     """
 
     mean: tuple[float, ...]
     """Of every coefficient in training, shape (n_coeffs,)."""
-    deviation: tuple[Annotated[float, Meta(gt=0)], ...]
-    """Standard deviation of every coefficient in training, shape (n_coeffs,)."""
+    deviation: tuple[Annotated[float, Meta(gt=0)], ...] | None = None
+    """Standard deviation of every coefficient in training, shape (n_coeffs,); None: only means are mapped."""
     prior: Annotated[float, Meta(gt=0, le=1000)] = 4.0
     """The average speaker counts as so many windows."""
     level_per_db: Annotated[float, Meta(ge=0)] = 0.0
@@ -39,10 +44,16 @@ class BaselineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """One more row below the features: the weight of what was heard against the average speaker, 0 to 1."""
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.deviation):
+        if self.deviation is not None and len(self.mean) != len(self.deviation):
             raise ValueError(
                 f"baseline has {len(self.mean)} means and {len(self.deviation)} deviations, wanted as many"
             )
+
+    @cached_property
+    def arrays(self) -> tuple[FloatArray, FloatArray | None]:
+        """``mean`` and ``deviation``, each of shape (n_coeffs,)."""
+        deviation = None if self.deviation is None else np.array(self.deviation, np.float32)
+        return np.array(self.mean, np.float32), deviation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,24 +62,23 @@ class Heard:
 
     windows: FloatArray
     """How many windows, shape (n,)."""
-    mean: FloatArray
-    """Mean of every coefficient over them, shape (n, n_coeffs)."""
-    square: FloatArray
-    """Mean square of every coefficient, shape (n, n_coeffs)."""
+    statistics: FloatArray
+    """Mean over them of `window_statistics`, shape (n, n_statistics)."""
     level: FloatArray
     """Mean level in dBFS, shape (n,)."""
 
 
-def window_statistics(features: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and mean square over time.
-
-    Args:
-        features: shape (n, n_coeffs, n_frames).
+def window_statistics(features: FloatArray, spec: BaselineSpec) -> FloatArray:
+    """What is kept of windows (n, n_coeffs, n_frames).
 
     Returns:
-        Two arrays of shape (n, n_coeffs).
+        Mean over time of every coefficient, shape (n, n_coeffs); with a ``deviation``, of its square behind
+        that, shape (n, 2 * n_coeffs).
     """
-    return features.mean(axis=2), np.square(features).mean(axis=2)
+    mean: FloatArray = features.mean(axis=2)
+    if spec.deviation is None:
+        return mean
+    return np.concatenate([mean, np.square(features).mean(axis=2)], axis=1)
 
 
 def normalise(features: FloatArray, levels: FloatArray, heard: Heard, spec: BaselineSpec) -> FloatArray:
@@ -83,26 +93,32 @@ def normalise(features: FloatArray, levels: FloatArray, heard: Heard, spec: Base
     Returns:
         Same shape as ``features``, one row more with ``spec.trust_row``.
     """
-    average = np.array(spec.mean, np.float32)
-    deviation = np.array(spec.deviation, np.float32)
+    average, deviation = spec.arrays
+    n, n_coeffs, n_frames = features.shape
+    normalised = np.empty((n, n_coeffs + spec.trust_row, n_frames), np.float32)
     trust = (heard.windows / (heard.windows + np.float32(spec.prior)))[:, None]
-    mean = average + trust * (heard.mean - average)
-    variance = deviation**2 + trust * (heard.square - heard.mean**2 - deviation**2)
-    scale = deviation / np.sqrt(np.maximum(variance, 1e-6))
-    shift = average - mean * scale
-    shift[:, 0] += spec.level_per_db * trust[:, 0] * (levels - heard.level)
-    normalised: FloatArray = features * scale[:, :, None] + shift[:, :, None]
-    if not spec.trust_row:
-        return normalised
-    row = np.broadcast_to(trust[:, :, None], (len(features), 1, features.shape[2]))
-    return np.concatenate([normalised, row.astype(np.float32)], axis=1)
+    mean = average + trust * (heard.statistics[:, :n_coeffs] - average)
+    if deviation is None:
+        shift = average - mean
+        np.add(features, shift[:, :, None], out=normalised[:, :n_coeffs])
+    else:
+        square = heard.statistics[:, n_coeffs:]
+        variance = deviation**2 + trust * (square - heard.statistics[:, :n_coeffs] ** 2 - deviation**2)
+        scale = deviation / np.sqrt(np.maximum(variance, 1e-6))
+        shift = average - mean * scale
+        np.multiply(features, scale[:, :, None], out=normalised[:, :n_coeffs])
+        normalised[:, :n_coeffs] += shift[:, :, None]
+    normalised[:, 0] += (spec.level_per_db * trust[:, 0] * (levels - heard.level))[:, None]
+    if spec.trust_row:
+        normalised[:, -1] = trust
+    return normalised
 
 
 def first_of_streams(features: FloatArray, spec: BaselineSpec) -> FloatArray:
     """`normalise` windows (n, n_coeffs, n_frames) before which nothing was heard."""
-    n, n_coeffs = features.shape[:2]
-    nothing, none = np.zeros((n, n_coeffs), np.float32), np.zeros(n, np.float32)
-    return normalise(features, none, Heard(windows=none, mean=nothing, square=nothing, level=none), spec)
+    none = np.zeros(len(features), np.float32)
+    nothing = np.zeros_like(window_statistics(features, spec))
+    return normalise(features, none, Heard(windows=none, statistics=nothing, level=none), spec)
 
 
 class Baselines:
@@ -123,26 +139,21 @@ class Baselines:
         Returns:
             As `normalise`; how the windows are grouped into calls changes nothing.
         """
-        mean, square = window_statistics(features)
-        n_coeffs = features.shape[1]
-        own = np.concatenate([np.ones((len(mean), 1)), levels[:, None], mean, square], axis=1)
+        own = np.column_stack([np.ones_like(levels), levels, window_statistics(features, self._spec)]).astype(
+            np.float64
+        )
         before = np.empty_like(own)
         for row, stream in enumerate(streams):
             sums = self._sums.setdefault(stream, np.zeros(own.shape[1]))
             before[row] = sums
             sums += own[row]
-        count = before[:, :1]
-        means = (before / np.maximum(count, 1)).astype(np.float32)
-        heard = Heard(
-            windows=count[:, 0].astype(np.float32),
-            level=means[:, 1],
-            mean=means[:, 2 : 2 + n_coeffs],
-            square=means[:, 2 + n_coeffs :],
-        )
+        count = before[:, 0]
+        means = (before / np.maximum(count, 1)[:, None]).astype(np.float32)
+        heard = Heard(windows=count.astype(np.float32), level=means[:, 1], statistics=means[:, 2:])
         return normalise(features, levels, heard, self._spec)
 
     def copy(self, other: Baselines) -> None:
-        """Begin with what another model with the same features has heard."""
+        """Begin with what another has heard that keeps the same statistics of the same features."""
         self._sums = {stream: sums.copy() for stream, sums in other._sums.items()}
 
     def forget(self, stream: str) -> None:

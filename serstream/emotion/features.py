@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from serstream.audio.resample import interpolation_filter
 from serstream.emotion.baseline import BaselineSpec
+from serstream.emotion.functionals import FunctionalsSpec, functionals, names
 from serstream.emotion.pitch import PitchSpec, track
 from serstream.errors import ModelError
 
@@ -65,8 +66,10 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Subtract each coefficient's mean over the window (cepstral mean normalisation)."""
     pitch: PitchSpec | None = None
     """Two rows of pitch below the coefficients; None: there are none."""
+    functionals: FunctionalsSpec | None = None
+    """Functionals of the window beside the rows, which want the pitch; None: there are none."""
     baseline: BaselineSpec | None = None
-    """The speaker baseline applied to the coefficients; None leaves them as they are."""
+    """The speaker baseline applied to the functionals or, without them, to the rows; None: there is none."""
 
     def __post_init__(self) -> None:
         if self.win_length > self.n_fft:
@@ -83,8 +86,14 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 f"win_length is {self.win_length} samples, must hold 3 periods of the lowest pitch, "
                 f"{self.pitch.f_min} Hz ({3 * self.sample_rate / self.pitch.f_min:.0f} samples)"
             )
-        if self.baseline is not None and len(self.baseline.mean) != self.n_coeffs:
-            raise ValueError(f"baseline has {len(self.baseline.mean)} coefficients, wanted {self.n_coeffs}")
+        if self.functionals is not None and (self.pitch is None or self.functionals.cepstra > self.n_mfcc):
+            raise ValueError(
+                f"functionals want pitch and at least {self.functionals.cepstra} coefficients (n_mfcc is "
+                f"{self.n_mfcc})"
+            )
+        size = self.n_functionals or self.n_coeffs
+        if self.baseline is not None and len(self.baseline.mean) != size:
+            raise ValueError(f"baseline has {len(self.baseline.mean)} coefficients, wanted {size}")
         if self.n_samples < self.n_fft:
             raise ValueError(
                 f"window_s of {self.window_s} s is shorter than one frame of {self.n_fft} samples"
@@ -121,9 +130,9 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         return self.n_mfcc * (1 + self.deltas) + (0 if self.pitch is None else 2)
 
     @property
-    def n_inputs(self) -> int:
-        """Rows of the model input: those of `mfcc`, and what the speaker baseline adds."""
-        return self.n_coeffs + (self.baseline is not None and self.baseline.trust_row)
+    def n_functionals(self) -> int:
+        """Functionals that `summarise` returns."""
+        return 0 if self.functionals is None else len(names(self.functionals.cepstra, self.n_mels))
 
     def to_json(self) -> str:
         """The spec as JSON, the form in which it travels inside a model file."""
@@ -196,6 +205,26 @@ def mfcc(windows: FloatArray, spec: FeatureSpec, sample_rate: int | None = None)
         coefficients = _slope(coefficients)
         features[:, order * spec.n_mfcc : (order + 1) * spec.n_mfcc] = coefficients
     return features
+
+
+def summarise(features: FloatArray, spec: FeatureSpec) -> FloatArray:
+    """Functionals of features.
+
+    Args:
+        features: of `mfcc`, shape (n_windows, spec.n_coeffs, spec.n_frames).
+        spec: the recipe.
+
+    Returns:
+        float32, shape (n_windows, spec.n_functionals). What else is in the batch does not matter.
+    """
+    if spec.functionals is None:
+        return np.empty((len(features), 0), np.float32)
+    cosines = _matrices(spec, 1)[-1]
+    with _BLAS.limit(limits=1, user_api="blas"):
+        # The DCT is orthonormal: backwards it loses nothing, with fewer coefficients it smooths the spectrum.
+        log_mel = cosines @ features[:, : spec.n_mfcc]
+        cepstra, pitch = features[:, : spec.functionals.cepstra], features[:, -2:]
+        return functionals(cepstra, log_mel, pitch, spec.hop_length / spec.sample_rate)
 
 
 def levels_dbfs(windows: FloatArray) -> FloatArray:

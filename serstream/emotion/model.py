@@ -6,13 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from serstream.config import ModelSettings
-from serstream.emotion.baseline import Baselines, first_of_streams
 from serstream.emotion.features import levels_dbfs, mfcc, pad
+from serstream.emotion.inputs import Inputs, Listener, alone, shapes
 from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.session import Session
 from serstream.emotion.store import read_file
@@ -23,7 +22,7 @@ ON_CPU = ModelSettings(device="cpu")
 
 
 class EmotionModel:
-    """Scores speech windows: ``features`` (batch, n_inputs, n_frames) to ``logits`` (batch, n_labels).
+    """Scores speech windows: inputs of `serstream.emotion.inputs` to ``logits`` (batch, n_labels).
 
     Args:
         path: a model.onnx; it is read once.
@@ -41,9 +40,8 @@ class EmotionModel:
         self._session = Session(content, str(path), settings)
         self.metadata = ModelMetadata.from_props(self._session.properties, str(path))
         self._check_signature()
-        spec = self.metadata.feature_spec
-        self._baselines = None if spec.baseline is None else Baselines(spec.baseline)
-        self._session.warm_up(spec.n_inputs, spec.n_frames)
+        self._listener = Listener(self.metadata.feature_spec)
+        self._session.warm_up()
         self._check_finite()
 
     @property
@@ -78,9 +76,8 @@ class EmotionModel:
             longest = spec.window_length(rate)
             samples = np.stack([pad(windows[row].samples[-longest:], spec, rate) for row in rows])
             features[rows], levels[rows] = mfcc(samples, spec, rate), levels_dbfs(samples)
-        if self._baselines is not None:
-            features = self._baselines.normalise([window.stream for window in windows], features, levels)
-        probabilities = self._probabilities(features)
+        streams = [window.stream for window in windows]
+        probabilities = self._probabilities(self._listener.inputs(streams, features, levels))
         if not np.isfinite(probabilities).all():
             raise ModelError(f"model {self.path}: a window's scores are not finite")
         return [
@@ -90,8 +87,7 @@ class EmotionModel:
 
     def forget(self, stream: str) -> None:
         """The stream is over: its speaker baseline is dropped."""
-        if self._baselines is not None:
-            self._baselines.forget(stream)
+        self._listener.forget(stream)
 
     def score_samples(self, samples: Samples) -> NDArray[np.float32]:
         """Calibrated probabilities (n_windows, n_labels) of samples (n_windows, spec.n_samples).
@@ -99,21 +95,14 @@ class EmotionModel:
         Each window is scored as the first of its stream.
         """
         spec = self.metadata.feature_spec
-        features = mfcc(samples, spec)
-        return self._probabilities(
-            features if spec.baseline is None else first_of_streams(features, spec.baseline)
-        )
+        return self._probabilities(alone(mfcc(samples, spec), spec))
 
     def continue_from(self, previous: EmotionModel) -> None:
         """Take over what ``previous`` has heard of the living streams, if its features are the same."""
-        own, other = (
-            msgspec.structs.replace(model.metadata.feature_spec, baseline=None) for model in (self, previous)
-        )
-        if self._baselines is not None and previous._baselines is not None and own == other:
-            self._baselines.copy(previous._baselines)
+        self._listener.continue_from(previous._listener)
 
-    def _probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        scaled = self._session.run(features) / np.float32(self.metadata.temperature)
+    def _probabilities(self, inputs: Inputs) -> NDArray[np.float32]:
+        scaled = self._session.run(inputs) / np.float32(self.metadata.temperature)
         exponent = np.exp(scaled - scaled.max(axis=1, keepdims=True))
         probabilities: NDArray[np.float32] = exponent / exponent.sum(axis=1, keepdims=True)
         return probabilities
@@ -124,15 +113,18 @@ class EmotionModel:
             raise ModelError(
                 f"model {self.path}: feature spec wants {spec.sample_rate} Hz, serstream has {SAMPLE_RATE} Hz"
             )
-        if not _fits(self._session.inputs, "features", [spec.n_inputs, spec.n_frames]):
+        made = shapes(spec)
+        inputs = self._session.inputs
+        if not inputs or not all(_fits(node, node[0], made.get(node[0], [])) for node in inputs):
+            wanted = " and ".join(f"{name!r}, {_described(shape)}" for name, shape in made.items())
             raise ModelError(
-                f"model {self.path}: inputs are {self._session.inputs}, its feature spec wants 'features', "
-                f"tensor(float) of shape (batch, {spec.n_inputs}, {spec.n_frames}) with any batch"
+                f"model {self.path}: inputs are {inputs}, its feature spec wants {wanted}, with any batch"
             )
-        if not _fits(self._session.outputs, "logits", [len(labels)]):
+        outputs = self._session.outputs
+        if len(outputs) != 1 or not _fits(outputs[0], "logits", [len(labels)]):
             raise ModelError(
-                f"model {self.path}: outputs are {self._session.outputs}, its {len(labels)} labels "
-                f"({', '.join(labels)}) want 'logits', tensor(float) of shape (batch, {len(labels)})"
+                f"model {self.path}: outputs are {outputs}, its {len(labels)} labels ({', '.join(labels)}) "
+                f"want 'logits', {_described([len(labels)])}"
             )
 
     def _check_finite(self) -> None:
@@ -148,11 +140,11 @@ class EmotionModel:
                 )
 
 
-def _fits(nodes: list[tuple[str, str, list[int | str]]], name: str, shape: list[int]) -> bool:
-    """Whether there is one float tensor of that name and shape behind a batch axis of any size."""
-    return (
-        len(nodes) == 1
-        and nodes[0][:2] == (name, "tensor(float)")
-        and nodes[0][2][1:] == shape
-        and not isinstance(nodes[0][2][0], int)
-    )
+def _fits(node: tuple[str, str, list[int | str]], name: str, shape: list[int]) -> bool:
+    """Whether it is a float tensor of that name and shape behind a batch axis of any size."""
+    own_name, kind, (batch, *rest) = node
+    return (own_name, kind, rest) == (name, "tensor(float)", shape) and not isinstance(batch, int)
+
+
+def _described(shape: list[int]) -> str:
+    return f"tensor(float) of shape (batch, {', '.join(map(str, shape))})"

@@ -11,6 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from serstream.config import ModelSettings
+from serstream.emotion.inputs import Inputs
 from serstream.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ sizes more, and on one thread a larger batch gains nothing."""
 
 
 class Session:
-    """Runs ``features`` (batch, n_coeffs, n_frames) to ``logits`` (batch, n_labels).
+    """Runs inputs, float32 (batch, ...) each, to ``logits`` (batch, n_labels).
 
     A CUDA failure, when it is made or while it runs, is logged as an error and moves it to the CPU for good.
 
@@ -67,52 +68,61 @@ class Session:
         """The model file's ``metadata_props``."""
         return dict(self._runtime.get_modelmeta().custom_metadata_map)
 
-    def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (n, n_labels) of features (n, n_coeffs, n_frames), n > 0.
+    def run(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Logits (n, n_labels) of inputs (n, ...), n > 0; what the model does not take is left out.
 
         Raises:
             ModelError: the model fails, on the CPU or where ``require_gpu`` forbids to fall back to it.
         """
+        wanted = {name: inputs[name] for name, _, _ in self.inputs}
+        n_windows = min(map(len, wanted.values()))
         logits: list[NDArray[np.float32]] = []
         done = 0
-        while done < len(features):
-            logits.append(self._run(features[done : done + self._sizes[-1]]))
+        while done < n_windows:
+            end = done + self._sizes[-1]
+            logits.append(self._run({name: values[done:end] for name, values in wanted.items()}))
             done += len(logits[-1])
         return np.concatenate(logits)
 
-    def warm_up(self, n_coeffs: int, n_frames: int) -> None:
-        """Run every batch size once, so that no window pays for what the first run of a size sets up."""
+    def warm_up(self) -> None:
+        """Run every batch size once, so that no window pays for what the first run of a size sets up.
+
+        The model's inputs must have fixed sizes behind the batch axis.
+        """
+        shapes = {name: [int(size) for size in shape[1:]] for name, _, shape in self.inputs}
         for size in self._sizes:
-            self.run(np.zeros((size, n_coeffs, n_frames), np.float32))
+            self.run({name: np.zeros((size, *shape), np.float32) for name, shape in shapes.items()})
 
     @property
     def _sizes(self) -> tuple[int, ...]:
         return CUDA_SIZES if CUDA in self.providers else CPU_SIZES
 
-    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run(self, batch: Inputs) -> NDArray[np.float32]:
         try:
             if CUDA in self.providers:
                 return self._run_bound(batch)
-            logits: NDArray[np.float32] = self._runtime.run(["logits"], {"features": batch})[0]
+            logits: NDArray[np.float32] = self._runtime.run(["logits"], batch)[0]
             return logits
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
             if CUDA not in self.providers:
                 raise ModelError(f"model {self._where}: ONNX Runtime cannot run it: {error}") from error
             self._complain(str(error))
             self._runtime = self._open([CPU])
-            self.warm_up(*batch.shape[1:])
+            self.warm_up()
             return self.run(batch)
 
-    def _run_bound(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run_bound(self, batch: Inputs) -> NDArray[np.float32]:
         """Through IO binding, filled up with zeros to one of the fixed sizes."""
-        size = next(size for size in CUDA_SIZES if size >= len(batch))
-        padded = np.zeros((size, *batch.shape[1:]), np.float32)
-        padded[: len(batch)] = batch
+        n_windows = min(map(len, batch.values()))
+        size = next(size for size in CUDA_SIZES if size >= n_windows)
         binding = self._runtime.io_binding()
-        binding.bind_cpu_input("features", padded)
+        padded = {name: np.zeros((size, *values.shape[1:]), np.float32) for name, values in batch.items()}
+        for name, values in batch.items():
+            padded[name][:n_windows] = values
+            binding.bind_cpu_input(name, padded[name])
         binding.bind_output("logits", "cpu")
         self._runtime.run_with_iobinding(binding)
-        logits: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0][: len(batch)]
+        logits: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0][:n_windows]
         return logits
 
     def _open(self, providers: list[str]) -> ort.InferenceSession:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from serstream.emotion.baseline import Baselines, BaselineSpec, first_of_streams
 from serstream.emotion.features import FeatureSpec
+from serstream.emotion.inputs import shapes
 from serstream.errors import ModelError
 
 N_COEFFS, N_FRAMES = 5, 40
@@ -91,4 +92,12 @@ def test_the_trust_row_tells_how_much_was_heard() -> None:
     without = Baselines(SPEC).normalise(["a", "a", "b", "a"], features, levels)
     np.testing.assert_array_equal(normalised[:, :-1], without)
     np.testing.assert_array_equal(first_of_streams(features, spec)[0], normalised[0])
-    assert FeatureSpec(n_mfcc=N_COEFFS, baseline=spec).n_inputs == N_COEFFS + 1
+    assert shapes(FeatureSpec(n_mfcc=N_COEFFS, baseline=spec))["features"][0] == N_COEFFS + 1
+
+
+def test_without_a_deviation_only_the_mean_is_mapped() -> None:
+    spec = BaselineSpec(mean=(1.0,) * N_COEFFS, prior=1.0)
+    features = windows_of(np.random.default_rng(0), 200, offset=7, spread=3)
+    normalised = Baselines(spec).normalise(["a"] * 200, features, np.zeros(200, np.float32))
+    assert abs(float(normalised[100:].mean()) - 1) < 0.1
+    assert float(normalised[100:].std()) == pytest.approx(float(features[100:].std()), rel=0.02)

@@ -10,6 +10,7 @@ from tiny_model import SPEC
 
 from serstream.config import ModelSettings
 from serstream.emotion import session
+from serstream.emotion.inputs import Inputs
 from serstream.emotion.session import CUDA, Session
 from serstream.errors import ModelError
 
@@ -59,8 +60,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> type[FakeCuda]:
     return FakeCuda
 
 
-def features(n: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:
-    return np.random.default_rng(n).normal(size=(n, SPEC.n_coeffs, SPEC.n_frames)).astype(np.float32)
+def features(n: int) -> Inputs:
+    rows = np.random.default_rng(n).normal(size=(n, SPEC.n_coeffs, SPEC.n_frames))
+    return {"features": rows.astype(np.float32)}
 
 
 def on_cpu(model: Path, n: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -82,7 +84,7 @@ def test_batches_on_a_cpu_are_small_and_not_filled_up(tiny_model: Path, cuda: ty
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_every_size_that_is_run_is_warm(tiny_model: Path, cuda: type[FakeCuda], device: str) -> None:
     running = Session(tiny_model.read_bytes(), "m", ModelSettings(device=device))
-    running.warm_up(SPEC.n_coeffs, SPEC.n_frames)
+    running.warm_up()
     warm = len(cuda.sizes), len(cuda.cpu_sizes)
     for n in range(1, 70):
         running.run(features(n))

@@ -271,7 +271,7 @@ def test_a_model_that_fails_on_a_window_is_replaced_by_the_one_before(
         models.activate("tiny@2")
         settle(models)
         monkeypatch.setattr(
-            models.active._session, "run", lambda features: np.full((len(features), 6), np.nan)
+            models.active._session, "run", lambda inputs: np.full((len(inputs["features"]), 6), np.nan)
         )
         scores = models.score(windows(3))
         assert [s.model for s in scores] == ["tiny@1"] * 3
@@ -290,7 +290,7 @@ def test_without_a_model_before_a_failure_is_fatal(
 ) -> None:
     with serving(store) as models:
         monkeypatch.setattr(
-            models.active._session, "run", lambda features: np.full((len(features), 6), np.nan)
+            models.active._session, "run", lambda inputs: np.full((len(inputs["features"]), 6), np.nan)
         )
         with pytest.raises(ModelError, match="scores are not finite"):
             models.score(windows(1))
@@ -363,7 +363,7 @@ def test_a_bad_canary_is_refused_and_not_tried_again(
         canary = models._canary
         assert canary is not None
         monkeypatch.setattr(
-            canary.model._session, "run", lambda features: np.full((len(features), 6), np.nan)
+            canary.model._session, "run", lambda inputs: np.full((len(inputs["features"]), 6), np.nan)
         )
         assert {s.model for s in models.score(windows(3, "a"))} == {"tiny@1"}
         (message,) = models.poll(2.0, 0.0)

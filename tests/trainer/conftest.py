@@ -58,7 +58,11 @@ labels = ["angry", "neutral", "sad"]
 [features]
 n_mels = 32
 n_mfcc = 32
+n_fft = 1024
+win_length = 1024
 hop_length = 320
+[features.pitch]
+[features.functionals]
 [augmentation]
 variants = 1
 [training]

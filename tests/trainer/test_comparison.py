@@ -16,7 +16,7 @@ from trainer.comparison import features, system
 from trainer.comparison.cells import LEAK_COPIES, Cell, Plan
 from trainer.comparison.copies import Effect, copy
 from trainer.comparison.examples import Examples, gather
-from trainer.comparison.learning import Epoch, NetworkLearner
+from trainer.comparison.learning import Epoch, NetworkLearner, tensors
 from trainer.comparison.splits import PROTOCOLS, Protocol, split
 from trainer.corpora import Clip
 from trainer.device import CPU
@@ -57,7 +57,7 @@ def test_every_recipe_gives_its_network_what_it_wants(
     assert np.isfinite(heard).all()
     if recipe.network != system.FOREST:
         network = recipe.build(heard.shape, 6).eval()
-        assert network(torch.from_numpy(heard[None])).shape == (1, 6)
+        assert network(**tensors(network, heard[None])).shape == (1, 6)
 
 
 @pytest.mark.parametrize(

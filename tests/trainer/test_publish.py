@@ -135,9 +135,9 @@ def test_a_draft_carries_what_torch_said(tmp_path: Path) -> None:
     metadata = ModelMetadata(
         name="tiny", version=4, labels=LABELS, feature_spec=SPEC, temperature=2.0, licence="CC0-1.0"
     )
-    examples = np.random.default_rng(0).normal(0, 5, (9, SPEC.n_coeffs, SPEC.n_frames)).astype(np.float32)
+    rows = np.random.default_rng(0).normal(0, 5, (9, SPEC.n_coeffs, SPEC.n_frames)).astype(np.float32)
     folder = tmp_path / "tiny/4"
-    write_draft(network, metadata, folder, examples, "# tiny")
+    write_draft(network, metadata, folder, {"features": rows}, "# tiny")
     assert inspect(folder).reference == "tiny@4"
     GoldenClips.read(folder / FILE_NAME).check(EmotionModel(folder / "model.onnx"), TOLERANCE)
     assert sorted(path.name for path in folder.iterdir()) == [

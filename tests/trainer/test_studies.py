@@ -87,7 +87,7 @@ def test_networks_compute_the_same_in_onnx_runtime(name: str, tmp_path: Path) ->
     rows = examples(name, 9)
     network = fresh(name)
     network.front.standardise(torch.from_numpy(3 * rows + 1))
-    assert export(network, None, tmp_path / "model.onnx", 3 * rows + 1) <= TOLERANCE
+    assert export(network, None, tmp_path / "model.onnx", {"features": 3 * rows + 1}) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", STUDIES)

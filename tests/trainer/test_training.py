@@ -11,6 +11,8 @@ torch = pytest.importorskip("torch", reason="needs the trainer extra")
 
 from serstream.emotion.baseline import Baselines, BaselineSpec
 from serstream.emotion.features import FeatureSpec
+from serstream.emotion.functionals import FunctionalsSpec
+from serstream.emotion.inputs import shapes
 from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.pitch import PitchSpec
@@ -25,6 +27,17 @@ from trainer.networks import NETWORKS, build
 from trainer.training import Targets, Trained, _shift, load, logits_of, save, train
 
 pytestmark = pytest.mark.trainer
+
+TINY = {
+    "n_mels": 32,
+    "n_mfcc": 32,
+    "n_fft": 1024,
+    "win_length": 1024,
+    "hop_length": 320,
+    "pitch": PitchSpec(),
+    "functionals": FunctionalsSpec(),
+}
+"""Features of the tiny recipe."""
 
 
 @pytest.fixture(scope="module")
@@ -54,22 +67,27 @@ def test_features_are_cached_and_come_back_the_same(
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_networks_are_small_and_exported_as_they_are(network: str, tmp_path: Path) -> None:
-    spec = FeatureSpec(
+    features = FeatureSpec(
         n_mels=64,
         n_mfcc=64,
         n_fft=1024,
         win_length=1024,
         hop_length=256,
         pitch=PitchSpec(),
-        baseline=BaselineSpec(mean=(0.0,) * 66, deviation=(1.0,) * 66, trust_row=True),
+        functionals=FunctionalsSpec(),
     )
+    average = BaselineSpec(mean=(0.0,) * features.n_functionals, trust_row=True)
+    spec = msgspec.structs.replace(features, baseline=average)
     torch.manual_seed(0)
     built = build(network, spec, 6).eval()
     assert sum(weights.numel() for weights in built.parameters()) < 1_000_000
     metadata = ModelMetadata(
         name="tiny", version=1, labels=tuple("abcdef"), feature_spec=spec, temperature=2.0, licence="CC0-1.0"
     )
-    examples = np.random.default_rng(0).normal(0, 1, (11, spec.n_inputs, spec.n_frames)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    examples = {
+        name: rng.normal(0, 1, (11, *shape)).astype(np.float32) for name, shape in shapes(spec).items()
+    }
     path = tmp_path / "model.onnx"
     assert export(built, metadata, path, examples) <= TOLERANCE
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
@@ -77,13 +95,10 @@ def test_networks_are_small_and_exported_as_they_are(network: str, tmp_path: Pat
     assert EmotionModel(path).metadata == metadata
 
 
-@pytest.mark.parametrize(("network", "draws"), [("cnn_lstm", 0), ("perceptron", 2)])
 def test_an_interrupted_training_ends_at_the_same_weights(
-    network: str, draws: int, tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
+    tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
 ) -> None:
     torch.set_num_threads(1)
-    training = msgspec.structs.replace(tiny.training, draws=draws)
-    tiny = msgspec.structs.replace(tiny, network=network, training=training)
     whole = train(tiny, windows, None, tmp_path / "whole.pt", lambda epoch: None)
 
     def interrupt(epoch: Epoch) -> None:
@@ -151,16 +166,18 @@ def test_labels_a_corpus_lacks_are_masked_and_classes_weigh_alike(windows: Windo
     assert shares == pytest.approx([shares[0]] * 3)
 
 
-def test_training_hears_calls_as_the_daemon_does(windows: WindowSet) -> None:
-    spec = FeatureSpec(n_mels=32, n_mfcc=32, hop_length=320)
-    baseline = average_speaker(windows, spec, BaselineTraining())
-    calls = Calls(windows, baseline)
+@pytest.mark.parametrize("deviation", [True, False])
+def test_training_hears_calls_as_the_daemon_does(windows: WindowSet, deviation: bool) -> None:
+    """Functionals are normalised by the same code, after the same windows."""
+    features = FeatureSpec(**TINY)
+    baseline = average_speaker(windows, features, BaselineTraining(deviation=deviation))
+    spec = msgspec.structs.replace(features, baseline=baseline)
+    calls = Calls(windows, spec)
     nothing = calls.after(0.0, seed=0)
-    np.testing.assert_allclose(nothing[:, :-1], windows.features.astype(np.float32), atol=1e-2)
-    assert not nothing[:, -1].any()
-    np.testing.assert_allclose(
-        nothing, as_heard(windows, msgspec.structs.replace(spec, baseline=baseline), 0)
-    )
+    np.testing.assert_allclose(nothing["functionals"][:, :-1], windows.functionals, atol=1e-4)
+    assert not nothing["functionals"][:, -1].any()
+    for name, values in as_heard(windows, spec, 0).items():
+        np.testing.assert_array_equal(nothing[name], values)
     # One window after all others of its speaker and line: feed those to the daemon's code first.
     row = 0
     speaker = windows.clips[windows.clip[row]].speaker
@@ -172,34 +189,33 @@ def test_training_hears_calls_as_the_daemon_does(windows: WindowSet) -> None:
         and windows.clip[i] != windows.clip[row]
     ]
     order = [*before, row]
-    features = windows.features[order].astype(np.float32)
-    expected = Baselines(baseline).normalise(["x"] * len(order), features, windows.levels[order])[-1]
-    np.testing.assert_allclose(calls.after(1e9, seed=0)[row], expected, atol=2e-3)
+    values = windows.functionals[order][:, :, None]
+    expected = Baselines(baseline).normalise(["x"] * len(order), values, windows.levels[order])[-1]
+    heard = calls.after(1e9, seed=0)
+    np.testing.assert_allclose(heard["functionals"][row], expected[:, 0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(heard["features"][row], windows.features[row].astype(np.float32))
+
+
+def test_without_functionals_the_rows_are_normalised(windows: WindowSet) -> None:
+    features = FeatureSpec(**{**TINY, "functionals": None})
+    baseline = average_speaker(windows, features, BaselineTraining())
+    spec = msgspec.structs.replace(features, baseline=baseline)
+    heard = as_heard(windows, spec, 1e9)
+    assert list(heard) == ["features"]
+    assert not np.allclose(heard["features"], as_heard(windows, spec, 0)["features"], atol=0.1)
 
 
 def test_logits_depend_on_what_was_heard(tiny: recipe.Recipe, windows: WindowSet) -> None:
     assert tiny.baseline is not None
     spec = tiny.features
-    network = build(tiny.network, spec, 3)
     heard = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, tiny.baseline))
+    network = build(tiny.network, heard, 3)
     trained = Trained(network, heard, [])
     assert not np.allclose(logits_of(trained, windows, 10.0), logits_of(trained, windows))
 
 
-@pytest.mark.parametrize("wrong", [{"network": "cnn_2d"}, {"shift": 0.1}])
-def test_calls_are_drawn_once_only_where_a_window_is_summarised(
-    tmp_path: Path, wrong: dict[str, object]
-) -> None:
-    text = f"""
-name = "x"
-network = "{wrong.get("network", "perceptron")}"
-corpora = ["tiny"]
-labels = ["angry", "sad"]
-[training]
-draws = 2
-shift = {wrong.get("shift", 0.0)}
-"""
+def test_a_perceptron_wants_functionals(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=r"training\.draws is 2, wanted 0: only a perceptron"):
+    path.write_text('name = "x"\nnetwork = "perceptron"\ncorpora = ["tiny"]\nlabels = ["angry", "sad"]\n')
+    with pytest.raises(ConfigError, match="hears functionals only"):
         recipe.load(path)

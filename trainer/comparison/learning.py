@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from serstream.emotion.features import FloatArray
+from serstream.emotion.inputs import FEATURES, Inputs, alone
 from serstream.emotion.metadata import ModelMetadata
 from trainer.comparison.splits import Indices, Split
 from trainer.comparison.system import Learning
 from trainer.device import CPU
 from trainer.evaluation import Labels
 from trainer.export import export
-from trainer.networks import Network
-from trainer.networks.layers import Ensemble
+from trainer.networks import Ensemble
 from trainer.networks.studies import StudyNetwork, keras_parameters
 
 
@@ -76,7 +76,7 @@ class NetworkLearner:
 
     def __init__(
         self,
-        network: Network | StudyNetwork,
+        network: Ensemble | StudyNetwork,
         settings: Learning,
         epochs: int,
         seed: int,
@@ -109,10 +109,12 @@ class NetworkLearner:
         last ones.
         """
         network = self.network
-        network.front.standardise(torch.from_numpy(features[split.train]))
+        network.standardise(**tensors(network, features[split.train]))
         torch.manual_seed(self.seed)
-        # Convolutions and pooling run twice as fast on a CPU with their channels last.
-        network.to(self.device, memory_format=torch.channels_last)
+        network.to(self.device)
+        for weight in network.parameters():
+            if weight.dim() == 4:  # convolutions and pooling run twice as fast on a CPU with channels last
+                weight.data = weight.data.to(memory_format=torch.channels_last)
         state = _State(network, self.settings, self.device)
         if checkpoint.is_file():
             state.restore(checkpoint, self.epochs)
@@ -135,7 +137,7 @@ class NetworkLearner:
         self.network.eval()
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16):
             batches = [
-                self.network(torch.from_numpy(features[i : i + 64]).to(self.device)).float()
+                self.network(**tensors(self.network, features[i : i + 64], self.device)).float()
                 for i in range(0, len(features), 64)
             ]
         joined: FloatArray = torch.cat(batches).cpu().numpy()
@@ -148,13 +150,13 @@ class NetworkLearner:
 
     def export(self, metadata: ModelMetadata | None, path: Path, examples: FloatArray) -> float:
         """Write ONNX, see `trainer.export.export`."""
-        return export(self.network.to(CPU), metadata, path, examples)
+        return export(self.network.to(CPU), metadata, path, _inputs(self.network, examples))
 
 
 class _State:
     """All that changes while training."""
 
-    def __init__(self, network: nn.Module, settings: Learning, device: torch.device):
+    def __init__(self, network: Ensemble | StudyNetwork, settings: Learning, device: torch.device):
         self.network, self.settings, self.device = network, settings, device
         kernels = [weight for weight in network.parameters() if weight.dim() > 1]
         others = [weight for weight in network.parameters() if weight.dim() <= 1]
@@ -229,7 +231,7 @@ def _epoch(state: _State, features: FloatArray, label: Labels, order: Indices) -
     for begin in range(0, len(order) - 1, state.settings.batch):
         batch = order[begin : begin + state.settings.batch]
         with torch.autocast(state.device.type, torch.bfloat16):
-            opinions = _opinions(state.network, torch.from_numpy(features[batch]).to(state.device))
+            opinions = _opinions(state.network, tensors(state.network, features[batch], state.device))
         target = torch.from_numpy(label[batch]).to(state.device).repeat_interleave(opinions.shape[1])
         loss = nn.functional.cross_entropy(opinions.flatten(0, 1).float(), target)
         state.optimiser.zero_grad()
@@ -239,9 +241,22 @@ def _epoch(state: _State, features: FloatArray, label: Labels, order: Indices) -
     return float(np.mean(losses))
 
 
-def _opinions(network: nn.Module, features: Tensor) -> Tensor:
+def _inputs(network: Ensemble | StudyNetwork, features: FloatArray) -> Inputs:
+    """What a network hears of its features: ours their functionals too, the studies' nothing else."""
+    return alone(features, network.spec) if isinstance(network, Ensemble) else {FEATURES: features}
+
+
+def tensors(
+    network: Ensemble | StudyNetwork, features: FloatArray, device: torch.device = CPU
+) -> dict[str, Tensor]:
+    """What a network hears, by the names of its inputs."""
+    heard = _inputs(network, features)
+    return {name: torch.from_numpy(values).to(device) for name, values in heard.items()}
+
+
+def _opinions(network: Ensemble | StudyNetwork, inputs: dict[str, Tensor]) -> Tensor:
     """What is trained, (batch, n_opinions, n_labels): our networks have several, the studies' one."""
     if isinstance(network, Ensemble):
-        return network.opinions(network.summary(features))
-    logits: Tensor = network(features)
+        return network.opinions(**inputs)
+    logits: Tensor = network(**inputs)
     return logits.unsqueeze(1)

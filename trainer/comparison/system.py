@@ -14,7 +14,7 @@ from serstream.emotion.features import FeatureSpec
 from serstream.errors import ConfigError
 from trainer.comparison.copies import Effect
 from trainer.comparison.features import FEATURES, FeatureSet, mfcc_matrix, trimmed
-from trainer.networks import NETWORKS, Network, build
+from trainer.networks import NETWORKS, Ensemble, build
 from trainer.networks.studies import STUDIES, StudyNetwork
 from trainer.recipe import Positive, Share
 
@@ -99,7 +99,7 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         chosen = FEATURES[self.features] if self.spec is None else mfcc_matrix(self.spec)
         return (lambda samples, clip: chosen(trimmed(samples), clip)) if self.trim else chosen
 
-    def build(self, shape: tuple[int, ...], n_labels: int) -> Network | StudyNetwork:
+    def build(self, shape: tuple[int, ...], n_labels: int) -> Ensemble | StudyNetwork:
         """The network with fresh weights, for features (n, *shape)."""
         if self.spec is not None and self.network in NETWORKS:
             return build(self.network, self.spec, n_labels)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from serstream.emotion.features import FeatureSpec
 from trainer.networks.cnn_2d import Cnn2d
 from trainer.networks.cnn_lstm import CnnLstm
-from trainer.networks.perceptron import Perceptron
+from trainer.networks.ensemble import Ensemble
 
-__all__ = ["NETWORKS", "Network", "build"]
+__all__ = ["NETWORKS", "Ensemble", "build"]
 
-Network = CnnLstm | Cnn2d | Perceptron
-
-NETWORKS: dict[str, type[CnnLstm] | type[Cnn2d] | type[Perceptron]] = {
+NETWORKS: dict[str, type[CnnLstm] | type[Cnn2d] | None] = {
     "cnn_lstm": CnnLstm,
     "cnn_2d": Cnn2d,
-    "perceptron": Perceptron,
+    "perceptron": None,
 }
+"""What has an opinion beside the perceptrons on functionals."""
 
 
-def build(name: str, spec: FeatureSpec, n_labels: int) -> Network:
+def build(name: str, spec: FeatureSpec, n_labels: int) -> Ensemble:
     """A network with fresh weights."""
-    return NETWORKS[name](spec, n_labels)
+    kind = NETWORKS[name]
+    return Ensemble(spec, n_labels, None if kind is None else kind(spec.n_mels, n_labels))

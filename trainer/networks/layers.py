@@ -9,26 +9,6 @@ from torch import Tensor, nn
 from serstream.emotion.features import FeatureSpec
 
 
-class Ensemble(nn.Module):
-    """A network of several opinions: each is trained as if it were alone, their mean is what is said.
-
-    ``features`` (batch, n_inputs, n_frames) to ``logits`` (batch, n_labels).
-    """
-
-    front: LogMel
-
-    def summary(self, features: Tensor) -> Tensor:
-        """What `opinions` wants of the features, shape (batch, ...); nothing in it is learned in steps."""
-        return features
-
-    def opinions(self, summary: Tensor) -> Tensor:
-        """Logits of every opinion, shape (batch, n_opinions, n_labels)."""
-        raise NotImplementedError
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.opinions(self.summary(features)).mean(dim=1)
-
-
 class LogMel(nn.Module):
     """MFCC back to standardised log-mel bands, where neighbouring rows belong together.
 
@@ -55,12 +35,12 @@ class LogMel(nn.Module):
         self.deviation.copy_(bands.std(dim=(0, 2))[:, None])
 
     def log_mel(self, features: Tensor) -> Tensor:
-        """(batch, n_inputs, n_frames) to (batch, n_mels, n_frames), as they are."""
+        """(batch, n_coeffs, n_frames) to (batch, n_mels, n_frames), as they are."""
         with torch.autocast(features.device.type, enabled=False):
             return self.cosines @ features[:, : self.n_mfcc]
 
     def forward(self, features: Tensor) -> Tensor:
-        """(batch, n_inputs, n_frames) to (batch, 1, n_mels, n_frames), standardised."""
+        """(batch, n_coeffs, n_frames) to (batch, 1, n_mels, n_frames), standardised."""
         return ((self.log_mel(features) - self.mean) / self.deviation).unsqueeze(1)
 
 

@@ -45,6 +45,10 @@ class StudyNetwork(nn.Module):
         super().__init__()
         self.front = front
 
+    def standardise(self, features: Tensor) -> None:
+        """Take mean and deviation from training features (n, *shape)."""
+        self.front.standardise(features)
+
 
 class Stack(StudyNetwork):
     """One layer after the other, on (batch, 1, rows, columns); a vector is one row."""

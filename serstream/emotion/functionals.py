@@ -1,0 +1,231 @@
+"""Functionals: statistics of contours over the window, after openSMILE (Eyben et al. 2010).
+
+What a small training set supports, and what travels between languages: a few hundred clips teach a linear map
+of them more than they teach a convolution.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import pairwise
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+WINDOWS_PER_BLOCK = 4
+"""Windows summed up at once; keeps their contours in the processor's cache."""
+ROLL_OFFS = (0.25, 0.5, 0.75, 0.9)
+"""Shares of the power below the roll-off points."""
+SHAPE = (
+    "centroid",
+    "spread",
+    "entropy",
+    "flux",
+    "balance",
+    "Hammarberg index",
+    "loudness",
+    *(f"roll-off {share:.0%}" for share in ROLL_OFFS),
+)
+"""Contours of the spectrum's shape, see `spectral_shape`."""
+PITCH = ("pitch", "strength")
+"""Contours of `serstream.emotion.pitch`."""
+PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MODULATION_HZ = (0.4, 1.2, 2.2, 3.5, 5.5, 8.5, 13.0, 20.0, 31.0)
+"""Edges of the bands of the modulation spectrum; syllables come at about 4 Hz."""
+MODULATED = 16
+"""Groups of neighbouring mel bands whose modulation is looked at."""
+MOMENTS = (
+    "mean",
+    "deviation",
+    "mean step",
+    "deviation of steps",
+    "slope",
+    "mean when voiced",
+    "deviation when voiced",
+    "mean when unvoiced",
+    "deviation when unvoiced",
+)
+"""Of every contour. Steps are sizes of changes over two frames; voiced and unvoiced means are relative to the
+mean of all frames."""
+VOICE = ("mean rise of pitch", "size of its steps", "size of its bends", "share of voice", "its changes")
+
+
+class FunctionalsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Functionals of cepstra, mel bands, the spectrum's shape and pitch beside the rows."""
+
+    cepstra: Annotated[int, Meta(ge=1, le=256)] = 24
+    """Coefficients that get functionals, c0 included; the finer ones say who speaks."""
+
+
+@lru_cache(maxsize=8)
+def names(n_cepstra: int, n_mels: int) -> tuple[str, ...]:
+    """What each of the `functionals` is."""
+    few = (*SHAPE, *PITCH)
+    contours = (
+        *(f"cepstrum {i}" for i in range(n_cepstra)),
+        *(f"band {i}" for i in range(n_mels)),
+        *few,
+    )
+    modulated = (*(f"bands {i}/{MODULATED}" for i in range(MODULATED)), "cepstrum 0")
+    bands = [f"modulation {low:g} to {high:g} Hz" for low, high in pairwise(MODULATION_HZ)]
+    return (
+        *(f"{contour}: {moment}" for moment in MOMENTS for contour in contours),
+        *VOICE,
+        *(f"{contour}: {share:.0%} of frames below" for share in PERCENTILES for contour in few),
+        *(f"{contour}: {band}" for contour in modulated for band in bands),
+    )
+
+
+def functionals(cepstra: FloatArray, log_mel: FloatArray, pitch: FloatArray, frame_s: float) -> FloatArray:
+    """Functionals of many windows at once.
+
+    Args:
+        cepstra: shape (n_windows, n_cepstra, n_frames).
+        log_mel: natural logarithm of mel power, shape (n_windows, n_mels, n_frames).
+        pitch: contours of `serstream.emotion.pitch.track`, shape (n_windows, 2, n_frames).
+        frame_s: from one frame to the next, seconds.
+
+    Returns:
+        float32, shape (n_windows, len(names(n_cepstra, n_mels))), in that order. What else is in the batch
+        does not matter.
+    """
+    n_windows, n_cepstra, n_frames = cepstra.shape
+    values = np.empty((n_windows, len(names(n_cepstra, log_mel.shape[1]))), np.float32)
+    for begin in range(0, n_windows, WINDOWS_PER_BLOCK):
+        block = slice(begin, begin + WINDOWS_PER_BLOCK)
+        few = np.concatenate([spectral_shape(log_mel[block]), pitch[block]], axis=1)
+        rows = np.concatenate([cepstra[block], log_mel[block], few], axis=1)
+        octaves, strength = pitch[block, 0], pitch[block, 1]
+        voiced = 1 / (1 + np.exp(-20 * (strength - 0.5)))
+        ranks = [round(share * (n_frames - 1)) for share in PERCENTILES]
+        percentiles = np.sort(few, axis=2)[:, :, ranks].swapaxes(1, 2)
+        groups = np.concatenate([_groups(log_mel[block]), cepstra[block, :1] / _root(log_mel)], axis=1)
+        parts = [
+            *_moments(rows, voiced),
+            *_voice(octaves, voiced),
+            *percentiles.swapaxes(0, 1),
+            modulation_spectrum(groups, frame_s).reshape(len(rows), -1),
+        ]
+        np.concatenate(parts, axis=1, out=values[block])
+    return values
+
+
+def spectral_shape(log_mel: FloatArray) -> FloatArray:
+    """Log-mel power (n, n_mels, n_frames) to contours of the spectrum's shape (n, len(SHAPE), n_frames).
+
+    Centroid, spread and entropy over the bands, flux, power below against above three eighths of them,
+    Hammarberg's index (strongest low against strongest middle band), loudness (by Stevens' power law) and
+    roll-offs.
+    """
+    n, n_mels, n_frames = log_mel.shape
+    shape = np.empty((n, len(SHAPE), n_frames), np.float32)
+    power = np.exp(log_mel)
+    total = power.sum(axis=1, keepdims=True)
+    share = power / total
+    bands = np.arange(n_mels, dtype=np.float32)
+    moments = np.stack([bands, bands**2]) @ share
+    shape[:, 0] = moments[:, 0]
+    shape[:, 1] = np.sqrt(np.maximum(moments[:, 1] - moments[:, 0] ** 2, 0))
+    shape[:, 2] = np.log(total[:, 0]) - np.einsum("nbt,nbt->nt", share, log_mel)
+    change = np.sqrt(np.square(np.diff(share, axis=2)).sum(axis=1))
+    shape[:, 3] = np.concatenate([change[:, :1], change], axis=1)
+    low, middle = 3 * n_mels // 8, 5 * n_mels // 8
+    shape[:, 4] = _log(power[:, :low].sum(axis=1)) - _log(power[:, low:].sum(axis=1))
+    shape[:, 5] = _log(power[:, :low].max(axis=1)) - _log(power[:, low:middle].max(axis=1))
+    shape[:, 6] = np.exp(0.23 * log_mel).sum(axis=1)
+    before = share.cumsum(axis=1) - share
+    for i, part in enumerate(ROLL_OFFS, start=7):
+        # The part of a band counts too: whole bands would jump where two machines round differently.
+        shape[:, i] = np.clip((part - before) / (share + 1e-9), 0, 1).sum(axis=1)
+    return shape
+
+
+def modulation_spectrum(contours: FloatArray, frame_s: float) -> FloatArray:
+    """Contours (n, rows, n_frames) to the log power of their modulation (n, rows, len(MODULATION_HZ) - 1)."""
+    waves, inside = _modulation(contours.shape[2], frame_s)
+    centred = contours - contours.mean(axis=2, keepdims=True)
+    power = np.square(centred @ waves)
+    spectrum: FloatArray = np.log(power @ inside + np.float32(1e-4))
+    return spectrum
+
+
+@lru_cache(maxsize=8)
+def _modulation(n_frames: int, frame_s: float) -> tuple[FloatArray, FloatArray]:
+    """Tapered cosines and sines (n_frames, 2 * n_bins), and which bins each band takes the mean of."""
+    frame = np.arange(n_frames)
+    hz = np.fft.rfftfreq(n_frames, frame_s)
+    angle = 2 * np.pi * np.outer(frame, np.arange(len(hz))) / n_frames
+    taper = 0.5 - 0.5 * np.cos(2 * np.pi * frame / n_frames)
+    waves = taper[:, None] * np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+    edges = np.array(MODULATION_HZ)
+    inside = (hz[:, None] >= edges[:-1]) & (hz[:, None] < edges[1:])
+    bands = np.tile(inside / np.maximum(inside.sum(axis=0), 1), (2, 1))
+    return waves.astype(np.float32), bands.astype(np.float32)
+
+
+def _moments(rows: FloatArray, voiced: FloatArray) -> list[FloatArray]:
+    """`MOMENTS` of contours (n, rows, n_frames), each of shape (n, rows).
+
+    Sums over frames are matrix products: a row of weights for all frames, for the voiced ones, and for the
+    slope.
+
+    Args:
+        rows: the contours.
+        voiced: weight of each frame, shape (n, n_frames).
+    """
+    n_frames = rows.shape[2]
+    mean = rows.mean(axis=2)
+    centred = rows - mean[:, :, None]
+    ramp = np.broadcast_to(np.linspace(-1, 1, n_frames, dtype=np.float32), voiced.shape)
+    first = centred @ np.stack([voiced, ramp], axis=2)
+    second = np.square(centred) @ np.stack([np.ones_like(voiced), voiced], axis=2)
+    step = np.abs(rows[:, :, 2:] - rows[:, :, :-2])
+    mean_step = step.mean(axis=2)
+    step_variance = np.square(step - mean_step[:, :, None]).mean(axis=2)
+    moments = [mean, np.sqrt(second[:, :, 0] / n_frames + 1e-5), mean_step, np.sqrt(step_variance + 1e-5)]
+    moments.append(first[:, :, 1] / n_frames)
+    total = voiced.sum(axis=1)[:, None]
+    for weight, around, square in (
+        (total, first[:, :, 0], second[:, :, 1]),
+        (n_frames - total, -first[:, :, 0], second[:, :, 0] - second[:, :, 1]),
+    ):
+        shift = around / (weight + 1e-2)
+        moments += [shift, np.sqrt(np.maximum(square / (weight + 1e-2) - shift**2, 0) + 1e-4)]
+    return moments
+
+
+def _voice(octaves: FloatArray, voiced: FloatArray) -> list[FloatArray]:
+    """`VOICE` of pitch contours and voicing, both (n, n_frames); each of shape (n, 1)."""
+    step = np.diff(octaves, axis=1)
+    parts = [
+        np.maximum(step, 0).mean(axis=1),
+        np.sqrt(np.square(step).mean(axis=1) + 1e-6),
+        np.abs(np.diff(step, axis=1)).mean(axis=1),
+        voiced.mean(axis=1),
+        np.abs(np.diff(voiced, axis=1)).mean(axis=1),
+    ]
+    return [part[:, None] for part in parts]
+
+
+def _groups(log_mel: FloatArray) -> FloatArray:
+    """Mean of neighbouring bands, (n, MODULATED, n_frames)."""
+    n, n_mels, n_frames = log_mel.shape
+    width = n_mels // MODULATED
+    grouped = log_mel[:, : MODULATED * width].reshape(n, MODULATED, width, n_frames)
+    means: FloatArray = grouped.mean(axis=2)
+    return means
+
+
+def _root(log_mel: FloatArray) -> np.float32:
+    """What turns the first coefficient of an orthonormal DCT into the mean of the bands."""
+    return np.float32(np.sqrt(log_mel.shape[1]))
+
+
+def _log(power: FloatArray) -> FloatArray:
+    logarithm: FloatArray = np.log(power + np.float32(1e-6))
+    return logarithm

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+import soundfile
+from published_model import CLIPS
+
+from serstream.emotion.features import FeatureSpec, FloatArray, mfcc, summarise
+from serstream.emotion.functionals import (
+    MODULATION_HZ,
+    SHAPE,
+    FunctionalsSpec,
+    modulation_spectrum,
+    names,
+    spectral_shape,
+)
+from serstream.emotion.pitch import PitchSpec
+from serstream.errors import ModelError
+
+SPEC = FeatureSpec(
+    n_fft=1024,
+    win_length=1024,
+    hop_length=256,
+    n_mels=64,
+    n_mfcc=64,
+    pitch=PitchSpec(),
+    functionals=FunctionalsSpec(),
+)
+NAMES = names(FunctionalsSpec().cepstra, SPEC.n_mels)
+
+
+def tone(hz: float) -> FloatArray:
+    return (0.1 * np.sin(2 * np.pi * hz * np.arange(32_000) / 16_000)).astype(np.float32)
+
+
+def speech() -> FloatArray:
+    return np.stack([np.resize(soundfile.read(path, dtype="float32")[0], 32_000) for path in CLIPS])
+
+
+def log_mel(windows: FloatArray) -> FloatArray:
+    """From coefficients as many as bands: the inverse DCT loses nothing."""
+    import scipy.fft
+
+    bands: FloatArray = scipy.fft.idct(mfcc(windows, SPEC)[:, :64], norm="ortho", axis=1)
+    return bands
+
+
+def test_every_functional_has_a_name_of_its_own() -> None:
+    assert len(set(NAMES)) == len(NAMES) == SPEC.n_functionals
+    assert summarise(mfcc(speech(), SPEC), SPEC).shape == (len(CLIPS), len(NAMES))
+    without = msgspec.structs.replace(SPEC, functionals=None)
+    assert without.n_functionals == 0
+    assert summarise(mfcc(speech(), SPEC), without).shape == (len(CLIPS), 0)
+
+
+def test_means_and_deviations_are_those_of_the_rows() -> None:
+    """Against numpy's own mean and deviation of the rows, and of their voiced frames."""
+    rows = mfcc(speech(), SPEC)
+    values = dict(zip(NAMES, summarise(rows, SPEC).T, strict=True))
+    octaves, strength = rows[:, -2], rows[:, -1]
+    bands = log_mel(speech())
+    np.testing.assert_allclose(values["band 9: mean"], bands[:, 9].mean(axis=1), atol=1e-3)
+    np.testing.assert_allclose(values["pitch: deviation"], octaves.std(axis=1), atol=5e-3)
+    steps = np.abs(bands[:, 9, 2:] - bands[:, 9, :-2])
+    np.testing.assert_allclose(values["band 9: mean step"], steps.mean(axis=1), atol=1e-3)
+    np.testing.assert_allclose(values["band 9: deviation of steps"], steps.std(axis=1), atol=5e-3)
+    voiced = 1 / (1 + np.exp(-20 * (strength - 0.5)))
+    np.testing.assert_allclose(values["share of voice"], voiced.mean(axis=1), atol=1e-4)
+    shift = [np.average(o, weights=v) - o.mean() for o, v in zip(octaves, voiced, strict=True)]
+    np.testing.assert_allclose(values["pitch: mean when voiced"], shift, atol=1e-3)
+    ordered = np.sort(octaves, axis=1)
+    middle = ordered[:, round(0.5 * (SPEC.n_frames - 1))]
+    np.testing.assert_allclose(values["pitch: 50% of frames below"], middle)
+
+
+def test_what_else_is_in_the_batch_does_not_matter() -> None:
+    rows = mfcc(np.tile(speech(), (3, 1)), SPEC)
+    together = summarise(rows, SPEC)
+    alone = np.concatenate([summarise(window[None], SPEC) for window in rows])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_silence_noise_and_full_scale_have_functionals() -> None:
+    noise = np.random.default_rng(0).uniform(-1, 1, 32_000).astype(np.float32)
+    windows = np.stack([np.zeros_like(noise), noise, np.sign(noise)])
+    assert np.isfinite(summarise(mfcc(windows, SPEC), SPEC)).all()
+
+
+def test_a_higher_tone_has_a_higher_centroid_and_roll_offs() -> None:
+    low, high = spectral_shape(log_mel(np.stack([tone(300), tone(1200)]))).mean(axis=2)
+    shape = SHAPE.index
+    assert high[shape("centroid")] > low[shape("centroid")] + 10
+    assert (high[-4:] > low[-4:] + 10).all()
+    assert high[shape("balance")] < low[shape("balance")]  # less of the power is low
+
+
+def test_the_modulation_spectrum_peaks_where_syllables_come() -> None:
+    seconds = np.arange(SPEC.n_frames) * 256 / 16_000
+    syllables = np.sin(2 * np.pi * 4.5 * seconds)[None, None].astype(np.float32)
+    peak = int(modulation_spectrum(syllables, 256 / 16_000)[0, 0].argmax())
+    assert MODULATION_HZ[peak] <= 4.5 < MODULATION_HZ[peak + 1]
+
+
+def test_the_shape_does_not_jump_where_machines_round_differently() -> None:
+    exact = log_mel(speech())
+    nudged = exact + 1e-6 * np.random.default_rng(0).normal(size=exact.shape).astype(np.float32)
+    assert np.abs(spectral_shape(nudged) - spectral_shape(exact)).max() < 1e-2
+
+
+@pytest.mark.parametrize("wrong", ['{"functionals": {}}', '{"functionals": {"cepstra": 0.5}}'])
+def test_functionals_want_pitch(wrong: str) -> None:
+    with pytest.raises(ModelError, match="functionals"):
+        FeatureSpec.from_json(wrong)

@@ -132,7 +132,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     @property
     def n_functionals(self) -> int:
         """Functionals that `summarise` returns."""
-        return 0 if self.functionals is None else len(names(self.functionals.cepstra, self.n_mels))
+        return 0 if self.functionals is None else len(names(self.functionals, self.n_mels))
 
     def to_json(self) -> str:
         """The spec as JSON, the form in which it travels inside a model file."""
@@ -224,7 +224,7 @@ def summarise(features: FloatArray, spec: FeatureSpec) -> FloatArray:
         # The DCT is orthonormal: backwards it loses nothing, with fewer coefficients it smooths the spectrum.
         log_mel = cosines @ features[:, : spec.n_mfcc]
         cepstra, pitch = features[:, : spec.functionals.cepstra], features[:, -2:]
-        return functionals(cepstra, log_mel, pitch, spec.hop_length / spec.sample_rate)
+        return functionals(cepstra, log_mel, pitch, spec.functionals, spec.hop_length / spec.sample_rate)
 
 
 def levels_dbfs(windows: FloatArray) -> FloatArray:

@@ -47,70 +47,73 @@ MOMENTS = (
     "slope",
     "mean when voiced",
     "deviation when voiced",
-    "mean when unvoiced",
-    "deviation when unvoiced",
 )
-"""Of every contour. Steps are sizes of changes over two frames; voiced and unvoiced means are relative to the
-mean of all frames."""
+"""Of every contour. Steps are changes over two frames; means when voiced are relative to the mean."""
+UNVOICED = ("mean when unvoiced", "deviation when unvoiced")
 VOICE = ("mean rise of pitch", "size of its steps", "size of its bends", "share of voice", "its changes")
 
 
 class FunctionalsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Functionals of cepstra, mel bands, the spectrum's shape and pitch beside the rows."""
+    """Functionals of mel bands, the spectrum's shape and pitch, beside the rows.
 
-    cepstra: Annotated[int, Meta(ge=1, le=256)] = 24
-    """Coefficients that get functionals, c0 included; the finer ones say who speaks."""
+    The others help with voices like those of the training set and hurt with another language.
+    """
+
+    cepstra: Annotated[int, Meta(ge=0, le=256)] = 0
+    """Coefficients that get functionals too, from c0 on."""
+    unvoiced: bool = False
+    """Mean and deviation of every contour in unvoiced frames."""
+    modulation: bool = False
+    """The modulation spectrum of groups of bands."""
 
 
 @lru_cache(maxsize=8)
-def names(n_cepstra: int, n_mels: int) -> tuple[str, ...]:
+def names(spec: FunctionalsSpec, n_mels: int) -> tuple[str, ...]:
     """What each of the `functionals` is."""
     few = (*SHAPE, *PITCH)
-    contours = (
-        *(f"cepstrum {i}" for i in range(n_cepstra)),
-        *(f"band {i}" for i in range(n_mels)),
-        *few,
-    )
-    modulated = (*(f"bands {i}/{MODULATED}" for i in range(MODULATED)), "cepstrum 0")
+    cepstra = [f"cepstrum {i}" for i in range(spec.cepstra)]
+    contours = (*cepstra, *(f"band {i}" for i in range(n_mels)), *few)
+    moments = (*MOMENTS, *(UNVOICED if spec.unvoiced else ()))
+    modulated = [f"bands {i}/{MODULATED}" for i in range(MODULATED)] if spec.modulation else []
     bands = [f"modulation {low:g} to {high:g} Hz" for low, high in pairwise(MODULATION_HZ)]
     return (
-        *(f"{contour}: {moment}" for moment in MOMENTS for contour in contours),
+        *(f"{contour}: {moment}" for moment in moments for contour in contours),
         *VOICE,
         *(f"{contour}: {share:.0%} of frames below" for share in PERCENTILES for contour in few),
         *(f"{contour}: {band}" for contour in modulated for band in bands),
     )
 
 
-def functionals(cepstra: FloatArray, log_mel: FloatArray, pitch: FloatArray, frame_s: float) -> FloatArray:
+def functionals(
+    cepstra: FloatArray, log_mel: FloatArray, pitch: FloatArray, spec: FunctionalsSpec, frame_s: float
+) -> FloatArray:
     """Functionals of many windows at once.
 
     Args:
-        cepstra: shape (n_windows, n_cepstra, n_frames).
+        cepstra: shape (n_windows, spec.cepstra, n_frames).
         log_mel: natural logarithm of mel power, shape (n_windows, n_mels, n_frames).
         pitch: contours of `serstream.emotion.pitch.track`, shape (n_windows, 2, n_frames).
+        spec: which.
         frame_s: from one frame to the next, seconds.
 
     Returns:
-        float32, shape (n_windows, len(names(n_cepstra, n_mels))), in that order. What else is in the batch
-        does not matter.
+        float32, shape (n_windows, len(names(spec, n_mels))), in that order. What else is in the batch does
+        not matter.
     """
-    n_windows, n_cepstra, n_frames = cepstra.shape
-    values = np.empty((n_windows, len(names(n_cepstra, log_mel.shape[1]))), np.float32)
+    n_windows, n_mels, n_frames = log_mel.shape
+    values = np.empty((n_windows, len(names(spec, n_mels))), np.float32)
+    ranks = [round(share * (n_frames - 1)) for share in PERCENTILES]
     for begin in range(0, n_windows, WINDOWS_PER_BLOCK):
         block = slice(begin, begin + WINDOWS_PER_BLOCK)
         few = np.concatenate([spectral_shape(log_mel[block]), pitch[block]], axis=1)
         rows = np.concatenate([cepstra[block], log_mel[block], few], axis=1)
         octaves, strength = pitch[block, 0], pitch[block, 1]
         voiced = 1 / (1 + np.exp(-20 * (strength - 0.5)))
-        ranks = [round(share * (n_frames - 1)) for share in PERCENTILES]
-        percentiles = np.sort(few, axis=2)[:, :, ranks].swapaxes(1, 2)
-        groups = np.concatenate([_groups(log_mel[block]), cepstra[block, :1] / _root(log_mel)], axis=1)
-        parts = [
-            *_moments(rows, voiced),
-            *_voice(octaves, voiced),
-            *percentiles.swapaxes(0, 1),
-            modulation_spectrum(groups, frame_s).reshape(len(rows), -1),
-        ]
+        parts = [*_moments(rows, voiced, spec.unvoiced), *_voice(octaves, voiced)]
+        parts += list(np.sort(few, axis=2)[:, :, ranks].transpose(2, 0, 1))
+        if spec.modulation:
+            spectrum = modulation_spectrum(_groups(log_mel[block]), frame_s)
+            parts.append(spectrum.reshape(len(spectrum), -1))
         np.concatenate(parts, axis=1, out=values[block])
     return values
 
@@ -168,15 +171,15 @@ def _modulation(n_frames: int, frame_s: float) -> tuple[FloatArray, FloatArray]:
     return waves.astype(np.float32), bands.astype(np.float32)
 
 
-def _moments(rows: FloatArray, voiced: FloatArray) -> list[FloatArray]:
-    """`MOMENTS` of contours (n, rows, n_frames), each of shape (n, rows).
+def _moments(rows: FloatArray, voiced: FloatArray, unvoiced: bool) -> list[FloatArray]:
+    """`MOMENTS` of contours, and `UNVOICED` if wanted, each of shape (n, rows).
 
-    Sums over frames are matrix products: a row of weights for all frames, for the voiced ones, and for the
-    slope.
+    Sums over frames are matrix products with weights of the frames: 1, the voice, and the slope's ramp.
 
     Args:
-        rows: the contours.
-        voiced: weight of each frame, shape (n, n_frames).
+        rows: contours, shape (n, rows, n_frames).
+        voiced: 0 to 1, shape (n, n_frames).
+        unvoiced: whether these are wanted too.
     """
     n_frames = rows.shape[2]
     mean = rows.mean(axis=2)
@@ -187,16 +190,30 @@ def _moments(rows: FloatArray, voiced: FloatArray) -> list[FloatArray]:
     step = np.abs(rows[:, :, 2:] - rows[:, :, :-2])
     mean_step = step.mean(axis=2)
     step_variance = np.square(step - mean_step[:, :, None]).mean(axis=2)
-    moments = [mean, np.sqrt(second[:, :, 0] / n_frames + 1e-5), mean_step, np.sqrt(step_variance + 1e-5)]
-    moments.append(first[:, :, 1] / n_frames)
-    total = voiced.sum(axis=1)[:, None]
-    for weight, around, square in (
-        (total, first[:, :, 0], second[:, :, 1]),
-        (n_frames - total, -first[:, :, 0], second[:, :, 0] - second[:, :, 1]),
-    ):
-        shift = around / (weight + 1e-2)
-        moments += [shift, np.sqrt(np.maximum(square / (weight + 1e-2) - shift**2, 0) + 1e-4)]
+    weight = voiced.sum(axis=1)[:, None]
+    moments = [
+        mean,
+        np.sqrt(second[:, :, 0] / n_frames + 1e-5),
+        mean_step,
+        np.sqrt(step_variance + 1e-5),
+        first[:, :, 1] / n_frames,
+        *_weighted(weight, first[:, :, 0], second[:, :, 1]),
+    ]
+    if unvoiced:
+        moments += _weighted(n_frames - weight, -first[:, :, 0], second[:, :, 0] - second[:, :, 1])
     return moments
+
+
+def _weighted(weight: FloatArray, first: FloatArray, second: FloatArray) -> list[FloatArray]:
+    """Mean, relative to the mean of all frames, and deviation of weighted frames.
+
+    Args:
+        weight: sum of the weights, shape (n, 1).
+        first: weighted sum of what is left of the mean of all frames, shape (n, rows).
+        second: of its square.
+    """
+    mean = first / (weight + 1e-2)
+    return [mean, np.sqrt(np.maximum(second / (weight + 1e-2) - mean**2, 0) + 1e-4)]
 
 
 def _voice(octaves: FloatArray, voiced: FloatArray) -> list[FloatArray]:
@@ -219,11 +236,6 @@ def _groups(log_mel: FloatArray) -> FloatArray:
     grouped = log_mel[:, : MODULATED * width].reshape(n, MODULATED, width, n_frames)
     means: FloatArray = grouped.mean(axis=2)
     return means
-
-
-def _root(log_mel: FloatArray) -> np.float32:
-    """What turns the first coefficient of an orthonormal DCT into the mean of the bands."""
-    return np.float32(np.sqrt(log_mel.shape[1]))
 
 
 def _log(power: FloatArray) -> FloatArray:

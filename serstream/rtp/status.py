@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from serstream.rtp.stream import Stream
+
+FATES = ("received", "lost", "late", "duplicates", "undecodable")
+"""What may become of packets: one that came is received; one that came after all is lost and late."""
 
 
 class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +30,11 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Interarrival jitter (RFC 3550, A.8)."""
     depth_ms: float
     """How long a missing packet is waited for at present."""
+
+    @property
+    def packets(self) -> Counter[str]:
+        """By fate."""
+        return Counter({fate: getattr(self, fate) for fate in FATES})
 
     @staticmethod
     def of(stream: Stream) -> StreamStatus:
@@ -52,6 +62,8 @@ class PortStatus(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, int]
     """Datagrams that no stream got, by reason."""
     streams: list[StreamStatus]
+    packets: dict[str, int] = {}
+    """Of all streams since the start, by fate."""
     receive_buffer_bytes: int = 0
     """Granted by the kernel; 0: no socket, a capture is replayed."""
     kernel_drops: int = 0

@@ -108,6 +108,8 @@ class Streams:
         """May be set anew when the wall clock was."""
         self.dropped: Counter[str] = Counter()
         """Packets that no stream got, by reason."""
+        self._over: Counter[str] = Counter()
+        """Packets of the streams that are over, by fate."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -165,10 +167,15 @@ class Streams:
         for member in self._members.values():
             if member.in_lane:
                 self._lanes.copy_back(member.lane, member.stream.jitter)
+        streams = [StreamStatus.of(member.stream) for member in self._members.values()]
+        packets = Counter(self._over)
+        for stream in streams:
+            packets.update(stream.packets)
         return PortStatus(
             port=self._settings.port,
             dropped=dict(self.dropped),
-            streams=[StreamStatus.of(member.stream) for member in self._members.values()],
+            streams=streams,
+            packets=packets,
         )
 
     def _receive_one(
@@ -304,7 +311,9 @@ class Streams:
             "%s: stream %s is over (%s): %d packets, %d lost",
             *(self._where, stream.start.stream, reason, stream.jitter.received, stream.jitter.lost),
         )
-        return [*stream.flush(), StreamEnd(stream.start.stream, reason)]
+        rest = stream.flush()
+        self._over.update(StreamStatus.of(stream).packets)
+        return [*rest, StreamEnd(stream.start.stream, reason)]
 
     def _enrol(self, member: _Member) -> None:
         """Make the stream known under its source and SSRC."""

@@ -186,26 +186,26 @@ def _candidates(model: ModelStatus) -> Iterator[Metric]:
 
 
 def _packets(status: Status) -> Iterator[Metric]:
-    packets = CounterMetricFamily(
+    dropped = CounterMetricFamily(
         "serstream_rtp_dropped", "Datagrams that no stream got, by reason", labels=["port", "reason"]
     )
     kernel = CounterMetricFamily(
         "serstream_rtp_kernel_drops", "Datagrams dropped by a full socket buffer", labels=["port"]
     )
     streams = GaugeMetricFamily("serstream_rtp_streams", "Streams alive on a port", labels=["port"])
-    live = GaugeMetricFamily(
-        "serstream_rtp_live_packets", "Packets of the streams alive, by fate", labels=["port", "fate"]
+    packets = CounterMetricFamily(
+        "serstream_rtp_packets", "Packets of streams, by fate", labels=["port", "fate"]
     )
     for port in status.health.ports:
         name = str(port.port)
         streams.add_metric([name], len(port.streams))
         kernel.add_metric([name], port.kernel_drops)
-        packets.add_metric([name, "too long"], port.truncated)
+        dropped.add_metric([name, "too long"], port.truncated)
         for reason, count in port.dropped.items():
-            packets.add_metric([name, reason], count)
-        for fate in ("received", "lost", "late", "duplicates", "undecodable"):
-            live.add_metric([name, fate], sum(getattr(stream, fate) for stream in port.streams))
-    yield from (packets, kernel, streams, live)
+            dropped.add_metric([name, reason], count)
+        for fate, count in port.packets.items():
+            packets.add_metric([name, fate], count)
+    yield from (dropped, kernel, streams, packets)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -35,11 +35,10 @@ def describe(status: Status) -> str:
 
 
 def _port(port: PortStatus) -> str:
-    received = sum(stream.received for stream in port.streams)
-    lost = sum(stream.lost for stream in port.streams)
+    packets = ", ".join(f"{count} {fate}" for fate, count in port.packets.items() if count) or "none"
     dropped = ", ".join(f"{count} {reason}" for reason, count in port.dropped.items()) or "none"
     return (
-        f"rtp:{port.port:<6}{len(port.streams)} streams: {received} packets received, {lost} lost; "
+        f"rtp:{port.port:<6}{len(port.streams)} streams; packets: {packets}; "
         f"dropped: {dropped}; by the kernel: {port.kernel_drops} "
         f"(buffer {port.receive_buffer_bytes // 1024} kB)"
     )

@@ -70,6 +70,23 @@ def test_port_reuse_begins_a_new_stream() -> None:
     assert chunks(events, "rtp-5004-2")[0].start == 0
 
 
+def test_packets_are_counted_by_fate_beyond_the_end_of_their_streams() -> None:
+    sent = talk(SPEECH)
+    lost, duplicate = sent[10], sent[20]
+    streams = Streams(RtpSettings(silence_timeout_s=1.0), 0.0)
+    receive(streams, [*(one for one in sent if one is not lost), duplicate], settle_s=2)
+    receive(streams, talk(SPEECH, ssrc=2, start=200.0))
+    status = streams.status()
+    assert len(status.streams) == 1, "the first is over"
+    assert status.packets == {
+        "received": 2 * len(sent),
+        "lost": 1,
+        "late": 0,
+        "duplicates": 1,
+        "undecodable": 0,
+    }
+
+
 def test_a_sender_report_gives_the_wall_clock() -> None:
     sent = talk(SPEECH)
     utc = 1_800_000_000.25

@@ -2,7 +2,7 @@ import threading
 
 import numpy as np
 
-from serstream.service.intake import Intake
+from serstream.service.intake import Intake, mean_age_s
 from serstream.types import AudioBlock, AudioChunk, StreamEnd, StreamStart
 
 
@@ -63,3 +63,10 @@ def test_a_block_counts_with_the_sound_of_all_its_streams() -> None:
     intake.put([*blocks])
     assert intake.take(0) == blocks[1:]
     assert (intake.waited_s, intake.dropped_s) == (2.0, 2.0)
+
+
+def test_the_age_of_sound_counts_what_was_received_live() -> None:
+    block = AudioBlock(["a", "b"], np.zeros((2, 80), np.int16), 8000, [0, 0], [10.0, 11.0])
+    live = AudioChunk("s", np.zeros(80, np.float32), 8000, 0, arrived=12.0)
+    assert mean_age_s([START, block, live, chunk(0), StreamEnd("s", "bye")], now=13.0) == 2.0
+    assert mean_age_s([START, chunk(0)], now=13.0) == 0.0

@@ -21,7 +21,11 @@ STATUS = Status(
     health=Health(
         sources=("rtp:5004",),
         windows={"scored": 7, "loss": 2},
-        ports=(PortStatus(port=5004, dropped={"not allowed": 4}, streams=[], kernel_drops=5),),
+        ports=(
+            PortStatus(
+                port=5004, dropped={"not allowed": 4}, streams=[], kernel_drops=5, packets={"lost": 6}
+            ),
+        ),
     ),
 )
 
@@ -49,6 +53,7 @@ def get(server: MetricsServer, path: str) -> tuple[int, str]:
 def test_prometheus_reads_the_status(metrics: Metrics, server: MetricsServer) -> None:
     metrics.update(STATUS, 0.0)
     metrics.observe_latency(0.02)
+    metrics.observe_wait(0.004)
     with metrics.stage("score"):
         pass
     code, text = get(server, "/metrics")
@@ -57,9 +62,11 @@ def test_prometheus_reads_the_status(metrics: Metrics, server: MetricsServer) ->
         "serstream_streams 3.0",
         'serstream_windows_total{outcome="loss"} 2.0',
         'serstream_rtp_dropped_total{port="5004",reason="not allowed"} 4.0',
+        'serstream_rtp_packets_total{fate="lost",port="5004"} 6.0',
         'serstream_rtp_kernel_drops_total{port="5004"} 5.0',
         'serstream_stage_seconds_count{stage="score"} 1.0',
         'serstream_window_latency_seconds_bucket{le="0.025"} 1.0',
+        'serstream_wait_seconds_bucket{le="0.005"} 1.0',
         'serstream_model_info{model="cnn-lstm@1",provider="CPUExecutionProvider",version="0.1.0"} 1.0',
     ):
         assert line in text

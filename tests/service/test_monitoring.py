@@ -28,7 +28,9 @@ def exported() -> str:
         shadow=ShadowStatus(name="m@2"),
         canary=CanaryStatus(name="m@3", share=0.1),
     )
-    health = Health(windows={"scored": 1}, ports=(PortStatus(port=1, dropped={"x": 1}, streams=[]),))
+    health = Health(
+        windows={"scored": 1}, ports=(PortStatus(port=1, dropped={"x": 1}, streams=[], packets={"lost": 1}),)
+    )
     metrics.update(
         Status(pid=1, started="", uptime_s=1.0, feed="", streams=0, model=model, health=health), 0.0
     )

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -109,6 +110,9 @@ class DaemonProcess:
         SerstreamError: it does not start, or ends with an exit code other than 0.
     """
 
+    program: Sequence[str] = (sys.executable, "-m", "serstream")
+    """What is run; a test may run it under other conditions."""
+
     def __init__(self, configuration: str, history: int = FeedSettings().history):
         self.endpoint = f"tcp://{HOST}:{free_port_pair()}"
         self._events: queue.SimpleQueue[tuple[Event, float]] = queue.SimpleQueue()
@@ -124,7 +128,7 @@ class DaemonProcess:
         self.control = path.with_name("control")
         path.write_text(f'{self._configuration}[control]\nsocket = "control"\n')
         self._log = (Path(self._folder.name) / "log").open("w+")
-        command = [sys.executable, "-m", "serstream", "run", "-c", str(path)]
+        command = [*self.program, "run", "-c", str(path)]
         self.process = subprocess.Popen(command, stdout=self._log, stderr=self._log)  # nosec B603 # as above
         self._reader = threading.Thread(target=self._read_feed, daemon=True)
         self._reader.start()

@@ -1,5 +1,6 @@
 import logging
 import os
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -124,6 +125,22 @@ def test_a_revoked_client_is_cut_off_and_the_others_miss_nothing(
         assert turn_until(publisher, all_there)
         with pytest.raises(FeedError, match="refuses this key"):
             hears(publisher, ben)
+
+
+def test_a_feed_that_cannot_be_bound_again_is_an_error_and_no_silent_daemon(
+    keys: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    endpoint = f"ipc://{folder}/feed"
+    publisher = Publisher(FeedSettings(endpoint=endpoint, keys=str(keys), heartbeat_s=0.05))
+    with subscribe(endpoint, keys=tmp_path / "ben.toml") as ben:
+        assert turn_until(publisher, lambda: not ben.receive(0) and ben.inbox.heard_at is not None)
+    (keys / "clients" / "ben.public").unlink()
+    shutil.rmtree(folder)
+    with pytest.raises(FeedError, match=f"{endpoint} cannot be bound"):
+        publisher.poll(time.monotonic() + REREAD_INTERVAL_S, 0.0)
+    publisher.close()
 
 
 def test_a_new_client_is_allowed_without_a_restart(

@@ -21,6 +21,7 @@ StandardError=inherit
 RuntimeDirectory=
 Environment=RUNTIME_DIRECTORY=/run/serstream
 FileDescriptorStoreMax=0
+TimeoutStartSec=150
 Restart=no
 """
 

@@ -22,6 +22,8 @@ class BaselineTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     prior: Annotated[float, Meta(gt=0)] = 4.0
     """The average speaker counts as so many windows."""
+    trust_limit: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Greatest weight of what was heard against the average speaker."""
     cold: Annotated[float, Meta(ge=0, le=1)] = 0.3
     """Share of training windows that are the first of their stream."""
     windows: Annotated[int, Meta(ge=1)] = 40
@@ -43,6 +45,7 @@ def average_speaker(windows: WindowSet, spec: FeatureSpec, settings: BaselineTra
         mean=tuple(values.mean(axis=(0, 2)).round(4).tolist()),
         deviation=deviation if settings.deviation else None,
         prior=settings.prior,
+        trust_limit=settings.trust_limit,
         level_per_db=0.0 if spec.functionals else round(float(per_db), 6),
         trust_row=spec.functionals is not None,
     )

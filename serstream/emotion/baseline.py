@@ -38,6 +38,9 @@ class BaselineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Standard deviation of every coefficient in training, shape (n_coeffs,); None: only means are mapped."""
     prior: Annotated[float, Meta(gt=0, le=1000)] = 4.0
     """The average speaker counts as so many windows."""
+    trust_limit: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Greatest weight of what was heard, against the average speaker: with 1, somebody who stays in one mood
+    becomes an average speaker in no mood."""
     level_per_db: Annotated[float, Meta(ge=0)] = 0.0
     """What one dB above the stream's mean level adds to the first coefficient; 0 leaves the level out."""
     trust_row: bool = False
@@ -96,7 +99,8 @@ def normalise(features: FloatArray, levels: FloatArray, heard: Heard, spec: Base
     average, deviation = spec.arrays
     n, n_coeffs, n_frames = features.shape
     normalised = np.empty((n, n_coeffs + spec.trust_row, n_frames), np.float32)
-    trust = (heard.windows / (heard.windows + np.float32(spec.prior)))[:, None]
+    trust = np.minimum(heard.windows / (heard.windows + np.float32(spec.prior)), np.float32(spec.trust_limit))
+    trust = trust[:, None]
     mean = average + trust * (heard.statistics[:, :n_coeffs] - average)
     if deviation is None:
         shift = average - mean

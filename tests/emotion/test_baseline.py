@@ -101,3 +101,12 @@ def test_without_a_deviation_only_the_mean_is_mapped() -> None:
     normalised = Baselines(spec).normalise(["a"] * 200, features, np.zeros(200, np.float32))
     assert abs(float(normalised[100:].mean()) - 1) < 0.1
     assert float(normalised[100:].std()) == pytest.approx(float(features[100:].std()), rel=0.02)
+
+
+def test_trust_ends_at_its_limit() -> None:
+    """So that a speaker of one mood never becomes the average speaker altogether."""
+    spec = BaselineSpec(mean=(0.0,) * N_COEFFS, prior=1.0, trust_limit=0.5, trust_row=True)
+    features = np.full((40, N_COEFFS, N_FRAMES), 8.0, np.float32)
+    normalised = Baselines(spec).normalise(["a"] * 40, features, np.zeros(40, np.float32))
+    assert normalised[[0, 1, 39], -1, 0].tolist() == [0, 0.5, 0.5]
+    np.testing.assert_allclose(normalised[39, :-1], 4.0)

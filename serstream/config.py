@@ -233,7 +233,8 @@ class OverloadSettings(_Settings, frozen=True):
     """``[overload]``: what happens when there is more speech than can be scored."""
 
     max_delay_ms: Annotated[int, Meta(ge=10, le=60_000)] = 500
-    """Scoring of one turn may take so long; windows beyond that are published as unscored."""
+    """Scoring of one turn may take so long; windows beyond that are published as unscored. Streams are muted
+    when sound waits for half of it."""
 
 
 class MetricsSettings(_Settings, frozen=True):

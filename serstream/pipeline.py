@@ -53,6 +53,15 @@ class Pipeline:
         """May be exchanged between two calls of `feed`; each window names the model that scored it."""
         self.settings = settings
         """May be exchanged likewise: ``[quality]`` holds at once, the rest for streams that begin later."""
+        self.stream_limit: int | None = None
+        """May be exchanged likewise: so many streams are heard and those that began later are muted, which
+        costs next to nothing. None: all are heard."""
+        self.n_muted = 0
+        """Streams that are muted."""
+        self.heard_s = 0.0
+        """Seconds of sound so far, over all streams."""
+        self.muted_s = 0.0
+        """The same of muted streams."""
         self._streams: dict[str, _Stream] = {}
         self._shed: Counter[str] = Counter()
         """Windows that each live stream has lost to overload."""
@@ -73,7 +82,7 @@ class Pipeline:
 
     def segment(self, events: Iterable[SourceEvent]) -> list[Step]:
         """The first half of `feed`: cut sound into windows."""
-        steps: list[Step] = []
+        steps = self._mute()
         for event in events:
             if isinstance(event, AudioBlock):
                 self._segment_block(event, steps)
@@ -86,6 +95,12 @@ class Pipeline:
             if stream is None:
                 log.warning("stream %s was never announced, %s ignored", event.stream, type(event).__name__)
             elif isinstance(event, AudioChunk):
+                # A file, whose sound does not arrive at any time, can wait.
+                if stream.muted and event.arrived:
+                    self.muted_s += event.duration_s
+                    stream.pass_over(event.start + len(event.samples), event.sample_rate)
+                    continue
+                self.heard_s += event.duration_s
                 steps += [(stream, segment) for segment in stream.sound.push(event)]
             else:
                 steps += [(stream, segment) for segment in stream.sound.flush()]
@@ -93,19 +108,41 @@ class Pipeline:
                 del self._streams[event.stream]
         return steps
 
+    def _mute(self) -> list[Step]:
+        """Mute the streams beyond the limit and hear the others again; what that ends."""
+        steps: list[Step] = []
+        if self.stream_limit is None and not self.n_muted:
+            return steps
+        self.n_muted = 0
+        for place, stream in enumerate(self._streams.values()):
+            muted = self.stream_limit is not None and place >= self.stream_limit
+            if muted and not stream.muted:
+                steps += [(stream, segment) for segment in stream.sound.flush()]
+            stream.muted = muted
+            self.n_muted += muted
+        return steps
+
     def _segment_block(self, block: AudioBlock, steps: list[Step]) -> None:
         """Once for every packet of a busy port: nothing here may touch numpy row by row."""
         pcm = block.pcm.tobytes()
         length = len(pcm) // len(block.streams)
-        begin = 0
+        n_samples = block.pcm.shape[1]
+        begin = n_muted = 0
         for name, start, arrived in zip(block.streams, block.starts, block.arrived, strict=True):
             stream, row = self._streams.get(name), pcm[begin : begin + length]
             begin += length
             if stream is None:
                 log.warning("stream %s was never announced, sound ignored", name)
                 continue
+            if stream.muted:
+                n_muted += 1
+                stream.pass_over(start + n_samples, block.sample_rate)
+                continue
             if segments := stream.sound.push_pcm(row, block.sample_rate, start, arrived):
                 steps += [(stream, segment) for segment in segments]
+        muted_s = block.duration_s * n_muted / len(block.streams)
+        self.muted_s += muted_s
+        self.heard_s += block.duration_s - muted_s
 
     def tell(self, steps: list[Step], limit: int | None = None) -> list[Message]:
         """The second half of `feed`: score the windows and return what there is to tell.
@@ -159,12 +196,12 @@ class Pipeline:
 
     def _end(self, stream: _Stream, end: StreamEnd) -> list[Message]:
         info = stream.tracker.info
-        heard = stream.sound
+        heard, position = stream.sound, stream.position
         self._shed.pop(info.stream, None)
         self.model.forget(info.stream)
-        messages: list[Message] = [stream.tracker.ended(end.reason, heard.position, heard.speech, heard.lost)]
+        messages: list[Message] = [stream.tracker.ended(end.reason, position, heard.speech, heard.lost)]
         call = self._calls[info.call]
-        if call.leave(info.stream, info.started_at + heard.position / SAMPLE_RATE):
+        if call.leave(info.stream, info.started_at + position / SAMPLE_RATE):
             messages.append(call.ended())
             del self._calls[info.call]
         return messages
@@ -178,6 +215,18 @@ class _Stream:
         self.tracker = Tracker(info, settings.tracker, model, settings.alert)
         self.analysed = info.role != "agent" or settings.privacy.analyse_agents
         """Inferring the emotions of employees at work is prohibited in the EU (AI Act, Art. 5(1)(f))."""
+        self.muted = False
+        """There is no time to hear it."""
+        self._passed_to = 0
+
+    @property
+    def position(self) -> int:
+        """Samples at `SAMPLE_RATE` since the stream began, heard or not."""
+        return max(self.sound.position, self._passed_to)
+
+    def pass_over(self, end: int, sample_rate: int) -> None:
+        """Sound up to ``end`` (samples at ``sample_rate``) was not heard."""
+        self._passed_to = end * SAMPLE_RATE // sample_rate
 
     def utterance_ended(self, end: UtteranceEnd) -> list[Message]:
         utterance = self.tracker.utterance_ended(end)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from serstream.feed.messages import (
 )
 from serstream.pipeline import Pipeline
 from serstream.types import AudioBlock, AudioChunk, Role, Samples, SourceEvent, StreamEnd, StreamStart
+
+T = TypeVar("T")
 
 CLIPS = sorted((Path(__file__).parent / "fixtures" / "emo-db").glob("*.flac"))
 RATE = 16_000
@@ -52,7 +55,7 @@ def model(tiny_model: Path) -> EmotionModel:
     return EmotionModel(tiny_model)
 
 
-def of_type(messages: list[Message], kind: type[Message]) -> list[Message]:
+def of_type(messages: list[Message], kind: type[T]) -> list[T]:
     return [message for message in messages if isinstance(message, kind)]
 
 
@@ -183,3 +186,60 @@ def test_a_block_tells_what_chunks_of_its_streams_tell(model: EmotionModel) -> N
 
 def test_a_block_of_streams_that_nobody_announced_is_ignored(model: EmotionModel) -> None:
     assert run([AudioBlock(["ghost"], np.zeros((1, 160), np.int16), 8000, [0], [0.0])], model) == []
+
+
+def call_in_blocks(n_streams: int, speaking: Samples) -> tuple[list[SourceEvent], list[AudioBlock]]:
+    """The starts of streams that say the same, and their sound at 8 kHz in packets of 20 ms."""
+    names = [f"s{i}" for i in range(n_streams)]
+    pcm = np.tile((speaking[: len(speaking) // 320 * 320 : 2] * 32767).astype(np.int16), (n_streams, 1))
+    starts: list[SourceEvent] = [StreamStart(name, name, "customer", "test", 0.0) for name in names]
+    blocks = [
+        AudioBlock(names, pcm[:, begin : begin + 160], 8000, [begin] * n_streams, [1.0] * n_streams)
+        for begin in range(0, pcm.shape[1], 160)
+    ]
+    return starts, blocks
+
+
+def test_streams_beyond_the_limit_are_muted_and_the_others_lose_nothing(model: EmotionModel) -> None:
+    starts, blocks = call_in_blocks(4, SPEECH)
+    ends = [StreamEnd(f"s{i}", "bye") for i in range(4)]
+    pipeline = Pipeline(Settings(), model)
+    pipeline.stream_limit = 2
+    muted = pipeline.feed([*starts, *blocks[:1]])
+    muted += pipeline.feed(blocks[1:])
+    assert pipeline.n_muted == 2
+    muted += pipeline.feed(ends)
+    wanted = run([*starts, *blocks, *ends], model)
+    for stream in ("s0", "s1"):
+        told, whole = ([m for m in messages if m.stream == stream] for messages in (muted, wanted))
+        assert [encode(message) for message in told] == [encode(message) for message in whole]
+    assert {w.stream for w in of_type(muted, WindowEmotion)} == {"s0", "s1"}
+    lengths = {m.stream: m.end for m in of_type(muted, StreamEnded)}
+    assert lengths["s3"] == lengths["s0"] == pytest.approx(len(SPEECH) / RATE, abs=0.02)
+    # All of them were heard until the limit was looked at again.
+    assert pipeline.muted_s == pytest.approx(2 * 0.02 * (len(blocks) - 1))
+    assert pipeline.heard_s + pipeline.muted_s == pytest.approx(4 * 0.02 * len(blocks))
+
+
+def test_a_muted_stream_ends_its_utterance_and_is_heard_again_where_it_is_then(model: EmotionModel) -> None:
+    starts, blocks = call_in_blocks(2, SPEECH)
+    pipeline = Pipeline(Settings(), model)
+    pipeline.feed(starts)
+    windows = (of_type(pipeline.feed([block]), WindowEmotion) for block in blocks)
+    speaking = 1 + next(i for i, told in enumerate(windows) if any(not w.final for w in told))
+    pipeline.stream_limit = 1
+    muted = pipeline.feed(blocks[speaking : speaking + 100])
+    assert of_type(muted, UtteranceEmotion)[0].stream == "s1"
+    assert not any(w.stream == "s1" for w in of_type(muted, WindowEmotion) if w.end > (speaking + 1) * 0.02)
+    pipeline.stream_limit = None
+    again = of_type(pipeline.feed([*blocks[speaking + 100 :], StreamEnd("s1", "bye")]), WindowEmotion)
+    assert pipeline.n_muted == 0
+    assert min(w.start for w in again if w.stream == "s1") >= (speaking + 100) * 0.02
+
+
+def test_a_file_is_not_muted_because_it_can_wait(model: EmotionModel) -> None:
+    pipeline = Pipeline(Settings(), model)
+    pipeline.stream_limit = 0
+    pipeline.feed(events()[:1])
+    assert of_type(pipeline.feed(events()[1:]), WindowEmotion)
+    assert pipeline.muted_s == 0

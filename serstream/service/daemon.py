@@ -43,7 +43,7 @@ from serstream.service.health import Health
 from serstream.service.intake import Intake, mean_age_s
 from serstream.service.metrics import Metrics, MetricsServer
 from serstream.service.models import Models
-from serstream.service.overload import Capacity
+from serstream.service.overload import Capacity, StreamLimit
 from serstream.service.reload import fixed_changes, without_fixed_changes
 from serstream.service.sources import Sources
 from serstream.service.systemd import Notifier, SocketShelf, inherited_sockets
@@ -51,7 +51,7 @@ from serstream.types import SourceEvent, SpeechWindow
 
 log = logging.getLogger(__name__)
 
-INTAKE_CAPACITY_S = 600.0
+INTAKE_CAPACITY_S = 2000.0
 """Seconds of sound, over all streams, that may wait for the pipeline."""
 
 REPORT_S = 1.0
@@ -93,6 +93,7 @@ class Daemon:
         self._sources = Sources(settings, base, self._intake, self._shelf)
         self._shelf.close_unused()
         self._capacity = Capacity(settings.overload.max_delay_ms / 1000)
+        self._stream_limit = StreamLimit(settings.overload.max_delay_ms / 1000)
         self._measure()
         self._metrics = Metrics()
         self._metrics_server = (
@@ -168,7 +169,8 @@ class Daemon:
         self._control.poll(self._answer)
 
     def _score(self, events: list[SourceEvent]) -> None:
-        if age_s := mean_age_s(events, time.monotonic()):
+        taken, heard_s = time.monotonic(), self._pipeline.heard_s
+        if age_s := mean_age_s(events, taken):
             self._metrics.observe_wait(age_s)
         with self._metrics.stage("segment"):
             steps = self._pipeline.segment(events)
@@ -185,6 +187,10 @@ class Daemon:
         now = time.monotonic()
         for arrived in arrivals:
             self._metrics.observe_latency(now - arrived)
+        self._stream_limit.observe(
+            self._pipeline.heard_s - heard_s, age_s, now - taken, self._pipeline.n_streams, now
+        )
+        self._pipeline.stream_limit = self._stream_limit.streams
 
     def _report(self, now: float) -> None:
         """Once a second: feed the watchdog, renew what is shown, warn of what was lost."""
@@ -202,6 +208,7 @@ class Daemon:
             {
                 "windows shed by overload": self._metrics.windows["overload"],
                 "seconds of sound dropped by overload": round(self._intake.dropped_s),
+                "seconds of sound of streams muted by overload": round(self._pipeline.muted_s),
             }
         )
         if news := losses - self._reported:
@@ -227,6 +234,7 @@ class Daemon:
             self._sources.reload(settings)
             self._pipeline.settings = settings
             self._capacity.max_delay_s = settings.overload.max_delay_ms / 1000
+            self._stream_limit.max_delay_s = settings.overload.max_delay_ms / 1000
             self._settings = settings
             self._reloads += 1
             self._reload_error = ""
@@ -272,6 +280,8 @@ class Daemon:
             waiting_s=round(self._intake.waited_s, 3),
             dropped_s=round(self._intake.dropped_s, 3),
             window_limit=self._capacity.limit or 0,
+            muted=self._pipeline.n_muted,
+            muted_s=round(self._pipeline.muted_s, 3),
             published=feed.published,
             overflowed=feed.overflowed,
             repeated=sum(feed.repeated.values()),

@@ -24,6 +24,10 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of sound dropped because the pipeline was too slow."""
     window_limit: int = 0
     """Windows that one turn has time to score; 0 as long as that was not measured."""
+    muted: int = 0
+    """Streams that there is no time to hear, the latest to begin."""
+    muted_s: float = 0.0
+    """Seconds of sound of streams while they were muted."""
     published: int = 0
     """Messages."""
     overflowed: int = 0
@@ -49,6 +53,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
             f"{self.windows.get('scored', 0)} windows scored, {unscored} not",
             model,
         ]
+        if self.muted:
+            parts.append(f"OVERLOAD: {self.muted} streams muted")
         if self.stuck:
             parts.append(f"STUCK: {', '.join(self.stuck)}")
         if self.reload_error:

@@ -119,6 +119,8 @@ class Metrics(Collector):
         yield _gauge(
             "window_limit", "Windows that a turn has time for (0: not measured)", health.window_limit
         )
+        yield _gauge("streams_muted", "Streams that there is no time to hear", health.muted)
+        yield _counter("muted_seconds", "Sound of muted streams", health.muted_s)
         yield _gauge("feed_subscribers", "Subscribers connected", health.subscribers)
         yield _counter("feed_messages", "Messages published", health.published)
         yield _counter("feed_overflows", "Messages met by a full subscriber queue", health.overflowed)

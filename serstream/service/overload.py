@@ -1,4 +1,4 @@
-"""How many windows there is time for: the measured cost of a window, turned into a limit."""
+"""How much there is time for: the measured cost of a window and of a stream, turned into limits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ MIN_BATCH = 8
 """Smaller batches say little about what a window costs when there are many."""
 MEMORY = 256.0
 """Windows over which the measured cost is averaged."""
+UTILISATION = 0.75
+"""Share of the time that hearing streams may take: the rest is for bursts."""
+SPARE = 0.6
+"""Below this share more streams are heard again; between the two nothing changes."""
+REVIEW_S = 1.0
+"""How often the number of streams is looked at."""
+GROWTH = 1.05
+"""By which it grows while there is time left."""
 
 
 class Capacity:
@@ -33,3 +41,40 @@ class Capacity:
             return
         weight = 1.0 if not self.cost_s else min(1.0, max(n_windows, MIN_BATCH) / MEMORY)
         self.cost_s += weight * (seconds / n_windows - self.cost_s)
+
+
+class StreamLimit:
+    """How many streams there is time to hear; clock-free.
+
+    Sound that waits longer and longer says that there are too many. All of them would lose something then,
+    and nearly all of their windows with it: so some are not heard at all, and the others completely. A
+    machine that only stood still is not overloaded: it works off what has waited faster than it comes.
+    """
+
+    def __init__(self, max_delay_s: float):
+        self.max_delay_s = max_delay_s
+        self.streams: int | None = None
+        """None as long as all of them can be heard."""
+        self._reviewed = 0.0
+        self._busy_s = 0.0
+
+    def observe(self, sound_s: float, age_s: float, seconds: float, streams: int, now: float) -> None:
+        """A turn has heard sound.
+
+        Args:
+            sound_s: seconds of sound that it heard, over all streams.
+            age_s: how long that had waited when the turn began.
+            seconds: how long the turn took.
+            streams: that are alive.
+            now: monotonic seconds.
+        """
+        self._busy_s += seconds
+        if now - self._reviewed < REVIEW_S:
+            return
+        if age_s > self.max_delay_s / 4 and seconds:
+            limit = max(1, min(int(UTILISATION * sound_s / seconds), self.streams or streams))
+            self.streams = limit if limit < streams else None
+        elif self.streams is not None and self._busy_s < SPARE * (now - self._reviewed):
+            limit = int(GROWTH * self.streams) + 1
+            self.streams = limit if limit < streams else None
+        self._reviewed, self._busy_s = now, 0.0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from serstream import config
 from serstream.errors import ControlError, ModelError, NotRunningError
@@ -155,7 +155,7 @@ def _show(arguments: argparse.Namespace) -> int:
     file = store.file(store.resolve(arguments.model))
     model = EmotionModel(file)
     about = model.metadata
-    table = Table(show_header=False, box=None)
+    table = Table("", Column(overflow="fold"), show_header=False, box=None)
     table.add_row("model", about.reference)
     table.add_row("file", str(file))
     table.add_row("sha256", model.sha256)

@@ -283,6 +283,7 @@ BAD = (
     Bad("absurd window", "Expected `float` <= 30", spec(window_s=1e9)),
     Bad("absurd rate", "wants 8000 Hz", spec(sample_rate=8000, f_max=4000)),
     Bad("spec of a newer serstream", "unknown field `wavelet`", spec(wavelet=1)),
+    Bad("functionals without pitch", "functionals want pitch", spec(functionals={})),
     Bad("spec that does not fit", "wants 'features'", spec(n_mfcc=13)),
     Bad("another name inside", "calls itself other@", metadata("name", '"other"')),
     Bad("another version inside", "calls itself tiny@7", metadata("version", 7)),

@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from serstream.emotion.features import FeatureSpec
+from serstream.emotion.inputs import shapes
 from serstream.emotion.metadata import ModelMetadata
 
 SPEC = FeatureSpec()
@@ -27,22 +28,25 @@ def write_model(
     seed: int = 7,
     scale: float = 0.2,
 ) -> Path:
-    """A linear model over the mean of the features; ``props`` replace its metadata entries.
+    """A linear model over the mean of the features, and the functionals if the recipe has them.
 
-    With weights of ``scale`` 0 it says of every window the same.
+    ``props`` replace its metadata entries. With weights of ``scale`` 0 it says of every window the same.
     """
     n_outputs = len(labels) if n_outputs is None else n_outputs
-    weights = np.random.default_rng(seed).normal(0, scale, (spec.n_coeffs, n_outputs)).astype(np.float32)
+    made = shapes(spec)
+    n_heard = sum(shape[0] for shape in made.values())
+    weights = np.random.default_rng(seed).normal(0, scale, (n_heard, n_outputs)).astype(np.float32)
+    heard = ["mean", *list(made)[1:]]
     graph = helper.make_graph(
         [
             helper.make_node("ReduceMean", ["features"], ["mean"], axes=[2], keepdims=0),
-            helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
+            helper.make_node("Concat", heard, ["heard"], axis=1),
+            helper.make_node("MatMul", ["heard", "weights"], ["logits"]),
         ],
         "tiny",
         [
-            helper.make_tensor_value_info(
-                "features", TensorProto.FLOAT, ["batch", spec.n_coeffs, spec.n_frames]
-            )
+            helper.make_tensor_value_info(input_, TensorProto.FLOAT, ["batch", *shape])
+            for input_, shape in made.items()
         ],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", n_outputs])],
         [numpy_helper.from_array(weights, "weights")],

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -7,10 +8,13 @@ from onnx import helper
 from tiny_model import LABELS, SPEC, write_model
 
 from serstream.config import ModelSettings
+from serstream.emotion.baseline import BaselineSpec
 from serstream.emotion.features import FeatureSpec
+from serstream.emotion.functionals import FunctionalsSpec
 from serstream.emotion.loading import load_model
 from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.model import EmotionModel
+from serstream.emotion.pitch import PitchSpec
 from serstream.errors import ModelError
 from serstream.types import Quality, SpeechWindow
 
@@ -95,6 +99,33 @@ def test_labels_and_output_size_must_agree(tmp_path: Path) -> None:
         ModelError, match=r"its 6 labels .* want 'logits', tensor\(float\) of shape \(batch, 6\)"
     ):
         EmotionModel(path)
+
+
+def with_functionals() -> FeatureSpec:
+    spec = FeatureSpec(win_length=1024, n_fft=1024, pitch=PitchSpec(), functionals=FunctionalsSpec())
+    average = BaselineSpec(mean=(0.0,) * spec.n_functionals, prior=1.0, trust_row=True)
+    return msgspec.structs.replace(spec, baseline=average)
+
+
+def test_functionals_are_a_second_input_and_follow_the_speaker(tmp_path: Path) -> None:
+    model = EmotionModel(write_model(tmp_path / "model.onnx", spec=with_functionals(), scale=0.02))
+    first, again = model.score([window(noise(32_000)), window(noise(32_000))])
+    assert not np.allclose(first.probabilities, again.probabilities, atol=1e-3)
+    model.forget("s")
+    (anew,) = model.score([window(noise(32_000))])
+    np.testing.assert_allclose(anew.probabilities, first.probabilities, atol=1e-5)
+    alone = model.score_samples(noise(32_000)[None])[0]
+    np.testing.assert_allclose(alone, first.probabilities, atol=1e-5)
+
+
+def test_functionals_of_another_recipe_are_refused(tmp_path: Path) -> None:
+    spec = with_functionals()
+    fewer = msgspec.structs.replace(spec, baseline=None)
+    props = good_props() | {"feature_spec": fewer.to_json()}
+    path = write_model(tmp_path / "model.onnx", spec=spec, props=props)
+    with pytest.raises(ModelError) as error:
+        EmotionModel(path)
+    assert f"and 'functionals', tensor(float) of shape (batch, {spec.n_functionals})" in str(error.value)
 
 
 def test_other_files_are_refused_by_name(tmp_path: Path) -> None:

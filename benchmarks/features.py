@@ -5,7 +5,8 @@ have), in batches of eight windows; each is timed three times in turn and the le
 ``serstream_8khz`` is what telephone sound takes: windows that were not brought to 16 kHz, as the peers need
 them; what that would cost the peers is not counted. ``batch_difference`` is how far coefficients of windows
 alone are from those of a batch. A peer that is not installed is null, with the reason; ``_difference`` is a
-peer's largest deviation from serstream's coefficients relative to the largest of them. Prints one JSON object
+peer's largest deviation from serstream's coefficients relative to the largest of them. ``model`` is what a
+window costs with the active model, step by step: rows, functionals of them, network. Prints one JSON object
 as its last line.
 """
 
@@ -17,7 +18,11 @@ import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from serstream.emotion.features import FeatureSpec, FloatArray, mfcc
+from serstream.config import ModelSettings
+from serstream.emotion.features import FeatureSpec, FloatArray, mfcc, summarise
+from serstream.emotion.inputs import alone
+from serstream.emotion.loading import load_model
+from serstream.emotion.session import Session
 from serstream.service.allocator import keep_working_memory
 
 WINDOWS = 1000
@@ -90,6 +95,30 @@ def torchaudio_mfcc(spec: FeatureSpec) -> Mfcc:
     return compute
 
 
+def of_model(batches: list[FloatArray]) -> dict[str, object]:
+    """Milliseconds that a window takes with the active model, step by step."""
+    model = load_model(ModelSettings(device="cpu"))
+    spec = model.metadata.feature_spec
+    session = Session(model.path.read_bytes(), str(model.path), ModelSettings(device="cpu"))
+    rows = [mfcc(batch, spec) for batch in batches]
+    inputs = [alone(batch, spec) for batch in rows]
+    steps: dict[str, Callable[[int], object]] = {
+        "rows": lambda i: mfcc(batches[i], spec),
+        "functionals": lambda i: summarise(rows[i], spec),
+        "network": lambda i: session.run(inputs[i]),
+    }
+    report: dict[str, object] = {"name": model.reference}
+    for name, step in steps.items():
+        taken = []
+        for _ in range(REPEATS):
+            began = time.process_time()
+            for i in range(len(batches)):
+                step(i)
+            taken.append(time.process_time() - began)
+        report[f"{name}_ms"] = round(1000 * min(taken) / sum(map(len, batches)), 3)
+    return report
+
+
 def main() -> None:
     spec = msgspec.structs.replace(FeatureSpec(), level_dbfs=None)
     noise = np.random.default_rng(0).normal(0, 0.1, (WINDOWS, spec.n_samples)).astype(np.float32)
@@ -131,6 +160,8 @@ def main() -> None:
             "times_serstream": round(taken / seconds["serstream"], 2),
             "times_serstream_8khz": round(taken / seconds["serstream_8khz"], 2),
         }
+    with threadpool_limits(1):
+        report["model"] = of_model(batches)
     print(json.dumps(report))
 
 

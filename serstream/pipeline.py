@@ -138,7 +138,7 @@ class Pipeline:
                 n_muted += 1
                 stream.pass_over(start + n_samples, block.sample_rate)
                 continue
-            if segments := stream.sound.push_pcm(row, block.sample_rate, start, arrived):
+            if segments := stream.sound.push_pcm(row, block.sample_rate, start, block.lost, arrived):
                 steps += [(stream, segment) for segment in segments]
         muted_s = block.duration_s * n_muted / len(block.streams)
         self.muted_s += muted_s

@@ -63,7 +63,7 @@ class AudioChunk(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 class AudioBlock(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """Equally long pieces of many streams, nothing of them lost: what a busy RTP port makes of its packets.
+    """Equally long pieces of many streams: what a busy RTP port makes of its packets.
 
     The same as a chunk of each; but 50,000 packets a second are too many objects.
     """
@@ -78,6 +78,8 @@ class AudioBlock(msgspec.Struct, frozen=True, eq=False, gc=False):
     """As `AudioChunk.start`, of each stream."""
     arrived: Sequence[float]
     """As `AudioChunk.arrived`, of each stream."""
+    lost: int = 0
+    """As `AudioChunk.lost`, the same for all of them."""
 
     @property
     def duration_s(self) -> float:
@@ -88,7 +90,7 @@ class AudioBlock(msgspec.Struct, frozen=True, eq=False, gc=False):
         """The same as chunks."""
         samples = self.pcm.astype("float32") / INT16_SCALE
         return [
-            AudioChunk(stream, row, self.sample_rate, start, 0, arrived)
+            AudioChunk(stream, row, self.sample_rate, start, self.lost, arrived)
             for stream, row, start, arrived in zip(
                 self.streams, samples, self.starts, self.arrived, strict=True
             )

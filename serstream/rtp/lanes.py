@@ -4,6 +4,10 @@ A stream whose packets come in order is put into a lane: what its jitter buffer 
 all lanes take their next packets together, a few array operations for hundreds of packets. The first packet
 that is anything else (late, early, marked, of another type or length) brings the stream's state back, and the
 jitter buffer deals with it. Both do the same to a packet in order; the tests hold them together.
+
+When our own socket was too full, what is missing will not come: then a stream stays in its lane when packets
+are missing, with silence in their place. Its jitter buffer would wait for them, which costs the more the more
+is lost.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ MAX_PAYLOAD = 320
 """Bytes; longer packets than 40 ms are rare."""
 PAYLOAD_TYPES = (0, 8)
 """PCMU and PCMA have these even where SDP lists them."""
+MAX_MISSING = 50
+"""Packets lost in a row that are made up for in a lane: a second."""
 MIN_PACKETS = 12
 """Fewer packets than this are cheaper one by one."""
 
@@ -41,6 +47,8 @@ class Pieces(NamedTuple):
     position: NDArray[np.int64]
     """Where each begins in its stream, shape (n,)."""
     arrived: NDArray[np.float64]
+    lost: int
+    """Samples at the beginning of each that were lost; they are silent."""
 
 
 class Lanes:
@@ -56,6 +64,7 @@ class Lanes:
         self._source = np.zeros((4, n_lanes), np.uint64)
         self._position = np.zeros(n_lanes, np.int64)
         self._received = np.zeros(n_lanes, np.int64)
+        self._lost = np.zeros(n_lanes, np.int64)
         self._transit = np.zeros(n_lanes)
         self._last_transit = np.zeros(n_lanes)
         self._jitter = np.zeros(n_lanes)
@@ -92,6 +101,7 @@ class Lanes:
         self._length[lane] = len(payload)
         self._position[lane] = jitter.position
         self._received[lane] = jitter.received
+        self._lost[lane] = jitter.lost
         self._transit[lane] = jitter.transit
         self._last_transit[lane] = jitter.last_transit
         self._jitter[lane] = jitter.jitter
@@ -104,6 +114,7 @@ class Lanes:
         jitter.next_timestamp = int(self._timestamp[lane])
         jitter.position = int(self._position[lane])
         jitter.received = int(self._received[lane])
+        jitter.lost = int(self._lost[lane])
         jitter.transit = float(self._transit[lane])
         jitter.last_transit = float(self._last_transit[lane])
         jitter.jitter = float(self._jitter[lane])
@@ -115,13 +126,20 @@ class Lanes:
         self._expected[lane] = _CLOSED
         return self._payload[lane, : self._length[lane]].tobytes()
 
-    def take(self, datagrams: Datagrams) -> tuple[list[Pieces], NDArray[np.int64]]:
+    def take(
+        self, datagrams: Datagrams, *, overflowed: bool = False
+    ) -> tuple[list[Pieces], NDArray[np.int64]]:
         """Take all packets that are the next ones of open lanes.
+
+        Args:
+            datagrams: in order of arrival.
+            overflowed: the socket has dropped some of late: packets behind a hole are taken as well.
 
         Returns:
             Their sound, and the indices of all other datagrams, in order. A lane that one of those belongs to
             has taken nothing behind it.
         """
+        max_missing = MAX_MISSING if overflowed else 0
         headers = parse_batch(datagrams)
         lanes = self._lanes_of(headers, datagrams)
         pieces: list[Pieces] = []
@@ -133,9 +151,10 @@ class Lanes:
             if len(now) < MIN_PACKETS:
                 other.append(candidates)
                 break
-            plain = self._is_plain(headers, datagrams, now, lanes[now])
+            missing = self._missing(headers, datagrams, now, lanes[now])
+            plain = (missing >= 0) & (missing <= max_missing)
             other.append(now[~plain])
-            pieces += self._advance(headers, datagrams, now[plain], lanes[now[plain]])
+            pieces += self._advance(headers, datagrams, now[plain], lanes[now[plain]], missing[plain])
             if not plain.all() and len(later):
                 # What follows an irregular packet of its stream must not overtake it.
                 halted = np.isin(lanes[later], lanes[now[~plain]])
@@ -168,46 +187,62 @@ class Lanes:
         first: NDArray[np.bool_] = self._newest[lanes] == numbers
         return first
 
-    def _is_plain(
+    def _missing(
         self, headers: Headers, datagrams: Datagrams, packets: NDArray[np.int64], lanes: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
-        transit = datagrams.arrived[packets] - self._position[lanes] / CLOCK_RATE
-        plain: NDArray[np.bool_] = (
-            (self._expected[lanes] == headers.marker_type_sequence[packets])
-            & (self._timestamp[lanes] == headers.timestamp[packets])
-            & (self._length[lanes] == headers.end[packets] - headers.begin[packets])
+    ) -> NDArray[np.int64]:
+        """How many packets of its lane are missing before each; -1 where it is anything but a next one."""
+        expected, length = self._expected[lanes], self._length[lanes]
+        found = headers.marker_type_sequence[packets]
+        missing = ((found - expected) & np.uint32(0xFFFF)).astype(np.int64)
+        begin = self._position[lanes] + missing * length
+        transit = datagrams.arrived[packets] - begin / CLOCK_RATE
+        plain = (
+            (found >> 16 == expected >> 16)
+            & (headers.timestamp[packets] == self._timestamp[lanes] + (missing * length).astype(np.uint32))
+            & (length == headers.end[packets] - headers.begin[packets])
             & (np.abs(transit - self._last_transit[lanes]) <= TIMESTAMP_SLACK_S)
         )
-        return plain
+        return np.where(plain, missing, -1)
 
     def _advance(
-        self, headers: Headers, datagrams: Datagrams, packets: NDArray[np.int64], lanes: NDArray[np.int64]
+        self,
+        headers: Headers,
+        datagrams: Datagrams,
+        packets: NDArray[np.int64],
+        lanes: NDArray[np.int64],
+        missing: NDArray[np.int64],
     ) -> list[Pieces]:
-        """Count, measure and decode packets of different lanes, grouped by the form of their payload."""
+        """Count, measure and decode packets of different lanes, grouped by the form of their sound."""
         if not len(packets):
             return []
         position, arrived = self._position[lanes], datagrams.arrived[packets]
         expected, length = self._expected[lanes], self._length[lanes]
-        transit = arrived - position / CLOCK_RATE
+        lost = missing * length
+        end = position + lost + length
+        transit = arrived - (position + lost) / CLOCK_RATE
         variation = np.abs(transit - self._last_transit[lanes])
         self._jitter[lanes] += JITTER_GAIN * (variation - self._jitter[lanes])
         self._transit[lanes] += TRANSIT_GAIN * (transit - self._transit[lanes])
         self._last_transit[lanes] = transit
         self.last_arrived[lanes] = arrived
         self._received[lanes] += 1
-        self._position[lanes] = position + length
-        self._timestamp[lanes] += length.astype(np.uint32)
-        self._expected[lanes] = expected & 0xFF_0000 | (expected + 1) & 0xFFFF
-        layout = headers.begin[packets] << 24 | length << 8 | expected >> 16
+        self._lost[lanes] += missing
+        self._position[lanes] = end
+        self._timestamp[lanes] += (end - position).astype(np.uint32)
+        self._expected[lanes] = expected & 0xFF_0000 | (expected + missing + 1) & 0xFFFF
+        layout = missing << 40 | headers.begin[packets] << 24 | length << 8 | expected >> 16
         pieces = []
         alike = bool((layout == layout[0]).all())
         for where in (layout[:1] if alike else np.unique(layout)).tolist():
             group = slice(None) if alike else layout == where
-            begin, n_samples, payload_type = where >> 24, where >> 8 & 0xFFFF, where & 0x7F
+            begin, n_samples, payload_type = where >> 24 & 0xFFFF, where >> 8 & 0xFFFF, where & 0x7F
+            n_lost = (where >> 40) * n_samples
             payload = datagrams.content[packets[group], begin : begin + n_samples]
             self._payload[lanes[group], :n_samples] = payload
             pcm = _PAIRS[payload_type].take(payload.view(np.uint16), mode="clip").view(np.int16)
-            pieces.append(Pieces(lanes[group], pcm, position[group], arrived[group]))
+            if n_lost:
+                pcm = np.pad(pcm, ((0, 0), (n_lost, 0)))
+            pieces.append(Pieces(lanes[group], pcm, position[group], arrived[group], n_lost))
         return pieces
 
 

@@ -25,6 +25,8 @@ REPORT_S = 1.0
 """How often status is taken and drops are warned of; the longest sleep of an idle port."""
 MAX_BATCHES = 64
 """Read at once from one socket before what is due is released."""
+OVERFLOW_S = 1.0
+"""So long after the socket's buffer was full, what is missing is taken for dropped there."""
 RTCP_BUFFER_BYTES = 128 * 1024
 
 
@@ -53,6 +55,7 @@ class RtpSource:
                 raise SourceError(f"{error}; if no RTCP comes there, set rtcp_mux = true") from error
         self._wake_receiver, self._wake_sender = os.pipe()
         self._stopped = False
+        self._overflowed_until = 0.0
         self._reported: Counter[str] = Counter()
         self.status: PortStatus = self._take_status()
         """Counts of the port, about a second old; may be read from any thread."""
@@ -96,8 +99,12 @@ class RtpSource:
         # RTCP is read first and heeded last: BYE must not overtake the sound that was sent before it.
         control = self._rtcp.receive() if self._rtcp else None
         for _ in range(MAX_BATCHES):
+            drops = self._rtp.drops
             datagrams = self._rtp.receive()
-            _send(self._streams.receive(datagrams), emit)
+            if self._rtp.drops != drops:
+                self._overflowed_until = time.monotonic() + OVERFLOW_S
+            overflowed = time.monotonic() < self._overflowed_until
+            _send(self._streams.receive(datagrams, overflowed=overflowed), emit)
             if len(datagrams) < BATCH:
                 break
         if control:

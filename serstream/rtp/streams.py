@@ -114,15 +114,20 @@ class Streams:
     def __len__(self) -> int:
         return len(self._members)
 
-    def receive(self, datagrams: Datagrams) -> list[SourceEvent]:
-        """Take datagrams of the RTP port, in order of arrival."""
+    def receive(self, datagrams: Datagrams, *, overflowed: bool = False) -> list[SourceEvent]:
+        """Take datagrams of the RTP port, in order of arrival.
+
+        Args:
+            datagrams: from the socket.
+            overflowed: its buffer has dropped some of late; what is missing is not waited for.
+        """
         if self._unprotector:
             datagrams = self._unprotect(datagrams, self._unprotector)
         events: list[SourceEvent] = []
         rest = range(len(datagrams))
         many = len(datagrams) >= MIN_PACKETS
         if many and self._by_lane:
-            pieces, others = self._lanes.take(datagrams)
+            pieces, others = self._lanes.take(datagrams, overflowed=overflowed)
             events += map(self._block, pieces)
             rest = others.tolist()
         touched: dict[_Member, None] = {}
@@ -383,6 +388,7 @@ class Streams:
             CLOCK_RATE,
             pieces.position.tolist(),
             pieces.arrived.tolist(),
+            pieces.lost,
         )
 
     # RTCP and SRTP.

@@ -9,11 +9,9 @@ MEMORY = 256.0
 UTILISATION = 0.75
 """Share of the time that hearing streams may take: the rest is for bursts."""
 SPARE = 0.6
-"""Below this share more streams are heard again; between the two nothing changes."""
+"""Below this share more streams are heard again, the more the more is left to it."""
 REVIEW_S = 1.0
 """How often the number of streams is looked at."""
-GROWTH = 1.05
-"""By which it grows while there is time left."""
 
 
 class Capacity:
@@ -56,7 +54,7 @@ class StreamLimit:
         self.streams: int | None = None
         """None as long as all of them can be heard."""
         self._reviewed = 0.0
-        self._busy_s = 0.0
+        self._heard_s = self._busy_s = 0.0
 
     def observe(self, sound_s: float, age_s: float, seconds: float, streams: int, now: float) -> None:
         """A turn has heard sound.
@@ -68,13 +66,15 @@ class StreamLimit:
             streams: that are alive.
             now: monotonic seconds.
         """
+        self._heard_s += sound_s
         self._busy_s += seconds
-        if now - self._reviewed < REVIEW_S:
+        elapsed = now - self._reviewed
+        if elapsed < REVIEW_S:
             return
+        limit, busy = self.streams or streams, self._busy_s / elapsed
         if age_s > self.max_delay_s / 4 and seconds:
-            limit = max(1, min(int(UTILISATION * sound_s / seconds), self.streams or streams))
-            self.streams = limit if limit < streams else None
-        elif self.streams is not None and self._busy_s < SPARE * (now - self._reviewed):
-            limit = int(GROWTH * self.streams) + 1
-            self.streams = limit if limit < streams else None
-        self._reviewed, self._busy_s = now, 0.0
+            limit = max(1, min(limit, int(UTILISATION * self._heard_s / self._busy_s)))
+        elif self.streams is not None and busy < SPARE:
+            limit += max(1, int((SPARE - busy) * limit))
+        self.streams = limit if limit < streams else None
+        self._reviewed, self._heard_s, self._busy_s = now, 0.0, 0.0

@@ -44,10 +44,10 @@ class StreamSegmenter:
         lost = chunk.lost * SAMPLE_RATE / chunk.sample_rate
         return segments + self._segmenter.push(samples, lost, chunk.arrived)
 
-    def push_pcm(self, pcm: bytes, sample_rate: int, start: int, arrived: float) -> list[Segment]:
+    def push_pcm(self, pcm: bytes, sample_rate: int, start: int, lost: int, arrived: float) -> list[Segment]:
         """As `push`, for a row of an `AudioBlock`: 16 bits a sample, at a rate that needs no resampling."""
         ended = self._follow(sample_rate, start, len(pcm) // 2)
-        return ended + self._segmenter.push_pcm(pcm, 0.0, arrived)
+        return ended + self._segmenter.push_pcm(pcm, lost * SAMPLE_RATE / sample_rate, arrived)
 
     def _follow(self, sample_rate: int, start: int, n_samples: int) -> list[Segment]:
         """Go on with a piece of sound, or begin anew where it does not continue what was; what that ends."""

@@ -155,6 +155,36 @@ def test_pieces_equal_whole_under_any_faults(seed: int, crowded: bool) -> None:
     np.testing.assert_array_equal(pieces[0], whole[0])
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 2))
+def test_what_our_own_socket_has_dropped_is_not_waited_for(seed: int, slot_packets: int) -> None:
+    """Whoever loses packets that way stays in its lane: every packet is heard the moment it is received."""
+    rng = np.random.default_rng(seed)
+    n_streams, n_packets = 64, 40
+    payloads = [words(2, seed=ssrc)[: 160 * n_packets] for ssrc in range(n_streams)]
+    lost = rng.random((n_streams, n_packets)) < 0.3
+    lost[:, :4] = lost[:, -1] = False
+    calls = [talk(payload, ssrc=ssrc) for ssrc, payload in enumerate(payloads)]
+    streams = Streams(RtpSettings(), 0.0)
+    events = []
+    for begin in range(0, n_packets, slot_packets):
+        arriving = [
+            (calls[ssrc][i].datagram, ALICE, calls[ssrc][i].at)
+            for i in range(begin, min(begin + slot_packets, n_packets))
+            for ssrc in range(n_streams)
+            if not lost[ssrc, i]
+        ]
+        events += streams.receive(Datagrams.of(arriving), overflowed=begin >= 4)
+    assert len(names(events)) == n_streams
+    for ssrc, name in enumerate(names(events)):
+        line, n_lost = sound(events, name)
+        assert n_lost == 160 * lost[ssrc].sum()
+        received = ~np.repeat(lost[ssrc], 160)
+        np.testing.assert_array_equal(line[received], decoded(payloads[ssrc])[received])
+        assert not line[~received].any()
+    assert [s.lost for s in streams.status().streams] == lost.sum(axis=1).tolist()
+
+
 def test_numbers_wrap() -> None:
     line, n_lost = sound(listen(talk(SPEECH, sequence_number=65530, timestamp=2**32 - 1000)))
     np.testing.assert_array_equal(line, HEARD)

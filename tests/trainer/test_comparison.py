@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -9,15 +11,17 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the trainer extra")
 
-from serstream.emotion.model import EmotionModel
+from serstream.config import ModelSettings
+from serstream.emotion.loading import load_model
 from serstream.errors import ConfigError
+from serstream.types import Quality, SpeechWindow
 from trainer import cli, corpora
 from trainer.comparison import features, system
 from trainer.comparison.cells import LEAK_COPIES, Cell, Plan
 from trainer.comparison.copies import Effect, copy
 from trainer.comparison.examples import Examples, gather
 from trainer.comparison.learning import Epoch, NetworkLearner, tensors
-from trainer.comparison.splits import PROTOCOLS, Protocol, split
+from trainer.comparison.splits import PROTOCOLS, Protocol, shared, split
 from trainer.corpora import Clip
 from trainer.device import CPU
 from trainer.windows import load_clip
@@ -37,8 +41,16 @@ def sound(clips: list[Clip]) -> np.ndarray:
     return load_clip(clips[0])
 
 
-def small(name: str, epochs: int = 2) -> system.System:
-    return msgspec.structs.replace(system.load(name), short=system.Short(epochs=epochs))
+PLAN = Plan(full=False, seed=0)
+
+
+def small(name: str, heard: int = 1) -> system.System:
+    """By default an epoch."""
+    return msgspec.structs.replace(system.load(name), short=system.Short(heard=heard))
+
+
+def untold(title: str, number: int, epoch: Epoch) -> None:
+    """Nobody listens to the epochs."""
 
 
 def of_two(n_clips: int) -> Examples:
@@ -195,32 +207,130 @@ def test_early_stopping_keeps_the_best_epoch(clips: list[Clip], tmp_path: Path) 
         assert torch.equal(value, best[name])
 
 
-def test_what_hears_mfcc_is_kept_as_a_model_that_the_daemon_loads(clips: list[Clip], tmp_path: Path) -> None:
-    for name in ("a2", "a3", "d1", "d2", "d-forest"):
-        cell = Cell(name, small(name, 1), "tiny", "speakers", Plan(full=False, seed=0), tmp_path)
-        cell.run(clips[:24], CPU, lambda *_: None)
-        (model,) = tmp_path.glob(f"{name}-*/*.onnx")
-        loaded = EmotionModel(model)
-        assert loaded.metadata.labels == ("angry", "neutral", "sad")
-        assert loaded.reference == f"{name}@1"
+@pytest.mark.parametrize(
+    "name", [name for name in system.names() if system.load(name).features == system.MFCC]
+)
+def test_what_hears_mfcc_is_a_model_that_the_daemon_loads_and_scores_with(
+    name: str, clips: list[Clip], tmp_path: Path
+) -> None:
+    cell = Cell(name, small(name), "tiny", clips[:24], "speakers", PLAN, tmp_path)
+    cell.run(CPU, untold)
+    (file,) = tmp_path.glob(f"{name}-*/*.onnx")
+    model = load_model(ModelSettings(path=str(file)))
+    assert model.reference == f"{name}@1"
+    assert model.metadata.labels == ("angry", "neutral", "sad")
+    groups = split("speakers", 0, cell.clips, of_two(24), cell.system.test_share, cell.system.valid_share)
+    heard = np.zeros((3, 3), int)
+    for clip in [cell.clips[i] for i in groups.test]:
+        samples = load_clip(clip)
+        window = SpeechWindow("s", samples, 0, len(samples), 0, False, Quality(0, 0, -26, 1))
+        (scores,) = model.score([window])
+        assert scores.probabilities.sum() == pytest.approx(1, abs=1e-5)
+        heard[model.metadata.labels.index(clip.emotion), scores.probabilities.argmax()] += 1
+    assert heard.tolist() == cell.results()[0].confusion
 
 
 def test_a_network_that_onnx_runtime_computes_otherwise_is_named_and_the_result_stays(
     clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("trainer.export.TOLERANCE", -1.0)
-    cell = Cell("d1", small("d1", 1), "tiny", "speakers", Plan(full=False, seed=0), tmp_path)
-    cell.run(clips[:24], CPU, lambda *_: None)
-    assert len(cell.results(clips[:24])) == 1
+    cell = Cell("d1", small("d1"), "tiny", clips[:24], "speakers", PLAN, tmp_path)
+    cell.run(CPU, untold)
+    assert len(cell.results()) == 1
     assert not list(tmp_path.glob("d1-*/*.onnx"))
     assert "not kept as ONNX" in caplog.text
     assert "torch and ONNX Runtime differ" in caplog.text
 
 
+def d1_cell(clips: list[Clip], folder: Path, epochs: int = 1, **changes: object) -> Cell:
+    recipe = msgspec.structs.replace(small("d1", epochs * len(clips)), **changes)
+    return Cell("d1", recipe, "tiny", clips, "random", PLAN, folder)
+
+
+def epochs_of(cell: Cell, stop_at: int = 0) -> list[int]:
+    """Run it; numbers of the epochs that were trained."""
+    told: list[int] = []
+
+    def tell(title: str, number: int, epoch: Epoch) -> None:
+        told.append(number)
+        if len(told) == stop_at:
+            raise KeyboardInterrupt
+
+    torch.set_num_threads(1)
+    cell.run(CPU, tell)
+    return told
+
+
+def test_more_epochs_go_on_from_fewer_and_the_same_seed_gives_the_same(
+    clips: list[Clip], tmp_path: Path
+) -> None:
+    few, more = (d1_cell(clips, tmp_path / "a", epochs) for epochs in (1, 3))
+    assert epochs_of(few) == [1]
+    assert epochs_of(more) == [2, 3]
+    assert epochs_of(more) == epochs_of(few) == []
+    again = d1_cell(clips, tmp_path / "b", 3)
+    assert epochs_of(again) == [1, 2, 3]
+    assert again.results() == more.results()
+    anew = d1_cell(clips, tmp_path / "b", 1)  # never from more to fewer
+    assert epochs_of(anew) == [1]
+    assert anew.results() == few.results()
+
+
+def test_a_grid_search_is_decided_by_validation_and_goes_on_where_it_stopped(
+    clips: list[Clip], tmp_path: Path
+) -> None:
+    grid = {"learning_rate": (1e-6, 3e-3, 1e-7)}
+    whole = d1_cell(clips, tmp_path / "whole", grid=grid)
+    assert epochs_of(whole) == [1, 1, 1]
+    (result,) = whole.results()
+    alone = []
+    for point in whole.system.points():
+        cell = d1_cell(clips, tmp_path / f"{point.learning_rate}", training=point)
+        epochs_of(cell)
+        alone += cell.results()
+    assert [one.training for one in alone] == whole.system.points()
+    assert result == min(alone, key=lambda one: one.history[-1].valid_loss)
+    assert result == alone[1]
+    cut = d1_cell(clips, tmp_path / "cut", grid=grid)
+    with pytest.raises(KeyboardInterrupt):
+        epochs_of(cut, stop_at=2)
+    assert epochs_of(cut) == [1]
+    assert cut.results() == [result]
+
+
+def test_a_grid_of_unknown_keys_or_values_is_refused() -> None:
+    for grid, said in (({"batches": (8,)}, "unknown field `batches`"), ({"batch": (0,)}, "`int` >= 1")):
+        with pytest.raises(msgspec.ValidationError, match=said):
+            msgspec.structs.replace(system.load("d1"), grid=grid).points()
+
+
+def test_one_corpus_is_tested_by_what_learned_the_others(clips: list[Clip]) -> None:
+    two = [replace(clip, corpus="other") if clip.speaker in ("s2", "s3") else clip for clip in clips]
+    two = [clip for clip in two if (clip.corpus, clip.emotion) != ("other", "sad")]
+    both = shared(two)
+    assert {clip.emotion for clip in both} == {"angry", "neutral"}
+    for number, tested in enumerate(("other", "tiny")):
+        examples = of_two(len(both))
+        parts = split("corpora", number, both, examples, 0.25, 0.1)
+        assert {both[i].corpus for i in examples.clip[parts.test]} == {tested}
+        assert {both[i].corpus for i in examples.clip[parts.train]} == {"other", "tiny"} - {tested}
+        assert len(parts.test) == sum(clip.corpus == tested for clip in both)
+    with pytest.raises(ConfigError, match="of tiny, wanted at least two corpora"):
+        split("corpora", 0, clips, of_two(len(clips)), 0.25, 0.1)
+
+
 @pytest.mark.parametrize("name", ["crema-d", "savee+tess"])
 def test_corpora_that_are_not_here_are_run_on_their_official_names(
-    name: str, clips: list[Clip], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    clips: list[Clip],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for recipe in ("d1", "d-forest"):
+        text = (system.RECIPES / f"{recipe}.toml").read_text()
+        (tmp_path / f"{recipe}.toml").write_text(re.sub("heard = [0-9]+", "heard = 1", text))
+    monkeypatch.setattr(system, "RECIPES", tmp_path)
     by_emotion = [
         [clip for clip in clips if clip.emotion == emotion] for emotion in ("angry", "neutral", "sad")
     ]
@@ -254,14 +364,18 @@ def test_corpora_that_are_not_here_are_run_on_their_official_names(
         (tmp_path / "data" / name / "VideoDemographics.csv").write_text("ActorID,Age,Sex\n1001,51,Male\n")
     page = tmp_path / "page.md"
     command = ["compare", "d1", "d-forest", "--corpus", name, "--data", str(tmp_path / "data")]
+    command += ["--across", name] if "+" in name else []
     command += ["--runs", str(tmp_path / "runs"), "--output", str(page), "--device", "cpu"]
     assert cli.main(command) == 0
     told = capsys.readouterr().err
-    assert f"d1, {name}, speakers, split 1: epoch 12" in told
+    assert f"d1, {name}, speakers, split 1: epoch 1" in told
     text = page.read_text()
     assert f"## {name}\n\n{n_clips} clips" in text
     assert "| **mean of 2** |" in text
     assert "not run" not in text
+    assert (
+        ("corpora, split 2: epoch 1" in told) == ("tested on savee | tested on tess" in text) == ("+" in name)
+    )
     for kind in ("confusion", "learning"):
         picture = tmp_path / "page" / f"{name}-{kind}.png"
         assert 1000 < picture.stat().st_size < 200_000
@@ -280,7 +394,7 @@ def test_no_copies_are_added_but_where_the_leak_is_shown() -> None:
 
 def test_a_recipe_keeps_its_results_when_only_its_words_change() -> None:
     recipe = system.load("e1")
-    worded = msgspec.structs.replace(recipe, title="x", verdict="y", short=system.Short(epochs=9))
+    worded = msgspec.structs.replace(recipe, title="x", verdict="y", short=system.Short(heard=9))
     other = msgspec.structs.replace(recipe, trim=False)
     assert worded.sha256 == recipe.sha256
     assert other.sha256 != recipe.sha256

@@ -18,9 +18,10 @@ from serstream.errors import ModelError
 from trainer.comparison.copies import Effect
 from trainer.comparison.examples import Examples, gather
 from trainer.comparison.forest import Forest
+from trainer.comparison.grid import GridSearch
 from trainer.comparison.learning import Epoch, Learner, NetworkLearner
 from trainer.comparison.splits import Protocol, n_splits, split
-from trainer.comparison.system import FOREST, System
+from trainer.comparison.system import FOREST, Learning, System
 from trainer.corpora import KNOWN, Clip
 from trainer.evaluation import confusion
 
@@ -43,6 +44,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """As Keras counts them; of a forest 0."""
     history: list[Epoch]
     """Of a forest empty."""
+    training: Learning | None = None
+    """What it was trained with, chosen by a grid search where there is one; of a forest null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,12 @@ class Plan:
     """All epochs, copies and splits; otherwise what the recipes' ``[short]`` says."""
     seed: int
 
-    def epochs(self, system: System) -> int:
+    def epochs(self, system: System, clips: list[Clip]) -> int:
         """At most so many."""
-        return system.training.epochs if self.full else system.short.epochs
+        if self.full:
+            return system.training.epochs
+        learned_from = min(len(clips), system.short.clips or len(clips))
+        return min(system.training.epochs, max(1, system.short.heard // learned_from))
 
     def clips(self, system: System) -> int | None:
         """Trained on, at most; None is no limit."""
@@ -64,7 +70,7 @@ class Plan:
     def splits(self, system: System, protocol: Protocol, clips: list[Clip]) -> int:
         """How many are run."""
         there = n_splits(protocol, clips, system.test_share)
-        return there if self.full else min(there, system.short.splits)
+        return there if self.full or protocol == "corpora" else min(there, system.short.splits)
 
     def copies(self, system: System, protocol: Protocol) -> tuple[tuple[Effect, ...], int]:
         """Their effects, and how many each clip has."""
@@ -85,6 +91,7 @@ class Cell:
     system: System
     corpus: str
     """Or several, joined with a plus sign."""
+    clips: list[Clip]
     protocol: Protocol
     plan: Plan
     folder: Path
@@ -93,7 +100,12 @@ class Cell:
     def path(self, number: int) -> Path:
         """The result of a split."""
         stem = self._stem(number)
-        return stem.with_name(f"{stem.name}-{self.plan.epochs(self.system)}-epochs.json")
+        return stem.with_name(f"{stem.name}-{self.epochs}-epochs.json")
+
+    @property
+    def epochs(self) -> int:
+        """At most so many."""
+        return self.plan.epochs(self.system, self.clips)
 
     def _stem(self, number: int) -> Path:
         """What trainings of a split have in common that differ in the number of epochs alone."""
@@ -105,36 +117,33 @@ class Cell:
             / f"{self.corpus}-{self.protocol}-{number + 1}-{n_copies}-copies-{clips}seed-{self.plan.seed}"
         )
 
-    def results(self, clips: list[Clip]) -> list[Result]:
+    def results(self) -> list[Result]:
         """Of the splits that were run."""
-        paths = [self.path(number) for number in self._numbers(clips)]
+        paths = [self.path(number) for number in self._numbers()]
         return [msgspec.json.decode(path.read_bytes(), type=Result) for path in paths if path.is_file()]
 
-    def run(
-        self, clips: list[Clip], device: torch.device, on_epoch: Callable[[str, int, Epoch], None]
-    ) -> None:
+    def run(self, device: torch.device, on_epoch: Callable[[str, int, Epoch], None]) -> None:
         """Train and test every split that has no result yet."""
-        missing = [number for number in self._numbers(clips) if not self.path(number).is_file()]
+        missing = [number for number in self._numbers() if not self.path(number).is_file()]
         if not missing:
             return
         copies = self.plan.copies(self.system, self.protocol)
-        examples = gather(self.system, clips, *copies, self.folder / "features")
+        examples = gather(self.system, self.clips, *copies, self.folder / "features")
         for number in missing:
             title = f"{self.name}, {self.corpus}, {self.protocol}, split {number + 1}"
-            self._run(number, clips, examples, device, partial(on_epoch, title))
+            self._run(number, examples, device, partial(on_epoch, title))
 
-    def _numbers(self, clips: list[Clip]) -> range:
-        return range(self.plan.splits(self.system, self.protocol, clips))
+    def _numbers(self) -> range:
+        return range(self.plan.splits(self.system, self.protocol, self.clips))
 
     def _run(
         self,
         number: int,
-        clips: list[Clip],
         examples: Examples,
         device: torch.device,
         on_epoch: Callable[[int, Epoch], None],
     ) -> None:
-        system, path = self.system, self.path(number)
+        system, clips, path = self.system, self.clips, self.path(number)
         path.parent.mkdir(parents=True, exist_ok=True)
         labels = tuple(sorted({clip.emotion for clip in clips}))
         label = np.array([labels.index(clips[i].emotion) for i in examples.clip])
@@ -151,12 +160,14 @@ class Cell:
             n_copies=self.plan.copies(system, self.protocol)[1],
             n_parameters=learner.n_parameters,
             history=history,
+            training=learner.settings,
         )
         unfinished = path.with_suffix(".tmp")
         unfinished.write_bytes(msgspec.json.encode(result))
         os.replace(unfinished, path)
-        if len(history) < self.plan.epochs(system) or self.plan.epochs(system) == system.training.epochs:
-            checkpoint.unlink(missing_ok=True)  # else a run of more epochs goes on from it
+        if len(history) < self.epochs or self.epochs == system.training.epochs:
+            for finished in checkpoint.parent.glob(f"{checkpoint.stem}.*pt"):
+                finished.unlink()  # else a run of more epochs goes on from it
         if self.protocol == "speakers" and number == 0:
             tried = examples.features[parts.test[:8]]
             try:
@@ -168,9 +179,14 @@ class Cell:
         system, seed = self.system, self.plan.seed
         if system.network == FOREST:
             return Forest(seed)
-        torch.manual_seed(seed)
-        network = system.build(shape, n_labels)
-        return NetworkLearner(network, system.training, self.plan.epochs(system), seed, device)
+
+        def learn(settings: Learning) -> NetworkLearner:
+            torch.manual_seed(seed)
+            network = system.build(shape, n_labels)
+            return NetworkLearner(network, settings, self.epochs, seed, device)
+
+        points = system.points()
+        return GridSearch(learn, points) if len(points) > 1 else learn(points[0])
 
     def _metadata(self, labels: tuple[str, ...]) -> ModelMetadata | None:
         """None where the daemon does not compute what the network hears."""

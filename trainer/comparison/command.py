@@ -13,7 +13,8 @@ from trainer import corpora, device
 from trainer.comparison import paper, system
 from trainer.comparison.cells import Cell, Plan
 from trainer.comparison.learning import Epoch
-from trainer.comparison.splits import PROTOCOLS
+from trainer.comparison.splits import PROTOCOLS, shared
+from trainer.comparison.table import table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         help="may be given several times; ravdess+savee is one corpus of both",
+    )
+    parser.add_argument(
+        "--across",
+        action="append",
+        default=[],
+        metavar="CORPORA",
+        help="train systems that say so on one and test on another: emo-db+ravdess; may be given several "
+        "times",
     )
     parser.add_argument(
         "--protocol", action="append", choices=PROTOCOLS, help="may be given several times (all)"
@@ -50,11 +59,18 @@ def compare(arguments: argparse.Namespace) -> None:
     everything = {name: system.load(name) for name in system.names()}
     wanted = {name: system.load(name) for name in arguments.system} or everything
     clips = {corpus: corpora.read_all(corpus.split("+"), arguments.data) for corpus in arguments.corpus}
+    both = {names: shared(corpora.read_all(names.split("+"), arguments.data)) for names in arguments.across}
     cells = [
-        Cell(name, chosen, corpus, protocol, plan, folder)
+        Cell(name, chosen, corpus, clips[corpus], protocol, plan, folder)
         for name, chosen in wanted.items()
-        for corpus in arguments.corpus
+        for corpus in clips
         for protocol in arguments.protocol or PROTOCOLS
+    ]
+    cells += [
+        Cell(name, chosen, names, both[names], "corpora", plan, folder)
+        for name, chosen in wanted.items()
+        if chosen.across
+        for names in both
     ]
     computer = device.choose(arguments.device)
     progress = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
@@ -68,11 +84,10 @@ def compare(arguments: argparse.Namespace) -> None:
             progress.update(task, description=line)
 
         for cell in cells:
-            cell.run(clips[cell.corpus], computer, tell)
+            cell.run(computer, tell)
             progress.advance(task)
-    tables = {
-        corpus: paper.rows(everything, corpus, clips[corpus], plan, folder) for corpus in arguments.corpus
-    }
+    tables = [table(everything, corpus, clips[corpus], PROTOCOLS, plan, folder) for corpus in clips]
+    across = [table(everything, names, both[names], ("corpora",), plan, folder) for names in both]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    paper.write(tables, clips, plan, arguments.output)
+    paper.write(tables, across, plan, arguments.output)
     print(arguments.output)

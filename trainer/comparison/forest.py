@@ -50,6 +50,7 @@ class Forest:
     """``features`` (n, n_coeffs, n_frames) to labels, through their mean and deviation over time."""
 
     n_parameters = 0
+    settings = None
 
     def __init__(self, seed: int):
         self._trees = RandomForestClassifier(N_TREES, random_state=seed)

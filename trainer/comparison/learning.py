@@ -39,8 +39,13 @@ class Epoch:
 class Learner(Protocol):
     """What a cell trains."""
 
-    n_parameters: int
-    """As Keras counts them; 0 where that means nothing."""
+    @property
+    def n_parameters(self) -> int:
+        """As Keras counts them; 0 where that means nothing."""
+
+    @property
+    def settings(self) -> Learning | None:
+        """What it is trained with; None where that means nothing."""
 
     def fit(
         self,

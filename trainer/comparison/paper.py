@@ -3,73 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from trainer.comparison.cells import LEAK_COPIES, Cell, Plan, Result
-from trainer.comparison.splits import PROTOCOLS, Protocol, n_splits
-from trainer.comparison.system import System
+from trainer.comparison.cells import LEAK_COPIES, Plan
+from trainer.comparison.pictures import draw_confusions, draw_learning
+from trainer.comparison.splits import PROTOCOLS, Protocol, corpora_of, n_splits
+from trainer.comparison.table import Row, Table
 from trainer.corpora import Clip
-from trainer.evaluation import Counts, macro_f1, recalls
+from trainer.evaluation import Counts, recalls
 
-DPI = 80
-_COLOURS: dict[Protocol, str] = {"random": "tab:blue", "leak": "tab:red", "speakers": "tab:green"}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Row:
-    """A system on a corpus: what its protocols brought."""
-
-    name: str
-    system: System
-    results: dict[Protocol, list[Result]]
-    """Protocols that were run."""
-
-    def counts(self, protocol: Protocol) -> Counts:
-        """Test examples of all splits, rows are true labels."""
-        stacked: Counts = np.sum([result.confusion for result in self.results[protocol]], axis=0)
-        return stacked
-
-    def accuracy(self, protocol: Protocol) -> float:
-        """Percent."""
-        counts = self.counts(protocol)
-        return 100 * float(np.trace(counts) / counts.sum())
+_HEADINGS: dict[Protocol, str] = {
+    "random": "random clips",
+    "leak": "copies on both sides",
+    "speakers": "speakers apart",
+}
 
 
-def rows(systems: dict[str, System], corpus: str, clips: list[Clip], plan: Plan, folder: Path) -> list[Row]:
-    """One for each system that has results."""
-    found = []
-    for name, system in systems.items():
-        results = {
-            protocol: Cell(name, system, corpus, protocol, plan, folder).results(clips)
-            for protocol in PROTOCOLS
-        }
-        there = {protocol: brought for protocol, brought in results.items() if brought}
-        if there:
-            found.append(Row(name, system, there))
-    return found
+def write(tables: Sequence[Table], across: Sequence[Table], plan: Plan, path: Path) -> None:
+    """Write the comparison of every corpus and across corpora, with its pictures in a folder beside it.
 
-
-def write(tables: dict[str, list[Row]], clips: dict[str, list[Clip]], plan: Plan, path: Path) -> None:
-    """Write the comparison of every corpus, its pictures into a folder of its name beside it."""
+    Args:
+        tables: of one corpus each, under all protocols that part one.
+        across: of several corpora each, under ``corpora``.
+        plan: that the results were made by.
+        path: of the page.
+    """
     pictures = path.with_suffix("")
     pictures.mkdir(parents=True, exist_ok=True)
-    corpora = " ".join(f"--corpus {corpus}" for corpus in tables)
-    command = f"OMP_NUM_THREADS=1 serstream-train compare {corpora}{' --full' if plan.full else ''}"
-    if plan.seed:
-        command += f" --seed {plan.seed}"
-    parts = [_INTRODUCTION]
-    for corpus, table in tables.items():
-        if not table:
-            continue
-        parts.append(_section(corpus, table, clips[corpus], plan, command, pictures.name))
-        draw_confusions(table, pictures / f"{corpus}-confusion.png")
-        draw_learning(table, pictures / f"{corpus}-learning.png")
-    parts.append(_explained([row for table in tables.values() for row in table]))
+    parts = [_INTRODUCTION, _command(tables, across, plan)]
+    for table in tables:
+        if table.rows:
+            parts.append(_section(table, plan, pictures.name))
+            draw_confusions(table.rows, pictures / f"{table.corpus}-confusion.png")
+            draw_learning(table.rows, pictures / f"{table.corpus}-learning.png")
+    parts += [_across(table, plan) for table in across if table.rows]
+    parts.append(_explained([row for table in tables for row in table.rows]))
     path.write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -89,63 +59,101 @@ them three times on the same clips, and writes this page from what came out:
 
 Figures are accuracy in percent, as the studies report, with the half-width of its binomial 95 % interval; in
 brackets the mean recall of the classes. One training a split, so a few points between two systems mean
-nothing. Where the table says fewer epochs or clips than the study had, a system would still learn: its
-figures say how the protocols differ, not how good the system is. Features are computed at 16 kHz; networks
-are trained in bfloat16 where that loses nothing; parameters are counted as Keras does, moving statistics of
-batch normalisation included. The published 587,526 (E1), 1,620,102 (E2), 665,850 (B1's deep features) and 700
-(B1's perceptron) hold for six labels.
+nothing. Where the table says "of", only so much of the study's epochs, copies or splits was run; what ran for
+few epochs would still learn. Features are computed at 16 kHz; networks are trained in bfloat16 where that
+loses nothing; parameters are counted as Keras does, moving statistics of batch normalisation included. The
+published 587,526 (E1), 1,620,102 (E2), 665,850 (B1's deep features) and 700 (B1's perceptron) hold for six
+labels. The 700 want 41 inputs, since 12-10-6 behind n of them has 12 n + 208; that these are 32 deep
+features, 6 statistics and 3 for the sex is our reading.
 """
 
 
-def _section(
-    corpus: str, table: Sequence[Row], clips: list[Clip], plan: Plan, command: str, pictures: str
-) -> str:
-    speakers, emotions = ({getattr(clip, name) for clip in clips} for name in ("speaker", "emotion"))
+def _command(tables: Sequence[Table], across: Sequence[Table], plan: Plan) -> str:
+    words = ["OMP_NUM_THREADS=1 serstream-train compare"]
+    words += [f"--corpus {table.corpus}" for table in tables]
+    words += [f"--across {table.corpus}" for table in across]
+    words += ["--full"] if plan.full else []
+    words += [f"--seed {plan.seed}"] if plan.seed else []
+    return f"One command repeats all tables: `{' '.join(words)}`\n"
+
+
+def _section(table: Table, plan: Plan, pictures: str) -> str:
     lines = [
-        f"## {corpus}",
+        f"## {table.corpus}",
         "",
-        f"{len(clips)} clips, {len(speakers)} speakers, {len(emotions)} emotions. `{command}`",
+        f"{_size(table)}.",
         "",
-        "| system | parameters | epochs | splits | random clips | copies on both sides | speakers apart "
-        "| reported |",
+        "| system | parameters | trained for | splits | "
+        + " | ".join(_HEADINGS[protocol] for protocol in PROTOCOLS)
+        + " | reported |",
         "|---|---|---|---|---|---|---|---|",
-        *(_line(row, clips, plan) for row in table),
-        _means(table),
+        *(_line(row, table.clips, plan) for row in table.rows),
+        _means(table.rows),
         "",
-        _worth(table),
+        _worth(table.rows),
         "",
-        f"![confusion matrices]({pictures}/{corpus}-confusion.png)",
+        *(_chosen(row) for row in table.rows if row.system.grid),
+        f"![confusion matrices]({pictures}/{table.corpus}-confusion.png)",
         "",
-        f"![learning curves]({pictures}/{corpus}-learning.png)",
+        f"![learning curves]({pictures}/{table.corpus}-learning.png)",
         "",
     ]
     return "\n".join(lines)
 
 
+def _size(table: Table) -> str:
+    speakers, emotions = ({getattr(clip, name) for clip in table.clips} for name in ("speaker", "emotion"))
+    return f"{len(table.clips)} clips, {len(speakers)} speakers, {len(emotions)} emotions"
+
+
 def _line(row: Row, clips: list[Clip], plan: Plan) -> str:
     some = next(iter(row.results.values()))
-    run = max(len(result.history) for results in row.results.values() for result in results)
-    epochs = f"{run} of {row.system.training.epochs}" if run else "-"
-    if limit := plan.clips(row.system):
-        epochs += f", {limit} clips"
-    splits = f"{len(some)} of {n_splits('random', clips, row.system.test_share)}"
-    cells = " | ".join(_figure(row, protocol) for protocol in PROTOCOLS)
-    size = f"{some[0].n_parameters:,}" if some[0].n_parameters else "-"
-    return f"| {row.system.title} | {size} | {epochs} | {splits} | {cells} | {row.system.reported} |"
+    splits = _part(len(some), n_splits("random", clips, row.system.test_share))
+    cells = " | ".join(
+        _figure(row.counts(protocol)) if protocol in row.results else "not run" for protocol in PROTOCOLS
+    )
+    return f"| {_begin(row, clips, plan)} | {splits} | {cells} | {row.system.reported} |"
 
 
-def _figure(row: Row, protocol: Protocol) -> str:
-    if protocol not in row.results:
-        return "not run"
-    counts = row.counts(protocol)
-    accuracy = row.accuracy(protocol) / 100
+def _begin(row: Row, clips: list[Clip], plan: Plan) -> str:
+    """Title, parameters, and how long it was trained."""
+    results = [result for brought in row.results.values() for result in brought]
+    size = f"{results[0].n_parameters:,}" if results[0].n_parameters else "-"
+    return f"{row.system.title} | {size} | {_training(row, clips, plan)}"
+
+
+def _training(row: Row, clips: list[Clip], plan: Plan) -> str:
+    system, epochs = row.system, plan.epochs(row.system, clips)
+    run = [len(result.history) for brought in row.results.values() for result in brought]
+    if not any(run):
+        return "-"
+    said = [f"{_part(epochs, system.training.epochs)} epochs"]
+    if min(run) < epochs:
+        said.append(f"stopped after {min(run)} to {max(run)}")
+    if system.copies:
+        said.append(f"{_part(plan.copies(system, 'random')[1], len(system.copies))} copies")
+    if limit := plan.clips(system):
+        said.append(f"{limit} clips")
+    return ", ".join(said)
+
+
+def _part(done: int, there: int) -> str:
+    return str(done) if done == there else f"{done} of {there}"
+
+
+def _figure(counts: Counts) -> str:
+    accuracy = float(np.trace(counts) / counts.sum())
     half_width = 1.96 * np.sqrt(accuracy * (1 - accuracy) / counts.sum())
     return f"{100 * accuracy:.1f} ± {100 * half_width:.0f} ({100 * np.nanmean(recalls(counts)):.1f})"
 
 
-def _means(table: Sequence[Row]) -> str:
-    """Over the systems that have all three."""
-    whole = [row for row in table if len(row.results) == len(PROTOCOLS)]
+def _whole(rows: Sequence[Row]) -> list[Row]:
+    """Those that have all three protocols."""
+    return [row for row in rows if len(row.results) == len(PROTOCOLS)]
+
+
+def _means(rows: Sequence[Row]) -> str:
+    whole = _whole(rows)
     if not whole:
         return ""
     means = " | ".join(
@@ -154,18 +162,50 @@ def _means(table: Sequence[Row]) -> str:
     return f"| **mean of {len(whole)}** | | | | {means} | |"
 
 
-def _worth(table: Sequence[Row]) -> str:
-    whole = [row for row in table if len(row.results) == len(PROTOCOLS)]
-    copying = [row for row in whole if row.system.copies]
+def _worth(rows: Sequence[Row]) -> str:
+    whole = _whole(rows)
+    copying = {row.name: row.accuracy("leak") - row.accuracy("random") for row in whole if row.system.copies}
     if not copying:
         return ""
-    leak = np.mean([row.accuracy("leak") - row.accuracy("random") for row in copying])
+    least, most = min(copying, key=copying.__getitem__), max(copying, key=copying.__getitem__)
     voices = np.mean([row.accuracy("random") - row.accuracy("speakers") for row in whole])
     return (
-        f"Copies on both sides are worth {leak:+.1f} points on average to the {len(copying)} systems that "
-        "make copies under every protocol, so that only the leak differs; voices that were heard before are "
-        f"worth {voices:+.1f} points to all {len(whole)}. Fewer epochs remember less, and so leak less."
+        f"Copies on both sides are worth {np.mean(list(copying.values())):+.1f} points on average to the "
+        f"{len(copying)} systems that make copies under every protocol, so that only the leak differs: from "
+        f"{copying[least]:+.1f} ({least}) to {copying[most]:+.1f} ({most}). Voices that were heard before "
+        f"are worth {voices:+.1f} points to all {len(whole)}."
     )
+
+
+def _chosen(row: Row) -> str:
+    """Where on its grid a search ended."""
+    ends = []
+    for protocol, results in row.results.items():
+        points = [
+            ", ".join(f"{key} {getattr(result.training, key)}" for key in row.system.grid or ())
+            for result in results
+        ]
+        ends.append(f"{_HEADINGS[protocol]}: {'; '.join(points)}")
+    tried = len(row.system.points())
+    return f"{row.system.title}, the best of {tried} by its validation clips. {'. '.join(ends)}.\n"
+
+
+def _across(table: Table, plan: Plan) -> str:
+    tested = corpora_of(table.clips)
+    chance = 100 / len({clip.emotion for clip in table.clips})
+    lines = [
+        f"## From one corpus to another: {' and '.join(tested)}",
+        "",
+        f"{_size(table)} that all of them have. Each corpus is tested as a whole by what was trained on the "
+        f"others; guessing would bring a mean recall of {chance:.1f}.",
+        "",
+        f"| system | parameters | trained for | {' | '.join(f'tested on {name}' for name in tested)} |",
+        f"|{'---|' * (3 + len(tested))}",
+    ]
+    for row in table.rows:
+        figures = [_figure(np.array(result.confusion)) for result in row.results["corpora"]]
+        lines.append(f"| {_begin(row, table.clips, plan)} | {' | '.join(figures)} |")
+    return "\n".join([*lines, ""])
 
 
 def _explained(table: Sequence[Row]) -> str:
@@ -179,50 +219,3 @@ def _explained(table: Sequence[Row]) -> str:
     lines += ["", "## What the studies do not say, and how it is read here", ""]
     lines += [f"- {system.title}: {system.unstated}." for system in systems.values() if system.unstated]
     return "\n".join([*lines, ""])
-
-
-def draw_confusions(table: Sequence[Row], path: Path) -> None:
-    """A row of three matrices per system: percent of each true label."""
-    labels = next(iter(table[0].results.values()))[0].labels
-    figure = Figure(figsize=(6.4, 1.9 * len(table)), layout="constrained")
-    panels = figure.subplots(len(table), len(PROTOCOLS), squeeze=False)
-    for row, line in zip(table, panels, strict=True):
-        for protocol, axes in zip(PROTOCOLS, line, strict=True):
-            _confusion(axes, row, protocol, labels)
-        line[0].set_ylabel(row.name)
-    figure.savefig(path, dpi=DPI)
-
-
-def _confusion(axes: Axes, row: Row, protocol: Protocol, labels: Sequence[str]) -> None:
-    axes.set_xticks(range(len(labels)), [label[:3] for label in labels], fontsize=6, rotation=90)
-    axes.set_yticks(range(len(labels)), [label[:3] for label in labels], fontsize=6)
-    if protocol in row.results:
-        counts = row.counts(protocol)
-        axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-        axes.set_title(f"{protocol}, F1 {100 * macro_f1(counts):.0f}", fontsize=8)
-
-
-def draw_learning(table: Sequence[Row], path: Path) -> None:
-    """One panel per network: training (line) and validation loss (dashes) of its first splits."""
-    learned = [row for row in table if any(results[0].history for results in row.results.values())]
-    if not learned:
-        return
-    columns = min(4, len(learned))
-    lines = -(-len(learned) // columns)
-    figure = Figure(figsize=(2.2 * columns, 1.9 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for row, axes in zip(learned, panels, strict=False):
-        for protocol, results in row.results.items():
-            history = results[0].history
-            epochs = range(1, len(history) + 1)
-            colour = _COLOURS[protocol]
-            axes.plot(epochs, [epoch.loss for epoch in history], color=colour, marker=".", label=protocol)
-            axes.plot(epochs, [epoch.valid_loss for epoch in history], color=colour, linestyle="--")
-        axes.set_title(row.name, fontsize=8)
-        axes.tick_params(labelsize=6)
-    for axes in panels[len(learned) :]:
-        axes.set_visible(False)
-    panels[0].legend(fontsize=6)
-    figure.supxlabel("epoch", fontsize=8)
-    figure.supylabel("cross-entropy", fontsize=8)
-    figure.savefig(path, dpi=DPI)

@@ -1,4 +1,4 @@
-"""Three ways to part the same clips: what each of them lets the network know about its test."""
+"""Ways to part the same clips: what each of them lets the network know about its test."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from trainer.comparison.examples import Examples
 from trainer.corpora import Clip
 from trainer.folds import deal
 
-Protocol: TypeAlias = Literal["random", "leak", "speakers"]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+Within: TypeAlias = Literal["random", "leak", "speakers"]
+Protocol: TypeAlias = Within | Literal["corpora"]
+PROTOCOLS: tuple[Within, ...] = get_args(Within)
+"""Of one corpus; ``corpora`` wants several."""
 
 Indices = NDArray[np.int64]
 
@@ -40,8 +42,21 @@ class Split:
 
 def n_splits(protocol: Protocol, clips: list[Clip], test_share: float) -> int:
     """How many splits make every clip a test once, about."""
+    if protocol == "corpora":
+        return len(corpora_of(clips))
     wanted = round(1 / test_share)
     return min(wanted, len({clip.speaker for clip in clips})) if protocol == "speakers" else wanted
+
+
+def corpora_of(clips: list[Clip]) -> list[str]:
+    """Their names, in the order in which protocol ``corpora`` tests them."""
+    return sorted({clip.corpus for clip in clips})
+
+
+def shared(clips: list[Clip]) -> list[Clip]:
+    """Those of emotions that all corpora have."""
+    acted = [{clip.emotion for clip in clips if clip.corpus == name} for name in corpora_of(clips)]
+    return [clip for clip in clips if clip.emotion in set.intersection(*acted)]
 
 
 def split(
@@ -56,7 +71,8 @@ def split(
 
     ``random``: clips are drawn; copies of training clips are trained on, the others are tested without their
     copies. ``leak``: clips and copies are drawn alike, so that copies of what is tested are trained on.
-    ``speakers``: as ``random``, with women and men dealt into groups of which one is tested.
+    ``speakers``: as ``random``, with women and men dealt into groups of which one is tested. ``corpora``: as
+    ``random``, with one corpus tested as a whole.
 
     Args:
         protocol: which of them.
@@ -67,7 +83,7 @@ def split(
         valid_share: of the training part, drawn as ``random`` draws.
 
     Raises:
-        ConfigError: there is one speaker only.
+        ConfigError: there is one speaker or one corpus only.
     """
     emotion = np.array([clip.emotion for clip in clips])
     if protocol == "leak":
@@ -79,13 +95,7 @@ def split(
     if protocol == "random":
         taught, tested = _draw(everyone, emotion, test_share, number)
     else:
-        n_groups = n_splits(protocol, clips, test_share)
-        if n_groups < 2:
-            raise ConfigError(
-                f"corpus {clips[0].corpus}: all clips are of speaker {clips[0].speaker}, wanted at least two "
-                "speakers to keep one of them for the test"
-            )
-        held_out = np.isin([clip.speaker for clip in clips], list(deal(clips, n_groups)[number]))
+        held_out = _held_out(protocol, number, clips, n_splits(protocol, clips, test_share))
         taught, tested = everyone[~held_out], everyone[held_out]
     taught, watched = _draw(taught, emotion[taught], valid_share, number)
     return Split(
@@ -93,6 +103,20 @@ def split(
         np.flatnonzero(np.isin(examples.clip, watched) & examples.original),
         np.flatnonzero(np.isin(examples.clip, tested) & examples.original),
     )
+
+
+def _held_out(
+    protocol: Literal["speakers", "corpora"], number: int, clips: list[Clip], n_groups: int
+) -> NDArray[np.bool_]:
+    if n_groups < 2:
+        alone = clips[0].speaker if protocol == "speakers" else clips[0].corpus
+        raise ConfigError(
+            f"corpus {clips[0].corpus}: all clips are of {alone}, wanted at least two {protocol} to keep one "
+            "of them for the test"
+        )
+    if protocol == "corpora":
+        return np.array([clip.corpus == corpora_of(clips)[number] for clip in clips])
+    return np.isin([clip.speaker for clip in clips], list(deal(clips, n_groups)[number]))
 
 
 def _draw(indices: Indices, emotion: NDArray[np.str_], share: float, seed: int) -> tuple[Indices, Indices]:

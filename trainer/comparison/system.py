@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,7 +21,7 @@ from trainer.recipe import Positive, Share
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "studies"
 FOREST = "forest"
-_TALK = ("title", "reported", "unstated", "verdict", "short")
+_TALK = ("title", "reported", "unstated", "verdict", "across", "short")
 """Keys of a recipe that do not change what the same amount of work brings."""
 MFCC = "mfcc"
 
@@ -45,7 +46,8 @@ class Learning(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Short(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``[short]``: what of it is done where no more time is to be had; the table says so."""
 
-    epochs: Positive
+    heard: Positive
+    """Clips over all epochs, at most: a larger corpus has fewer epochs, and at least one."""
     copies: Annotated[int, Meta(ge=0)] = 1
     """Copies of each clip."""
     clips: Positive | None = None
@@ -76,7 +78,11 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """What the study does not say, and how it is read here."""
     verdict: str = ""
     """What the reported figure can and cannot be explained by, after the comparison was run."""
+    across: bool = False
+    """Compared across corpora as well."""
     training: Learning = Learning()
+    grid: dict[str, tuple[int | float | str, ...]] | None = None
+    """``[grid]``: keys of ``[training]``, each with the values that a grid search tries."""
     short: Short
 
     def __post_init__(self) -> None:
@@ -87,12 +93,25 @@ class System(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError(f"features is {self.features!r}, wanted one of {', '.join(FEATURES)} or {MFCC}")
         if (self.features == MFCC) != (self.spec is not None):
             raise ValueError(f"[spec] belongs to features {MFCC!r} and to no other")
+        self.points()
 
     @property
     def sha256(self) -> str:
         """Changes when the results of the same amount of work do."""
         what = {key: value for key, value in msgspec.structs.asdict(self).items() if key not in _TALK}
         return hashlib.sha256(canonical(what)).hexdigest()
+
+    def points(self) -> list[Learning]:
+        """``[training]`` at every point of ``[grid]``; as it is if there is none.
+
+        Raises:
+            msgspec.ValidationError: a key or value of the grid is not one of ``[training]``.
+        """
+        settings, grid = msgspec.to_builtins(self.training), self.grid or {}
+        return [
+            msgspec.convert({**settings, **dict(zip(grid, values, strict=True))}, Learning)
+            for values in product(*grid.values())
+        ]
 
     def feature_set(self) -> FeatureSet:
         """From the samples of a clip to the network's input."""

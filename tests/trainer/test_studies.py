@@ -11,6 +11,7 @@ from torch import nn
 
 from trainer.export import TOLERANCE, export
 from trainer.networks.studies import STUDIES, StudyNetwork, b, keras_parameters
+from trainer.networks.studies.layers import convolution_1d, max_pool_1d
 
 pytestmark = pytest.mark.trainer
 
@@ -57,6 +58,17 @@ def test_networks_have_as_many_parameters_as_published(network: nn.Module, publi
 
 def test_every_network_is_tried_here() -> None:
     assert SHAPES.keys() == STUDIES.keys()
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_one_dimensional_layers_compute_what_torch_does_in_one_dimension(kernel: int) -> None:
+    ours, torchs = convolution_1d(4, 6, kernel), nn.Conv1d(4, 6, kernel, padding="same")
+    torchs.load_state_dict({"weight": ours.weight[:, :, 0], "bias": ours.bias})
+    maps = torch.randn(2, 4, 1, 21, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(maps)[:, :, 0], torchs(maps[:, :, 0]))
+    for size in (2, 5):
+        pooled = nn.functional.max_pool1d(maps[:, :, 0], size, 2, padding=(size - 1) // 2)
+        torch.testing.assert_close(max_pool_1d(size)(maps)[:, :, 0], pooled)
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -33,7 +33,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     shift: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     """Windows are rolled in time by at most this share of their length; 0 is off."""
     ema: Share = 0.99
-    """Decay of the averaged weights, per step; the averaged ones are what is kept."""
+    """Decay of the averaged weights, per step, less in the first steps; the averaged ones are what is kept."""
     choose_epoch: bool = False
     """Keep the epoch with the best UAR on validation speakers; otherwise they are trained on, to the end."""
     patience: Annotated[int, Meta(ge=0)] = 0

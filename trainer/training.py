@@ -191,7 +191,9 @@ def _step(state: _State, draw: _Draw, settings: Training) -> float:
     nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
     state.optimiser.step()
     state.schedule.step()
-    _average(state.averaged, state.network, settings.ema)
+    done = state.schedule.last_epoch
+    # A short training would end with its fresh weights in the average: it begins with what is there.
+    _average(state.averaged, state.network, min(settings.ema, (1 + done) / (10 + done)))
     return loss.item()
 
 

@@ -197,3 +197,12 @@ def wait(what: str, true: Callable[[], bool], seconds: float) -> float:
             raise TimeoutError(f"not within {seconds:g} s: {what}")
         time.sleep(0.05)
     return time.monotonic() - began
+
+
+def starved() -> float:
+    """Seconds since the boot in which something waited for a processor (PSI; 0 where the kernel has none)."""
+    try:
+        some = Path("/proc/pressure/cpu").read_text().splitlines()[0]
+    except OSError:
+        return 0.0
+    return int(some.rpartition("total=")[2]) / 1e6

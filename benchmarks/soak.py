@@ -3,202 +3,86 @@
 Many lines play calls of the sample's two parties one after the other as G.711 RTP in real time, so that
 24 hours of stream time pass in minutes: clean calls, reordered and duplicated ones, silent ones, calls that
 end without BYE, and, on a port of their own, calls that lose packets among garbage. Meanwhile subscribers
-come and go, Prometheus looks and two models are exchanged. Where nothing is lost on the way, exactly the
-windows that the calls' sound holds must arrive; everywhere, what each stream says at its end it has told.
+come and go, Prometheus looks and two models are exchanged. Every tenth of the soak repeats the same calls,
+faults, subscribers and swaps at the same times. Where nothing is lost on the way, exactly the windows that
+the calls' sound holds must arrive; everywhere, what each stream says at its end it has told.
 
-In the last tenth, resident memory, descriptors, threads and the age at which windows leave the last queue are
-compared with those in the second tenth. Progress goes to stderr; the last line of stdout is one JSON object.
-Exit code 1 when something has grown by more than 3 % or was lost.
+Resident memory, threads and descriptors in the last tenth are compared with those in the second. How long
+sound waits depends on the speed of the machine as well, which may change by a third in minutes: so the ages
+are compared in the same seconds, on the same core, with those of a second daemon, which hears the same calls
+and is in its second tenth while the first one is in its last. All must be equal within 3 %, up and down.
+
+Progress goes to stderr; the last line of stdout is one JSON object. Exit code 1 when something is not equal
+or was lost.
 
     python benchmarks/soak.py [MINUTES [LINES]]
 """
 
 import json
 import os
-import random
 import signal
-import socket
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 from urllib.request import urlopen
 
-import numpy as np
-import soundfile
 from prometheus_client.parser import text_string_to_metric_families
-from swap import publish_two_versions
+from soak_calls import SHORTEST_S, Line, Recording, play, recordings
+from swap import lend
 
-from serstream.config import SegmenterSettings
+from serstream.bench.footprint import pin, resident_kb
 from serstream.errors import ControlError, SerstreamError
 from serstream.feed import subscribe
 from serstream.feed.messages import Event, Gap, StreamEnded, WindowEmotion, WindowUnscored
 from serstream.rehearsal import HOST, DaemonProcess, free_port_pair
-from serstream.rtp.codecs import ULAW
-from serstream.rtp.sender import CLOCK_RATE, PTIME_S, OutgoingStream, encode_mulaw
+from serstream.rtp.sender import PTIME_S
 from serstream.service.control import Activate, Status, StatusRequest, ask
-from serstream.shipped import SAMPLE_CALL
-from serstream.speech.stream import StreamSegmenter
-from serstream.types import AudioChunk, SpeechWindow
 
-MINUTES, LINES = 7, 260
-SAMPLE_S, SWAP_S, SUBSCRIBER_S, PROGRESS_S = 3.0, 10.0, 5.0, 30.0
+MINUTES, LINES = 7, 230
+MODELS = ("cnn-lstm", "cnn-2d")
+TENTHS, JOINS_AFTER = 10, 8
+"""The second daemon hears the last two tenths."""
+STARTS_BEFORE_S = 5.0
+"""So long before it gets its first call."""
+SAMPLES, SUBSCRIBERS, SWAPS = 14, 7, 4
+"""In each tenth, at the same times; an even number of swaps, so that each tenth has the same models."""
 DRAIN_S = 15.0
 """The last calls without BYE end by timeout."""
 ANSWER_S = 30.0
 TOLERANCE = 0.03
-RECORDINGS = 40
-HARMLESS = ("none", "none", "reordering", "duplicates", "silence", "no bye")
-"""What the jitter buffer makes good, so that every window is known beforehand."""
 
 T = TypeVar("T")
 
 
-class Recording(NamedTuple):
-    """What a call plays."""
+class Sum(NamedTuple):
+    """Of a Prometheus histogram, or what was added to it."""
 
-    payload: bytes
-    """G.711 mu-law."""
-    n_windows: int
-    """Windows that the daemon must find in it."""
+    seconds: float
+    count: float
 
-
-def recordings() -> list[Recording]:
-    """Calls of 10 to 40 s, cut out of the sample's parties; the first is silent."""
-    samples, _ = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True)
-    parties = [encode_mulaw(np.ascontiguousarray(party)) for party in samples.T]
-    chance = random.Random(0)
-    made = [Recording(b"\xff" * 20 * CLOCK_RATE, 0)]
-    while len(made) < RECORDINGS:
-        party = chance.choice(parties)
-        start = chance.randrange(len(party) // 2)
-        payload = (party[start:] + party)[: chance.randrange(10, 41) * CLOCK_RATE]
-        sound = StreamSegmenter("expected", SegmenterSettings())
-        chunk = AudioChunk("expected", ULAW[np.frombuffer(payload, np.uint8)], CLOCK_RATE, 0)
-        segments = sound.push(chunk) + sound.flush()
-        made.append(Recording(payload, sum(isinstance(segment, SpeechWindow) for segment in segments)))
-    return made
+    def mean_ms(self, before: "Sum") -> float:
+        """Of what has come since."""
+        return 1000 * (self.seconds - before.seconds) / (self.count - before.count)
 
 
-class Line:
-    """Plays one call after the other, lossy ones or such that arrive whole."""
+class Sample(NamedTuple):
+    """What a daemon holds at a moment."""
 
-    def __init__(self, number: int, port: int, library: list[Recording], lossy: bool):
-        self._random = random.Random(number)
-        self._number = number
-        self._port = port
-        self._library = library
-        self._lossy = lossy
-        self.calls = 0
-        self.packets = 0
-        self.n_windows = 0
-        """That the calls so far hold, if they arrive whole."""
-        self._pause = self._random.randrange(250)
-        self._call: OutgoingStream | None = None
-
-    def tick(self, udp: socket.socket, begin: bool) -> bool:
-        """20 ms pass; whether a call is going on. A new one only if it may begin."""
-        if self._call is None:
-            if self._pause or not begin:
-                self._pause = max(0, self._pause - 1)
-                return False
-            self._call = self._begin()
-        copies = 1
-        if self._lossy and self._random.random() < 0.05 and self._next > 2:
-            copies = 0
-            udp.sendto(self._random.randbytes(172), (HOST, self._port))
-        elif self._fault == "duplicates" and self._random.random() < 0.05:
-            copies = 2
-        # Calls last whole seconds, so that the packet to swap with is always there.
-        number = self._next ^ 1 if self._fault == "reordering" and self._next % 50 in (20, 21) else self._next
-        for _ in range(copies):
-            udp.sendto(self._call.packet(number), (HOST, self._port))
-        self.packets += 1
-        self._next += 1
-        if self._next == self._call.n_packets:
-            if self._fault != "no bye":
-                udp.sendto(self._call.bye(), (HOST, self._port + 1))
-            self._call = None
-            self._pause = self._random.randrange(50, 150)
-        return True
-
-    def _begin(self) -> OutgoingStream:
-        self._fault = "loss" if self._lossy else self._random.choice(HARMLESS)
-        recording = self._library[0] if self._fault == "silence" else self._random.choice(self._library)
-        self.calls += 1
-        self.n_windows += recording.n_windows
-        self._next = 0
-        return OutgoingStream(HOST, self._port, self._number * 100_000 + self.calls, recording.payload)
-
-
-def play(lines: list[Line], over: threading.Event) -> None:
-    """Send in real time until told to stop, then let the calls that are going on come to their end."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        due = time.monotonic()
-        talking = True
-        while talking or not over.is_set():
-            time.sleep(max(0.0, due - time.monotonic()))
-            due += PTIME_S
-            talking = any([line.tick(udp, begin=not over.is_set()) for line in lines])
-
-
-def come_and_go(endpoint: str, over: threading.Event) -> None:
-    """A subscriber that connects anew every few seconds."""
-    while not over.wait(SUBSCRIBER_S):
-        with subscribe(endpoint) as subscription:
-            subscription.receive(1.0)
-
-
-class Watch:
-    """What the daemon holds, over time."""
-
-    def __init__(self, daemon: DaemonProcess, metrics: str):
-        self._daemon = daemon
-        self._metrics = metrics
-        self._latency = (0.0, 0.0)
-        self.held: dict[str, list[float]] = defaultdict(list)
-        self.slowest_answer_s = 0.0
-
-    def _asked(self, ask: Callable[[], T]) -> T:
-        """A daemon that does not answer is killed, and tells where it was."""
-        began = time.monotonic()
-        try:
-            reply = ask()
-        except ControlError as error:
-            self._daemon.process.send_signal(signal.SIGABRT)
-            self._daemon.process.wait()
-            raise SerstreamError(f"{error}\n{self._daemon.log()}") from error
-        self.slowest_answer_s = max(self.slowest_answer_s, time.monotonic() - began)
-        return reply
-
-    def status(self) -> Status:
-        """How the daemon is."""
-        return self._asked(lambda: ask(self._daemon.control, StatusRequest(), timeout_s=ANSWER_S))
-
-    def activate(self, model: str) -> None:
-        """Exchange the model."""
-        self._asked(lambda: ask(self._daemon.control, Activate(model), timeout_s=ANSWER_S))
-
-    def sample(self) -> None:
-        """Take one more sample."""
-        process = Path("/proc", str(self._daemon.process.pid))
-        fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-        self.held["resident_mb"].append(int(fields["VmRSS"].split()[0]) / 1024)
-        self.held["threads"].append(int(fields["Threads"]))
-        self.held["descriptors"].append(len(os.listdir(process / "fd")))
-        with urlopen(self._metrics) as reply:
-            families = text_string_to_metric_families(reply.read().decode())
-            latency = next(f for f in families if f.name == "serstream_window_latency_seconds")
-        values = {sample.name.rpartition("_")[2]: sample.value for sample in latency.samples}
-        before, self._latency = self._latency, (values["sum"], values["count"])
-        seconds, n_windows = self._latency[0] - before[0], self._latency[1] - before[1]
-        if n_windows:
-            self.held["window_age_ms"].append(1000 * seconds / n_windows)
+    resident_mb: float
+    threads: int
+    descriptors: int
+    sound: Sum
+    """Age at which sound left the last queue."""
+    windows: Sum
+    """Age at which windows were published."""
 
 
 class Listener:
@@ -229,122 +113,231 @@ class Listener:
             del self._sequence[event.stream]
 
 
-def tenths(samples: list[float]) -> tuple[float, float]:
-    """Median of the second and of the last tenth."""
-    n = max(1, len(samples) // 10)
-    return statistics.median(samples[n : 2 * n] or samples), statistics.median(samples[-n:])
+class Subject:
+    """A daemon that is watched: its lines, what it tells and what it holds."""
 
-
-class Soak:
-    """Everything that goes on while the daemon is watched."""
-
-    def __init__(self, daemon: DaemonProcess, metrics: str, lines: list[Line]):
-        self.watch = Watch(daemon, metrics)
+    def __init__(self, n_lines: int, library: list[Recording], tenth_s: int, models: str):
+        self._whole, lossy, self._metrics_port = (free_port_pair() for _ in range(3))
+        self.lines = [
+            Line(i + 1, self._whole if i % 5 else lossy, library, tenth_s, lossy=not i % 5)
+            for i in range(n_lines)
+        ]
+        port = 'port = {}\nlatch = "stream"\nssrc_change_s = 0\nsilence_timeout_s = 5\nmax_streams = {}\n'
+        self._daemon = DaemonProcess(
+            "".join(f"[[rtp]]\n{port.format(number, 4 * n_lines)}" for number in (self._whole, lossy))
+            + f'[model]\nrepository = "{models}"\ndevice = "cpu"\n'
+        )
         self.listener = Listener()
+        self.samples: list[Sample] = []
         self.swaps = 0
-        self._daemon = daemon
-        self._lines = lines
+        self.slowest_answer_s = 0.0
         self._over = threading.Event()
-        self._player = threading.Thread(target=play, args=(lines, self._over), daemon=True)
-        self._visitor = threading.Thread(target=come_and_go, args=(daemon.endpoint, self._over), daemon=True)
 
-    @property
-    def hours(self) -> float:
-        """Of stream time so far."""
-        return sum(line.packets for line in self._lines) * PTIME_S / 3600
+    def start(self, stack: ExitStack, core: int, interval_s: float) -> None:
+        """Let it run on a core, with a subscriber that connects anew every so many seconds."""
+        os.environ["SERSTREAM_METRICS__PORT"] = str(self._metrics_port)
+        stack.enter_context(self._daemon)
+        pin(self._daemon.process.pid, (core,))
+        visitor = threading.Thread(target=self._come_and_go, args=(interval_s,))
+        visitor.start()
+        stack.callback(visitor.join)
+        stack.callback(self._over.set)
 
     @property
     def calls(self) -> int:
         """Begun so far."""
-        return sum(line.calls for line in self._lines)
+        return sum(line.calls for line in self.lines)
 
-    def run(self, minutes: float) -> Status:
-        """So many minutes, and then until the last call has ended; how the daemon is then."""
-        self._player.start()
-        self._visitor.start()
-        began = next_sample = time.monotonic()
-        next_swap = next_progress = began + SWAP_S
-        while (now := time.monotonic()) < began + 60 * minutes:
-            if now >= next_sample:
-                next_sample += SAMPLE_S
-                self.watch.sample()
-            # On a busy machine the model before may still be loading.
-            if now >= next_swap and not self.watch.status().model.loading:
-                next_swap = now + SWAP_S
-                self.swaps += 1
-                self.watch.activate(f"bench@{1 + self.swaps % 2}")
-            if now >= next_progress:
-                next_progress += PROGRESS_S
-                self._tell((now - began) / 60, minutes)
-            self._listen()
-        self._over.set()
-        while self._player.is_alive():
-            self._listen()
-        deadline = time.monotonic() + DRAIN_S
-        while self.listener.ended < self.calls and time.monotonic() < deadline:
-            self._listen()
-        self._visitor.join()
-        return self.watch.status()
+    @property
+    def hours(self) -> float:
+        """Of stream time so far."""
+        return sum(line.packets for line in self.lines) * PTIME_S / 3600
 
-    def _listen(self) -> None:
-        for event, _ in self._daemon.take(0.1):
+    @property
+    def windows(self) -> tuple[int, int]:
+        """How many its whole calls held, and how many of them it told."""
+        expected = sum(line.n_windows for i, line in enumerate(self.lines) if i % 5)
+        return expected, self.listener.n_windows[f"rtp:{self._whole}"]
+
+    @property
+    def lost(self) -> int:
+        """Everything that is missing, or too much, when all calls are over."""
+        expected, told = self.windows
+        unended = abs(self.calls - self.listener.ended)
+        return self.listener.gaps + self.listener.missed + unended + abs(expected - told)
+
+    def status(self) -> Status:
+        """How the daemon is."""
+        return self._asked(lambda: ask(self._daemon.control, StatusRequest(), timeout_s=ANSWER_S))
+
+    def swap(self, model: str) -> None:
+        """Exchange the model."""
+        # On a busy machine the model before may still be loading.
+        if not self.status().model.loading:
+            self.swaps += 1
+            self._asked(lambda: ask(self._daemon.control, Activate(model), timeout_s=ANSWER_S))
+
+    def listen(self) -> None:
+        """Take what has arrived."""
+        for event, _ in self._daemon.take(0.05):
             self.listener.take(event)
 
-    def _tell(self, gone: float, minutes: float) -> None:
-        told = (
-            f"soak: {gone:.1f} of {minutes:g} min, {self.hours:.1f} h of calls, "
-            f"{self.watch.held['resident_mb'][-1]:.1f} MB, {self.listener.gaps + self.listener.missed} missed"
+    def sample(self) -> None:
+        """Take one more sample."""
+        pid = self._daemon.process.pid
+        with urlopen(f"http://{HOST}:{self._metrics_port}/metrics") as reply:
+            families = {f.name: f for f in text_string_to_metric_families(reply.read().decode())}
+
+        def total(name: str) -> Sum:
+            values = {sample.name.rpartition("_")[2]: sample.value for sample in families[name].samples}
+            return Sum(values["sum"], values["count"])
+
+        self.samples.append(
+            Sample(
+                resident_kb(pid) / 1024,
+                len(os.listdir(f"/proc/{pid}/task")),
+                len(os.listdir(f"/proc/{pid}/fd")),
+                total("serstream_wait_seconds"),
+                total("serstream_window_latency_seconds"),
+            )
         )
-        print(told, file=sys.stderr, flush=True)
+
+    def _come_and_go(self, interval_s: float) -> None:
+        due = time.monotonic() + interval_s
+        while not self._over.wait(max(0.0, due - time.monotonic())):
+            due += interval_s
+            with subscribe(self._daemon.endpoint) as subscription:
+                subscription.receive(1.0)
+
+    def _asked(self, ask: Callable[[], T]) -> T:
+        """A daemon that does not answer is killed, and tells where it was."""
+        began = time.monotonic()
+        try:
+            reply = ask()
+        except ControlError as error:
+            self._daemon.process.send_signal(signal.SIGABRT)
+            self._daemon.process.wait()
+            raise SerstreamError(f"{error}\n{self._daemon.log()}") from error
+        self.slowest_answer_s = max(self.slowest_answer_s, time.monotonic() - began)
+        return reply
+
+
+def soak(old: Subject, young: Subject, tenth_s: int, models: Iterator[str], stack: ExitStack) -> None:
+    """All tenths, and then until the last call has ended; exchanges the models for the next one in turn."""
+    core, *others = sorted(os.sched_getaffinity(0))
+    pin(os.getpid(), others or (core,))
+    old.start(stack, core, tenth_s / SUBSCRIBERS)
+    over = threading.Event()
+    joins_at_s = JOINS_AFTER * tenth_s
+    arguments = (old.lines, young.lines, round(joins_at_s / PTIME_S), over)
+    player = threading.Thread(target=play, args=arguments, daemon=True)
+    player.start()
+    began = time.monotonic()
+    subjects = [old]
+    taken = swaps = 0
+    while taken <= TENTHS * SAMPLES:
+        gone_s = time.monotonic() - began
+        if len(subjects) == 1 and gone_s >= joins_at_s - STARTS_BEFORE_S:
+            young.start(stack, core, tenth_s / SUBSCRIBERS)
+            subjects.append(young)
+        if gone_s >= taken * tenth_s / SAMPLES:
+            for subject in subjects:
+                subject.sample()
+            taken += 1
+            if taken % SAMPLES == 1:
+                _tell(taken // SAMPLES, old)
+        if gone_s >= (swaps + 0.5) * tenth_s / SWAPS:
+            swaps += 1
+            model = next(models)
+            for subject in subjects:
+                subject.swap(model)
+        for subject in subjects:
+            subject.listen()
+    over.set()
+    drained_by = time.monotonic() + DRAIN_S
+    while player.is_alive() or (
+        time.monotonic() < drained_by and any(s.listener.ended < s.calls for s in subjects)
+    ):
+        if player.is_alive():
+            drained_by = time.monotonic() + DRAIN_S
+        for subject in subjects:
+            subject.listen()
+
+
+def _tell(tenths: int, old: Subject) -> None:
+    told = (
+        f"soak: {tenths} of {TENTHS} tenths, {old.hours:.1f} h of calls, "
+        f"{old.samples[-1].resident_mb:.1f} MB, {old.listener.gaps + old.listener.missed} missed"
+    )
+    print(told, file=sys.stderr, flush=True)
+
+
+def pairs_of(old: Subject, young: Subject) -> dict[str, tuple[float, float]]:
+    """What must be equal: after the first tenth, and at the end."""
+    second, last = old.samples[SAMPLES : 2 * SAMPLES + 1], old.samples[-SAMPLES - 1 :]
+    peer = young.samples[-SAMPLES - 1 :]
+    held = {
+        name: (
+            statistics.median(getattr(s, name) for s in second),
+            statistics.median(getattr(s, name) for s in last),
+        )
+        for name in ("resident_mb", "threads", "descriptors")
+    }
+    return held | {
+        "sound_age_ms": (peer[-1].sound.mean_ms(peer[0].sound), last[-1].sound.mean_ms(last[0].sound)),
+        "window_age_ms": (
+            peer[-1].windows.mean_ms(peer[0].windows),
+            last[-1].windows.mean_ms(last[0].windows),
+        ),
+    }
 
 
 def main(minutes: float = MINUTES, n_lines: int = LINES) -> int:
     os.environ["PYTHONFAULTHANDLER"] = "1"
     os.environ["SERSTREAM_FEED__HISTORY"] = "2000"  # full, and so as large as it gets, within the first tenth
-    metrics_port, whole, lossy = (free_port_pair() for _ in range(3))
-    os.environ["SERSTREAM_METRICS__PORT"] = str(metrics_port)
     library = recordings()
-    lines = [Line(i + 1, whole if i % 5 else lossy, library, not i % 5) for i in range(n_lines)]
-    port = 'port = {}\nlatch = "stream"\nssrc_change_s = 0\nsilence_timeout_s = 5\nmax_streams = {}\n'
-    with tempfile.TemporaryDirectory() as folder:
-        publish_two_versions(Path(folder))
-        configuration = (
-            "".join(f"[[rtp]]\n{port.format(number, 4 * n_lines)}" for number in (whole, lossy))
-            + f'[model]\nrepository = "{folder}"\ndevice = "cpu"\n'
-        )
-        with DaemonProcess(configuration) as daemon:
-            soak = Soak(daemon, f"http://{HOST}:{metrics_port}/metrics", lines)
-            health = soak.run(minutes).health
-    listener = soak.listener
-    held = {name: tenths(values) for name, values in soak.watch.held.items()}
-    growth = {name: round(last / first - 1, 4) for name, (first, last) in held.items()}
-    expected = sum(line.n_windows for i, line in enumerate(lines) if i % 5)
-    arrived = listener.n_windows[f"rtp:{whole}"]
-    lost = listener.gaps + listener.missed + abs(listener.ended - soak.calls) + abs(expected - arrived)
-    good = not lost and all(share <= TOLERANCE for share in growth.values())
-    resident = soak.watch.held["resident_mb"]
+    tenth_s = round(60 * minutes / TENTHS)
+    if tenth_s <= SHORTEST_S:
+        raise SystemExit(f"soak: a tenth of {minutes:g} minutes holds no call; wanted at least 2 minutes")
+    with tempfile.TemporaryDirectory() as models, ExitStack() as stack:
+        references = lend(Path(models), MODELS)
+        old, young = (Subject(n_lines, library, tenth_s, models) for _ in range(2))
+        soak(old, young, tenth_s, cycle(map(str, reversed(references))), stack)
+        health = old.status().health
+    pairs = pairs_of(old, young)
+    change = {name: round(last / first - 1, 4) for name, (first, last) in pairs.items()}
+    good = not (old.lost or young.lost) and all(abs(share) <= TOLERANCE for share in change.values())
+    expected, told = old.windows
+    tenths = [old.samples[i : i + SAMPLES + 1] for i in range(0, TENTHS * SAMPLES, SAMPLES)]
     print(
         json.dumps(
             {
                 "benchmark": "soak",
                 "minutes": minutes,
                 "lines": n_lines,
-                "stream_hours": round(soak.hours, 2),
-                "calls": soak.calls,
-                "streams_ended": listener.ended,
+                "stream_hours": round(old.hours, 2),
+                "calls": old.calls,
+                "streams_ended": old.listener.ended,
                 "windows": health.windows,
                 "windows_in_whole_calls": expected,
-                "windows_out_of_whole_calls": arrived,
-                "gaps": listener.gaps,
-                "messages_missed": listener.missed,
+                "windows_out_of_whole_calls": told,
+                "gaps": old.listener.gaps,
+                "messages_missed": old.listener.missed,
+                "lost_by_the_second_daemon": young.lost,
                 "dropped_s": health.dropped_s,
                 "kernel_drops": sum(port.kernel_drops for port in health.ports),
-                "swaps": soak.swaps,
+                "swaps": old.swaps,
                 "snapshots": health.snapshots,
-                "slowest_answer_s": round(soak.watch.slowest_answer_s, 3),
-                "second_and_last_tenth": {name: [round(x, 3) for x in pair] for name, pair in held.items()},
-                "growth": growth,
-                "resident_mb": [round(m, 1) for m in resident[:: max(1, len(resident) // 20)]],
+                "slowest_answer_s": round(old.slowest_answer_s, 3),
+                "after_the_first_tenth_and_at_the_end": {
+                    name: [round(x, 3) for x in pair] for name, pair in pairs.items()
+                },
+                "change": change,
+                "by_tenth": {
+                    "resident_mb": [round(statistics.median(s.resident_mb for s in t), 1) for t in tenths],
+                    "sound_age_ms": [round(t[-1].sound.mean_ms(t[0].sound), 2) for t in tenths],
+                    "window_age_ms": [round(t[-1].windows.mean_ms(t[0].windows), 2) for t in tenths],
+                },
                 "good": good,
             }
         )

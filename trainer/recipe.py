@@ -23,6 +23,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """``[training]``: the loop."""
 
     epochs: Positive = 40
+    """Passes over the clips; for network ``linear`` histories drawn of every window."""
     batch: Positive = 64
     learning_rate: Annotated[float, Meta(gt=0)] = 2e-3
     """Peak of the one-cycle schedule (Smith and Topin 2018)."""
@@ -33,7 +34,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     shift: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     """Windows are rolled in time by at most this share of their length; 0 is off."""
     ema: Share = 0.99
-    """Decay of the averaged weights, per step, less in the first steps; the averaged ones are what is kept."""
+    """Decay of the averaged weights, per step, less in the first steps; the average is what is kept."""
     choose_epoch: bool = False
     """Keep the epoch with the best UAR on validation speakers; otherwise they are trained on, to the end."""
     patience: Annotated[int, Meta(ge=0)] = 0
@@ -46,7 +47,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,63}$")]
     """Name of the model."""
-    network: Literal["cnn_lstm", "cnn_2d", "perceptron"]
+    network: Literal["cnn_lstm", "cnn_2d", "perceptron", "linear"]
     corpora: tuple[str, ...]
     labels: tuple[str, ...]
     """Clips with another emotion are left out; labels a corpus lacks are masked in its loss."""
@@ -59,8 +60,18 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The speaker baseline; None: every window stands for itself."""
 
     def __post_init__(self) -> None:
-        if self.network == "perceptron" and self.features.functionals is None:
-            raise ValueError("network perceptron hears functionals only, wanted [features.functionals]")
+        if self.network in ("perceptron", "linear") and self.features.functionals is None:
+            raise ValueError(f"network {self.network} hears functionals only, wanted [features.functionals]")
+        if self.network == "linear":
+            used = Training(epochs=self.training.epochs, seed=self.training.seed)
+            idle = [
+                name for name in used.__struct_fields__ if getattr(used, name) != getattr(self.training, name)
+            ]
+            if idle:
+                raise ValueError(
+                    f"training.{idle[0]} is {getattr(self.training, idle[0])}, wanted no such key: network "
+                    "linear is solved for, and only epochs and seed matter to it"
+                )
 
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe with another seed."""

@@ -18,6 +18,7 @@ from trainer.folds import Fold, Protocol
 from trainer.history import Epoch
 from trainer.predictions import Part, Predictions, read_run, write_parts, write_run
 from trainer.recipe import Recipe
+from trainer.solving import solve
 from trainer.training import Targets, Trained, logits_of, train
 
 TEST_CONDITIONS = (CLEAN_CONDITION, "g711", "noise10", "loss5")
@@ -80,9 +81,9 @@ def run(
                     seeded, fold, windows, path.with_suffix(".pt"), partial(on_epoch, title), workplace.device
                 )
                 write_parts(path, list(_test(trained, fold, tests)))
-                path.with_suffix(".pt").unlink()
+                path.with_suffix(".pt").unlink(missing_ok=True)  # what is solved for has none
             trainings.append((seed, path.stem))
-    known = Targets.of(windows.clips, recipe.labels).known
+    known = Targets.of(windows, recipe.labels).known
     for fold in protocol.folds(windows.clips, workplace.folds):
         taught = {windows.clips[i].emotion for i in fold.train + fold.valid}
         known[fold.test] &= [label in taught for label in recipe.labels]
@@ -94,7 +95,7 @@ def train_all(recipe: Recipe, workplace: Workplace, on_epoch: Callable[[Epoch], 
     """Train on all speakers of a recipe's corpora, to the last epoch."""
     windows = workplace.windows(recipe)
     checkpoint = workplace.folder(recipe) / f"seed-{recipe.training.seed}.pt"
-    return train(recipe, windows, None, checkpoint, on_epoch, workplace.device)
+    return _train(recipe, windows, None, checkpoint, on_epoch, workplace.device)
 
 
 def train_fold(
@@ -108,8 +109,21 @@ def train_fold(
     """Train on a fold; its validation speakers choose the epoch, or are trained on too."""
     if recipe.training.choose_epoch and fold.valid:
         valid = windows.of_clips(fold.valid).of_line(0)
-        return train(recipe, windows.of_clips(fold.train), valid, checkpoint, on_epoch, device)
-    return train(recipe, windows.of_clips(fold.train + fold.valid), None, checkpoint, on_epoch, device)
+        return _train(recipe, windows.of_clips(fold.train), valid, checkpoint, on_epoch, device)
+    return _train(recipe, windows.of_clips(fold.train + fold.valid), None, checkpoint, on_epoch, device)
+
+
+def _train(
+    recipe: Recipe,
+    windows: WindowSet,
+    valid: WindowSet | None,
+    checkpoint: Path,
+    on_epoch: Callable[[Epoch], None],
+    device: torch.device,
+) -> Trained:
+    if recipe.network == "linear":
+        return solve(recipe, windows, checkpoint.with_suffix(".csv"), on_epoch)
+    return train(recipe, windows, valid, checkpoint, on_epoch, device)
 
 
 def _test(trained: Trained, fold: Fold, tests: WindowSet) -> Iterator[Part]:

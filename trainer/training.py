@@ -22,12 +22,11 @@ from serstream.emotion.inputs import FEATURES, Inputs
 from serstream.errors import ConfigError
 from trainer import history
 from trainer.calls import BaselineTraining, Calls, as_heard, average_speaker
-from trainer.corpora import Clip
 from trainer.dataset import WindowSet
 from trainer.device import CPU
 from trainer.evaluation import clip_scores, uar
 from trainer.history import Epoch
-from trainer.networks import Ensemble, build
+from trainer.networks import Linear, Network, build
 from trainer.recipe import Recipe, Training
 
 MASKED = -1e4
@@ -38,7 +37,7 @@ MASKED = -1e4
 class Trained:
     """A network and the features it learned from."""
 
-    network: Ensemble
+    network: Network
     spec: FeatureSpec
     history: list[Epoch]
 
@@ -55,17 +54,19 @@ class Targets:
     """Chance of a clip to be drawn: every corpus and every class in it counts the same; (n_clips,)"""
 
     @staticmethod
-    def of(clips: list[Clip], labels: tuple[str, ...]) -> Targets:
-        """Every clip's emotion must be among the labels."""
+    def of(windows: WindowSet, labels: tuple[str, ...]) -> Targets:
+        """Every clip's emotion must be among the labels; only clips that have windows are counted."""
+        clips = windows.clips
         label = np.array([labels.index(clip.emotion) for clip in clips])
         corpora = np.array([clip.corpus for clip in clips])
+        present = np.isin(np.arange(len(clips)), windows.clip)
         known = np.zeros((len(clips), len(labels)), np.bool_)
         weight = np.zeros(len(clips))
         for corpus in np.unique(corpora):
             own = corpora == corpus
-            counts = np.bincount(label[own], minlength=len(labels))
+            counts = np.bincount(label[own & present], minlength=len(labels))
             known[own] = counts > 0
-            weight[own] = np.sqrt(own.sum()) / counts[label[own]]
+            weight[own & present] = np.sqrt(counts.sum()) / counts[label[own & present]]
         return Targets(label, known, weight)
 
 
@@ -93,7 +94,7 @@ def train(
     """
     settings = recipe.training
     torch.manual_seed(settings.seed)
-    targets = Targets.of(windows.clips, recipe.labels)
+    targets = Targets.of(windows, recipe.labels)
     spec = recipe.features
     if recipe.baseline is not None:
         spec = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, recipe.baseline))
@@ -319,6 +320,8 @@ def load(recipe: Recipe, path: Path) -> Trained:
         raise ConfigError(f"{path}: no weights of recipe {recipe.name}; run 'serstream-train train' first")
     stored = torch.load(path, weights_only=True)
     spec = FeatureSpec.from_json(stored["spec"])
-    network = build(recipe.network, spec, len(recipe.labels))
+    n_labels = len(recipe.labels)
+    solved = recipe.network == "linear"
+    network = Linear(spec, n_labels) if solved else build(recipe.network, spec, n_labels)
     network.load_state_dict(stored["network"])
     return Trained(network.eval(), spec, [])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from serstream.emotion.features import FeatureSpec
 from trainer.networks.cnn_2d import Cnn2d
 from trainer.networks.cnn_lstm import CnnLstm
 from trainer.networks.ensemble import Ensemble
+from trainer.networks.linear import Linear
 
-__all__ = ["NETWORKS", "Ensemble", "build"]
+__all__ = ["NETWORKS", "Ensemble", "Linear", "Network", "build"]
+
+Network: TypeAlias = Ensemble | Linear
+"""What a recipe makes: learned in steps, or solved for."""
 
 NETWORKS: dict[str, type[CnnLstm] | type[Cnn2d] | None] = {
     "cnn_lstm": CnnLstm,
@@ -18,6 +24,6 @@ NETWORKS: dict[str, type[CnnLstm] | type[Cnn2d] | None] = {
 
 
 def build(name: str, spec: FeatureSpec, n_labels: int) -> Ensemble:
-    """A network with fresh weights."""
+    """A network with fresh weights, to be learned in steps."""
     kind = NETWORKS[name]
     return Ensemble(spec, n_labels, None if kind is None else kind(spec.n_mels, n_labels))

@@ -47,6 +47,12 @@ def test_every_metric_that_is_asked_for_exists(path: Path) -> None:
     assert asked <= have
 
 
+def test_the_manual_says_of_every_alarm_what_to_do() -> None:
+    alarms = set(re.findall(r"- alert: (\w+)", ALERTS.read_text()))
+    told = set(re.findall(r"^\| (Serstream\w+) \|", (DOCS / "operations.md").read_text(), re.MULTILINE))
+    assert alarms == told
+
+
 def test_promtool_accepts_the_rules() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:

@@ -2,9 +2,9 @@
 
 A real daemon process takes 50 G.711 RTP streams (the sample call's two parties, shifted) in real time. For a
 minute nothing happens; then two shipped models are activated in turn through the control endpoint, each as
-soon as the one before is active; behind the last one the streams end. Memory is the resident set of the
-daemon, read behind every swap; what counts is its median over ten swaps around the tenth and over the last
-ten: single readings differ by what has just been let go. Prints one JSON object as its last line.
+soon as the feed has named the one before; behind the last one the streams end. Memory is the resident set of
+the daemon, read behind every swap; what counts is its median over ten swaps, around the tenth and the last:
+single readings differ by what has just been let go. Prints one JSON object as its last line.
 
     python benchmarks/swap.py [--swaps N] [--streams N] [--quiet-s S] [--models A B] [--picture FILE]
 """
@@ -19,20 +19,28 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import soundfile
 
 from serstream.emotion.store import ModelStore, Reference
-from serstream.feed.messages import Event, StreamEnded, WindowEmotion, WindowUnscored
+from serstream.feed.messages import (
+    Event,
+    ModelChanged,
+    ModelRefused,
+    StreamEnded,
+    WindowEmotion,
+    WindowUnscored,
+)
 from serstream.rehearsal import DaemonProcess, Leg, free_port_pair
 from serstream.rtp.sender import send_in_real_time
-from serstream.service.control import Activate, ModelStatus, StatusRequest, ask
+from serstream.service.control import Activate, ask
 from serstream.shipped import SAMPLE_CALL, models_dir
 
 SWAP_LIMIT_S = 0.5
 """There is sound for swaps that take so long on average; a benchmark that runs out of it says so."""
-POLL_S = 0.01
+SWAP_TIMEOUT_S = 30.0
 SETTLE_S = 0.05
 """The model that goes is let go beside the calls; memory is read when it is gone."""
 AROUND_TENTH, LAST = slice(5, 15), slice(-10, None)
@@ -51,6 +59,8 @@ class Swapper(threading.Thread):
         self._models = models
         self._swaps = swaps
         self._over = over
+        self.changes: SimpleQueue[ModelChanged | ModelRefused] = SimpleQueue()
+        """What the feed tells of them."""
         self.began = self.ended = float("inf")
         self.durations_ms: list[float] = []
         self.resident_mb: list[float] = []
@@ -63,20 +73,15 @@ class Swapper(threading.Thread):
         try:
             for i in range(self._swaps):
                 asked = time.monotonic()
-                wanted = ask(self._daemon.control, Activate(str(self._models[(i + 1) % 2])))
-                while (status := self._status()).loading:
-                    time.sleep(POLL_S)
-                assert status.name == wanted.model, status.refusal
+                wanted = ask(self._daemon.control, Activate(str(self._models[(i + 1) % 2]))).model
+                while (change := self.changes.get(timeout=SWAP_TIMEOUT_S)).model != wanted:
+                    assert isinstance(change, ModelChanged), change
                 self.durations_ms.append(1000 * (time.monotonic() - asked))
                 time.sleep(SETTLE_S)
                 self._measure()
         finally:
             self.ended = time.monotonic()
             self._over.set()
-
-    def _status(self) -> ModelStatus:
-        status = ask(self._daemon.control, StatusRequest())
-        return status.model
 
     def _measure(self) -> None:
         process = Path("/proc", str(self._daemon.process.pid))
@@ -173,6 +178,8 @@ def main(swaps: int, streams: int, quiet_s: float, models: Sequence[str], pictur
                 if not swapper.ident and now > start + quiet_s:
                     swapper.start()
                 for event, arrived in daemon.take(0.1):
+                    if isinstance(event, ModelChanged | ModelRefused):
+                        swapper.changes.put(event)
                     arrivals.take(event, arrived)
             sender.join()
             swapper.join()

@@ -2,8 +2,10 @@
 
 For each batch size: the whole scoring stage (`EmotionModel.score_samples`: MFCC on the CPU, then the
 network), MFCC alone, the network with its transfers, and the network with its input on the device already,
-which is the GPU's own share. On a machine without a usable GPU the same runs on the CPU, and ``device`` says
-so; then the last two are the same but for a copy. Prints one JSON object as its last line.
+which is the GPU's own share, plainly and as a CUDA graph (null without CUDA, or with the reason in
+``graph_refused`` where ONNX Runtime cannot capture the model). On a machine without a usable GPU the same
+runs on the CPU, and ``device`` says so; then network and network on the device are the same but for a copy.
+Prints one JSON object as its last line.
 
     python benchmarks/gpu.py [SECONDS]        # per batch size and part, 2 by default
 """
@@ -42,9 +44,10 @@ def milliseconds(work: Callable[[], object], seconds: float) -> list[float]:
     return taken
 
 
-def resident_network(model: EmotionModel, inputs: Inputs) -> Callable[[], object]:
-    """The network with inputs and output on the device."""
-    providers = [provider for provider in (CUDA, CPU) if provider in model.providers]
+def resident_network(model: EmotionModel, inputs: Inputs, *, graph: bool = False) -> Callable[[], object]:
+    """The network with inputs and output on the device; as a CUDA graph or not."""
+    on_cuda = (CUDA, {"enable_cuda_graph": "1"}) if graph else CUDA
+    providers = [on_cuda, CPU] if CUDA in model.providers else [CPU]
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(str(model.path), options, providers=providers)
@@ -52,7 +55,9 @@ def resident_network(model: EmotionModel, inputs: Inputs) -> Callable[[], object
     binding = session.io_binding()
     for node in session.get_inputs():
         binding.bind_ortvalue_input(node.name, ort.OrtValue.ortvalue_from_numpy(inputs[node.name], device, 0))
-    binding.bind_output("logits", device)
+    # A graph wants the same memory every time.
+    logits = np.zeros((len(next(iter(inputs.values()))), len(model.metadata.labels)), np.float32)
+    binding.bind_ortvalue_output("logits", ort.OrtValue.ortvalue_from_numpy(logits, device, 0))
 
     def run() -> None:
         session.run_with_iobinding(binding)
@@ -61,7 +66,18 @@ def resident_network(model: EmotionModel, inputs: Inputs) -> Callable[[], object
     return run
 
 
-def measure(model: EmotionModel, batch: int, seconds: float) -> dict[str, float]:
+def graph_figures(model: EmotionModel, inputs: Inputs, seconds: float) -> dict[str, float | str | None]:
+    """What a CUDA graph gains."""
+    if CUDA not in model.providers:
+        return {"network_graph_ms": None}
+    try:
+        taken = milliseconds(resident_network(model, inputs, graph=True), seconds)
+    except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
+        return {"network_graph_ms": None, "graph_refused": str(error)}
+    return {"network_graph_ms": round(float(np.median(taken)), 2)}
+
+
+def measure(model: EmotionModel, batch: int, seconds: float) -> dict[str, float | str | None]:
     """Figures of one batch size."""
     spec = model.metadata.feature_spec
     windows = np.random.default_rng(0).normal(0, 0.1, (batch, spec.n_samples)).astype(np.float32)
@@ -79,6 +95,7 @@ def measure(model: EmotionModel, batch: int, seconds: float) -> dict[str, float]
         "mfcc_ms": round(float(np.median(milliseconds(lambda: mfcc(windows, spec), seconds))), 2),
         "network_ms": round(float(np.median(with_transfers)), 2),
         "network_on_device_ms": round(on_device, 2),
+        **graph_figures(model, inputs, seconds),
         "device_share": round(on_device / median, 3),
     }
 

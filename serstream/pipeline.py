@@ -98,7 +98,7 @@ class Pipeline:
                 # A file, whose sound does not arrive at any time, can wait.
                 if stream.muted and event.arrived:
                     self.muted_s += event.duration_s
-                    stream.pass_over(event.start + len(event.samples), event.sample_rate)
+                    stream.passed_to = (event.start + len(event.samples)) * SAMPLE_RATE // event.sample_rate
                     continue
                 self.heard_s += event.duration_s
                 steps += [(stream, segment) for segment in stream.sound.push(event)]
@@ -126,18 +126,21 @@ class Pipeline:
         """Once for every packet of a busy port: nothing here may touch numpy row by row."""
         pcm = block.pcm.tobytes()
         length = len(pcm) // len(block.streams)
-        n_samples = block.pcm.shape[1]
-        begin = n_muted = 0
-        for name, start, arrived in zip(block.streams, block.starts, block.arrived, strict=True):
-            stream, row = self._streams.get(name), pcm[begin : begin + length]
-            begin += length
+        n_samples, step = block.pcm.shape[1], SAMPLE_RATE // block.sample_rate
+        n_muted = 0
+        begins = range(0, len(pcm), length)
+        for name, begin, start, arrived in zip(
+            block.streams, begins, block.starts, block.arrived, strict=True
+        ):
+            stream = self._streams.get(name)
             if stream is None:
                 log.warning("stream %s was never announced, sound ignored", name)
                 continue
             if stream.muted:
                 n_muted += 1
-                stream.pass_over(start + n_samples, block.sample_rate)
+                stream.passed_to = (start + n_samples) * step
                 continue
+            row = pcm[begin : begin + length]
             if segments := stream.sound.push_pcm(row, block.sample_rate, start, block.lost, arrived):
                 steps += [(stream, segment) for segment in segments]
         muted_s = block.duration_s * n_muted / len(block.streams)
@@ -217,16 +220,13 @@ class _Stream:
         """Inferring the emotions of employees at work is prohibited in the EU (AI Act, Art. 5(1)(f))."""
         self.muted = False
         """There is no time to hear it."""
-        self._passed_to = 0
+        self.passed_to = 0
+        """Position at `SAMPLE_RATE` behind the sound that was not heard because it was muted."""
 
     @property
     def position(self) -> int:
         """Samples at `SAMPLE_RATE` since the stream began, heard or not."""
-        return max(self.sound.position, self._passed_to)
-
-    def pass_over(self, end: int, sample_rate: int) -> None:
-        """Sound up to ``end`` (samples at ``sample_rate``) was not heard."""
-        self._passed_to = end * SAMPLE_RATE // sample_rate
+        return max(self.sound.position, self.passed_to)
 
     def utterance_ended(self, end: UtteranceEnd) -> list[Message]:
         utterance = self.tracker.utterance_ended(end)

@@ -186,15 +186,14 @@ def mfcc(windows: FloatArray, spec: FeatureSpec, sample_rate: int | None = None)
             block = np.ascontiguousarray(windows[begin : begin + WINDOWS_PER_BLOCK], np.float32)
             rows = features[begin : begin + WINDOWS_PER_BLOCK]
             gain = 1.0 if spec.level_dbfs is None else _gain(block, spec.level_dbfs)[:, None, None]
-            frames = np.lib.stride_tricks.sliding_window_view(block, len(taper), axis=1)[
-                :, :: spec.hop_length // step
-            ]
+            frames = _frames(block, len(taper), spec.hop_length // step, spec.n_frames)
             spectrum = scipy.fft.rfft(frames * (taper * gain), axis=-1)
             power = np.square(spectrum.real)
             power += np.square(spectrum.imag)
-            mel = np.full((*power.shape[:2], spec.n_mels), spec.log_offset, np.float32)
+            mel = np.zeros((*power.shape[:2], spec.n_mels), np.float32)
             for band in bands:
-                mel[..., band.mels] += power[..., band.bins] @ band.filters
+                np.matmul(power[..., band.bins], band.filters, out=mel[..., band.mels])
+            mel += np.float32(spec.log_offset)
             np.matmul(cosines.T, np.log(mel, out=mel).swapaxes(1, 2), out=rows[:, : spec.n_mfcc])
             if spec.pitch is not None:
                 rows[:, -2:] = track(power, _taper(spec), spec.pitch, spec.sample_rate)
@@ -257,6 +256,14 @@ def pad(samples: FloatArray, spec: FeatureSpec, sample_rate: int | None = None) 
     return np.pad(samples, (0, n_samples - len(samples)))
 
 
+def _frames(windows: FloatArray, length: int, hop_length: int, n_frames: int) -> FloatArray:
+    """A view of windows (n, n_samples) as overlapping frames (n, n_frames, length)."""
+    step = windows.itemsize
+    strides = (windows.strides[0], hop_length * step, step)
+    frames: FloatArray = np.ndarray((len(windows), n_frames, length), np.float32, windows, strides=strides)
+    return frames
+
+
 def _power(windows: FloatArray) -> FloatArray:
     """Mean square of each window, shape (n_windows,)."""
     power: FloatArray = np.einsum("ij,ij->i", windows, windows) / np.float32(windows.shape[1])
@@ -307,6 +314,7 @@ def _matrices(spec: FeatureSpec, step: int) -> tuple[FloatArray, list[_Band], Fl
     return _taper(spec)[::step], _bands(filters.astype(np.float32)), cosines.astype(np.float32)
 
 
+@lru_cache(maxsize=16)
 def _taper(spec: FeatureSpec) -> FloatArray:
     """Shape (n_fft,)."""
     left = (spec.n_fft - spec.win_length) // 2

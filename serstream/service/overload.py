@@ -6,9 +6,9 @@ MIN_BATCH = 8
 """Smaller batches say little about what a window costs when there are many."""
 MEMORY = 256.0
 """Windows over which the measured cost is averaged."""
-UTILISATION = 0.75
+UTILISATION = 0.8
 """Share of the time that hearing streams may take: the rest is for bursts."""
-SPARE = 0.6
+SPARE = 0.7
 """Below this share more streams are heard again, the more the more is left to it."""
 REVIEW_S = 1.0
 """How often the number of streams is looked at."""

@@ -14,3 +14,4 @@ def test_every_batch_size_is_measured_with_or_without_a_gpu() -> None:
     for step in result["steps"]:
         assert step["windows_per_s"] > 0
         assert step["network_on_device_ms"] > 0 and step["device_share"] > 0
+        assert step["network_graph_ms"] is None or step["network_graph_ms"] > 0

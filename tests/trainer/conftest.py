@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,12 @@ def voice(emotion: str, seed: int, seconds: float = 1.5) -> np.ndarray:
     syllables = 0.6 + 0.4 * np.sin(2 * np.pi * 5 * time)
     noise = rng.normal(0, 0.002, len(time))
     return (amplitude * buzz * syllables / 2 + noise).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def voice_of() -> Callable[[str, int], np.ndarray]:
+    """`voice`, for tests that lay out a corpus of their own."""
+    return voice
 
 
 @pytest.fixture(scope="session")

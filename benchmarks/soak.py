@@ -9,8 +9,9 @@ the calls' sound holds must arrive; everywhere, what each stream says at its end
 
 Resident memory, threads and descriptors in the last tenth are compared with those in the second. How long
 sound waits depends on the speed of the machine as well, which may change by a third in minutes: so the ages
-are compared in the same seconds, on the same core, with those of a second daemon, which hears the same calls
-and is in its second tenth while the first one is in its last. All must be equal within 3 %, up and down.
+are compared in the same seconds with those of a second daemon, which hears the same calls and is in its
+second tenth while the first one is in its last; the two change cores with every sample. All must be equal
+within 3 %, up and down.
 
 Progress goes to stderr; the last line of stdout is one JSON object. Exit code 1 when something is not equal
 or was lost.
@@ -133,11 +134,10 @@ class Subject:
         self.slowest_answer_s = 0.0
         self._over = threading.Event()
 
-    def start(self, stack: ExitStack, core: int, interval_s: float) -> None:
-        """Let it run on a core, with a subscriber that connects anew every so many seconds."""
+    def start(self, stack: ExitStack, interval_s: float) -> None:
+        """Let it run, with a subscriber that connects anew every so many seconds."""
         os.environ["SERSTREAM_METRICS__PORT"] = str(self._metrics_port)
         stack.enter_context(self._daemon)
-        pin(self._daemon.process.pid, (core,))
         visitor = threading.Thread(target=self._come_and_go, args=(interval_s,))
         visitor.start()
         stack.callback(visitor.join)
@@ -176,6 +176,10 @@ class Subject:
         if not self.status().model.loading:
             self.swaps += 1
             self._asked(lambda: ask(self._daemon.control, Activate(model), timeout_s=ANSWER_S))
+
+    def move(self, core: int) -> None:
+        """Let it go on there."""
+        pin(self._daemon.process.pid, (core,))
 
     def listen(self) -> None:
         """Take what has arrived."""
@@ -224,9 +228,9 @@ class Subject:
 
 def soak(old: Subject, young: Subject, tenth_s: int, models: Iterator[str], stack: ExitStack) -> None:
     """All tenths, and then until the last call has ended; exchanges the models for the next one in turn."""
-    core, *others = sorted(os.sched_getaffinity(0))
-    pin(os.getpid(), others or (core,))
-    old.start(stack, core, tenth_s / SUBSCRIBERS)
+    cores = sorted(os.sched_getaffinity(0))
+    pin(os.getpid(), cores[-1:])
+    old.start(stack, tenth_s / SUBSCRIBERS)
     over = threading.Event()
     joins_at_s = JOINS_AFTER * tenth_s
     arguments = (old.lines, young.lines, round(joins_at_s / PTIME_S), over)
@@ -238,11 +242,12 @@ def soak(old: Subject, young: Subject, tenth_s: int, models: Iterator[str], stac
     while taken <= TENTHS * SAMPLES:
         gone_s = time.monotonic() - began
         if len(subjects) == 1 and gone_s >= joins_at_s - STARTS_BEFORE_S:
-            young.start(stack, core, tenth_s / SUBSCRIBERS)
+            young.start(stack, tenth_s / SUBSCRIBERS)
             subjects.append(young)
         if gone_s >= taken * tenth_s / SAMPLES:
-            for subject in subjects:
+            for place, subject in enumerate(subjects):
                 subject.sample()
+                subject.move(cores[(taken + place) % 2 - 1])
             taken += 1
             if taken % SAMPLES == 1:
                 _tell(taken // SAMPLES, old)

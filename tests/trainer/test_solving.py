@@ -87,9 +87,9 @@ def test_equations_leave_out_groups_and_labels_that_a_corpus_lacks() -> None:
         np.testing.assert_allclose(solved[:, k], np.linalg.solve(left, right), rtol=1e-4, atol=1e-6)
 
 
-def test_one_speaker_cannot_choose(linear: recipe.Recipe, windows: WindowSet, tmp_path: Path) -> None:
+def test_one_speaker_cannot_calibrate(linear: recipe.Recipe, windows: WindowSet, tmp_path: Path) -> None:
     alone = windows.of_clips([i for i, clip in enumerate(windows.clips) if clip.speaker == "s0"])
-    with pytest.raises(ConfigError, match="one speaker, s0; wanted at least two to choose by"):
+    with pytest.raises(ConfigError, match="one speaker, s0; wanted two or more to calibrate by"):
         solve(linear, alone, tmp_path / "log.csv", lambda epoch: None)
 
 

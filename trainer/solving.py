@@ -31,8 +31,8 @@ from trainer.recipe import Recipe
 from trainer.training import MASKED, Targets, Trained
 
 PENALTIES = (0.003, 0.3)
-"""A weak and a strong one, relative to the number of windows, for values of unit variance. Their solutions are
-averaged, because a few speakers choose badly between them."""
+"""A weak and a strong one, relative to the number of windows, for values of unit variance. Their solutions
+are averaged, because a few speakers choose badly between them."""
 GROUPS = 5
 """Of training speakers; each validates once."""
 BLOCK = 256
@@ -155,7 +155,8 @@ class _Equations:
 
     def average(self, without: int | None = None) -> NDArray[np.float64]:
         """Mean of the solutions for all `PENALTIES`."""
-        return np.mean([self.solve(penalty, without) for penalty in PENALTIES], axis=0, dtype=np.float64)
+        solutions = [self.solve(penalty, without) for penalty in PENALTIES]
+        return np.asarray(np.mean(solutions, axis=0), np.float64)
 
     def solve(self, penalty: float, without: int | None = None) -> NDArray[np.float64]:
         """Weights (n_values + 1, n_labels), the constant last; each label by the corpora that know it."""

@@ -32,7 +32,7 @@ from serstream.types import SAMPLE_RATE
 from trainer.calls import as_heard
 from trainer.card import training_data, write_card
 from trainer.dataset import CLEAN_CONDITION
-from trainer.experiment import Workplace
+from trainer.experiment import HEARD_S, Workplace
 from trainer.networks import Network
 from trainer.recipe import Recipe
 from trainer.training import Trained
@@ -137,7 +137,8 @@ def write_model(
         recipe: that was trained.
         trained: its weights.
         measured: metrics.json of each protocol; temperature and threshold come from ``speakers``.
-        workplace: where the corpora are; both runtimes are compared on all of their clean windows.
+        workplace: where the corpora are; both runtimes are compared on all of their clean windows, as
+            the first of a stream and after a minute.
         folder: of the draft.
         version: its number.
 
@@ -166,7 +167,10 @@ def write_model(
     )
     n_parameters = sum(weights.numel() for weights in trained.network.parameters())
     card = write_card(metadata, recipe, n_parameters, measured)
-    examples = as_heard(workplace.windows(recipe, [CLEAN_CONDITION]), trained.spec, seconds=0)
+    clean = workplace.windows(recipe, [CLEAN_CONDITION])
+    amounts = (HEARD_S[0], HEARD_S[-1]) if trained.spec.baseline else HEARD_S[:1]
+    heard = [as_heard(clean, trained.spec, seconds) for seconds in amounts]
+    examples = {name: np.concatenate([part[name] for part in heard]) for name in heard[0]}
     return write_draft(trained.network, metadata, folder, examples, card)
 
 

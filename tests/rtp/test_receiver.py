@@ -2,6 +2,7 @@ import ipaddress
 import socket
 import threading
 import time
+from collections.abc import Iterable
 
 import pytest
 from network import decoded, rtp, sound, speech
@@ -12,7 +13,7 @@ from serstream.rehearsal import free_port_pair
 from serstream.rtp.datagrams import Datagrams, UdpPort, address_of, bind
 from serstream.rtp.receiver import RtpSource
 from serstream.rtp.sender import OutgoingStream
-from serstream.types import SourceEvent, StreamEnd
+from serstream.types import AudioBlock, SourceEvent, StreamEnd
 
 
 def free_port(address: str = "127.0.0.1") -> int:
@@ -162,3 +163,39 @@ def test_bye_does_not_overtake_the_last_packet(monkeypatch: pytest.MonkeyPatch) 
     line, lost = sound(events)
     assert lost == 0
     assert (line == decoded(payload)).all()
+
+
+def test_streams_stay_in_their_lanes_when_the_sockets_buffer_was_full() -> None:
+    n_streams = 30
+    port = free_port()
+    source = RtpSource(RtpSettings(port=port, rtcp_mux=True, receive_buffer_kb=64))
+    events: list[SourceEvent] = []
+    payload = speech(1)
+    # The receiving thread sends: what comes in one go is read in one go, and a flood finds nobody reading.
+    goes = iter([[2], [3], [4], range(5, 25), [25]])
+    over = threading.Event()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+
+        def send(numbers: Iterable[int]) -> None:
+            for number in numbers:
+                for ssrc in range(n_streams):
+                    packet = rtp(number, 160 * number, payload[160 * number : 160 * (number + 1)], ssrc=ssrc)
+                    sender.sendto(packet, ("127.0.0.1", port))
+
+        def emit(news: list[SourceEvent]) -> None:
+            events.extend(news)
+            if news and (go := next(goes, None)):
+                send(go)
+            elif news:
+                over.set()
+
+        send([0, 1])
+        running = threading.Thread(target=source.run, args=(emit,))
+        running.start()
+        assert over.wait(5)
+        source.stop()
+        running.join(5)
+    behind = [event for event in events if isinstance(event, AudioBlock) and event.lost]
+    assert source.status.kernel_drops
+    assert sum(len(block.streams) for block in behind) == n_streams
+    assert sum(block.lost * len(block.streams) for block in behind) == 160 * source.status.kernel_drops

@@ -32,7 +32,7 @@ from trainer.training import MASKED, Targets, Trained
 
 FIRST_PENALTIES, LATER_PENALTIES = (0.003, 0.03), (0.003, 0.3)
 """A weak and a strong one for each map, relative to the number of windows, for values of unit variance. Their
-solutions are averaged, because a few speakers choose badly between them; statistics of a few windows are noisy
+solutions are averaged, because a few speakers choose badly between them; statistics of few windows are noisy
 and want the stronger one."""
 GROUPS = 5
 """Of training speakers; each validates once."""

@@ -91,7 +91,8 @@ def _capacity(arguments: argparse.Namespace) -> int:
         steps.append(step)
         print(
             f"{step.streams} streams: {'sustained' if step.sustained else 'NOT SUSTAINED'}; "
-            f"{step.windows} windows, {step.windows_lost} lost, {step.windows_shed} shed; "
+            f"{step.windows} windows, {step.windows_lost} lost, {step.windows_shed} shed, "
+            f"{step.streams_muted} streams muted; "
             f"median {step.median_ms} ms, p99 {step.p99_ms} ms; "
             f"daemon {step.daemon_cpu:.2f} cores, generator {step.generator_cpu:.2f}",
             file=sys.stderr,

@@ -63,6 +63,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     windows_lost: int
     windows_shed: int
     """Published as unscored because of overload."""
+    streams_muted: int
+    """That the daemon had no time to hear at the end; their windows are lost."""
     median_ms: float
     p99_ms: float
     max_ms: float
@@ -168,6 +170,7 @@ def measure(streams: int, scripts: Sequence[Script], conditions: Conditions) -> 
         windows=len(latencies) + lost,
         windows_lost=lost,
         windows_shed=shed,
+        streams_muted=end.status.health.muted,
         median_ms=round(float(np.median(latencies)), 1) if len(latencies) else 0.0,
         p99_ms=round(p99, 1),
         max_ms=round(max(latencies, default=0.0), 1),

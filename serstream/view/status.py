@@ -15,12 +15,13 @@ def describe(status: Status) -> str:
         for kind, candidate in (("shadow", model.shadow), ("canary", model.canary))
         if candidate
     )
+    muted = f", {health.muted} muted: overload; {health.muted_s:g} s passed over" if health.muted_s else ""
     lines = [
         f"serstream {status.version}, pid {status.pid}, up {status.uptime_s:.0f} s, since {status.started}",
         f"model     {model.name} on {model.providers[0]}{beside}; "
         f"{model.swaps} swaps, {model.refusals} refused",
         f"sources   {', '.join(health.sources) or 'none'}",
-        f"streams   {status.streams}",
+        f"streams   {status.streams}{muted}",
         f"windows   {windows}; {health.window_limit or 'not yet measured'} fit into one turn",
         f"waiting   {health.waiting_s:g} s of sound, {health.dropped_s:g} s dropped",
         f"feed      {status.feed}: {health.subscribers} subscribers, {health.refused_clients} refused; "

@@ -13,6 +13,7 @@ from serstream.rtp.status import PortStatus
 from serstream.service.control import CanaryStatus, ModelStatus, ShadowStatus, Status
 from serstream.service.health import Health
 from serstream.service.metrics import Metrics
+from serstream.view.status import describe
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 ALERTS, DASHBOARD = DOCS / "prometheus-alerts.yml", DOCS / "grafana-dashboard.json"
@@ -87,3 +88,14 @@ def test_the_status_line_changes_only_when_something_happens() -> None:
     assert health.line(3, "m@1") == "3 streams; 5 windows scored, 3 not; m@1"
     stuck = msgspec.structs.replace(health, stuck=("rtp:1",), reload_error="x")
     assert stuck.line(3, "m@1").endswith("STUCK: rtp:1; last reload refused")
+
+
+def test_muted_streams_are_told_wherever_one_looks() -> None:
+    health = Health(muted=2, muted_s=3.5)
+    assert health.line(9, "m@1").endswith("; OVERLOAD: 2 streams muted")
+    model = ModelStatus(name="m@1", path="", labels=(), providers=("CPUExecutionProvider",))
+    status = Status(pid=1, started="", uptime_s=1.0, feed="", streams=9, model=model, health=health)
+    assert "\nstreams   9, 2 muted: overload; 3.5 s passed over\n" in describe(status)
+    metrics = Metrics()
+    metrics.update(status, 0.0)
+    assert "serstream_streams_muted 2.0" in metrics.text().decode()

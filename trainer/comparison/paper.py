@@ -14,6 +14,9 @@ from trainer.comparison.table import Row, Table
 from trainer.corpora import Clip
 from trainer.evaluation import Counts, recalls
 
+BY_HEART = 0.1
+"""Cross-entropy of the last epoch below which a network has remembered its training clips."""
+
 _HEADINGS: dict[Protocol, str] = {
     "random": "random clips",
     "leak": "copies on both sides",
@@ -74,7 +77,7 @@ def _command(tables: Sequence[Table], across: Sequence[Table], plan: Plan) -> st
     words += [f"--across {table.corpus}" for table in across]
     words += ["--full"] if plan.full else []
     words += [f"--seed {plan.seed}"] if plan.seed else []
-    return f"One command repeats all tables: `{' '.join(words)}`\n"
+    return f"One command repeats all tables and runs what they lack: `{' '.join(words)}`\n"
 
 
 def _section(table: Table, plan: Plan, pictures: str) -> str:
@@ -88,8 +91,8 @@ def _section(table: Table, plan: Plan, pictures: str) -> str:
         + " | reported |",
         "|---|---|---|---|---|---|---|---|",
         *(_line(row, table.clips, plan) for row in table.rows),
-        _means(table.rows),
         "",
+        *([f"Not run yet: {'; '.join(table.missing)}.", ""] if table.missing else []),
         _worth(table.rows),
         "",
         *(_chosen(row) for row in table.rows if row.system.grid),
@@ -152,28 +155,35 @@ def _whole(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if len(row.results) == len(PROTOCOLS)]
 
 
-def _means(rows: Sequence[Row]) -> str:
-    whole = _whole(rows)
-    if not whole:
-        return ""
-    means = " | ".join(
-        f"**{np.mean([row.accuracy(protocol) for row in whole]):.1f}**" for protocol in PROTOCOLS
-    )
-    return f"| **mean of {len(whole)}** | | | | {means} | |"
-
-
 def _worth(rows: Sequence[Row]) -> str:
     whole = _whole(rows)
-    copying = {row.name: row.accuracy("leak") - row.accuracy("random") for row in whole if row.system.copies}
-    if not copying:
-        return ""
-    least, most = min(copying, key=copying.__getitem__), max(copying, key=copying.__getitem__)
-    voices = np.mean([row.accuracy("random") - row.accuracy("speakers") for row in whole])
-    return (
-        f"Copies on both sides are worth {np.mean(list(copying.values())):+.1f} points on average to the "
-        f"{len(copying)} systems that make copies under every protocol, so that only the leak differs: from "
-        f"{copying[least]:+.1f} ({least}) to {copying[most]:+.1f} ({most}). Voices that were heard before "
-        f"are worth {voices:+.1f} points to all {len(whole)}."
+    knowing = [row for row in whole if _knows(row)]
+    groups = {
+        f"Networks that know by heart what they learned (cross-entropy below {BY_HEART})": knowing,
+        "The others, most of them for want of epochs": [row for row in whole if row not in knowing],
+    }
+    lines = []
+    for title, group in groups.items():
+        if not group:
+            continue
+        voices = np.mean([row.accuracy("random") - row.accuracy("speakers") for row in group])
+        lines.append(f"- {title}: voices that were heard before are worth {voices:+.1f} points on average.")
+        copying = [row for row in group if row.system.copies]
+        if copying:
+            leak = np.mean([row.accuracy("leak") - row.accuracy("random") for row in copying])
+            names = ", ".join(row.name for row in copying)
+            lines[-1] += (
+                f" Copies on both sides are worth {leak:+.1f} to {names}, which learn from copies under "
+                "every protocol, so that only the leak differs."
+            )
+    return "\n".join(lines)
+
+
+def _knows(row: Row) -> bool:
+    return all(
+        result.history and result.history[-1].loss < BY_HEART
+        for results in row.results.values()
+        for result in results
     )
 
 

@@ -43,6 +43,8 @@ class Table:
     """Or several, joined with a plus sign."""
     clips: list[Clip]
     rows: list[Row]
+    missing: list[str]
+    """Titles of the systems that have none."""
 
 
 def table(
@@ -63,4 +65,5 @@ def table(
         there = {protocol: brought for protocol, brought in results.items() if brought}
         if there:
             found.append(Row(name, system, there))
-    return Table(corpus, clips, found)
+    ran = {row.name for row in found}
+    return Table(corpus, clips, found, [system.title for name, system in systems.items() if name not in ran])

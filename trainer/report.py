@@ -45,8 +45,10 @@ def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: 
     (folder / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(metrics)))
     draw_confusion(pooled_confusion(predictions, "clean", best), predictions.labels, folder / "confusion.png")
     _draw_calibration(calibration, folder / "calibration.png")
-    _draw_learning(predictions.histories, folder / "learning.png")
-    (folder / "report.md").write_text(_markdown(recipe, protocol, metrics), encoding="utf-8")
+    learned = any(len(history) > 1 for history in predictions.histories)
+    if learned:
+        _draw_learning(predictions.histories, folder / "learning.png")
+    (folder / "report.md").write_text(_markdown(recipe, protocol, metrics, learned), encoding="utf-8")
     return metrics
 
 
@@ -117,7 +119,7 @@ def _draw_learning(histories: list[list[Epoch]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _markdown(recipe: Recipe, protocol: Protocol, metrics: dict[str, Any]) -> str:
+def _markdown(recipe: Recipe, protocol: Protocol, metrics: dict[str, Any], learned: bool) -> str:
     rows = metrics["modes"]
     lines = [
         f"# {recipe.name}: {protocol.title}",
@@ -165,8 +167,7 @@ def _markdown(recipe: Recipe, protocol: Protocol, metrics: dict[str, Any]) -> st
         "",
         "![calibration](calibration.png)",
         "",
-        "![learning curves](learning.png)",
-        "",
+        *(["![learning curves](learning.png)", ""] if learned else []),
         "Loss, UAR, learning rate and seconds of every epoch: seed-*.csv. Once more from the same scores: "
         "`serstream-train report` with this folder.",
         "",

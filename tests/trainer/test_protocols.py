@@ -83,6 +83,7 @@ windows = 2
 def test_evar_tests_its_actors_only(crema_d: Path, runs: Path) -> None:
     metrics, report = evaluate(crema_d, "crema-d-evar", runs)
     assert OVERLAP not in report
+    assert "learning.png" not in report  # nothing is learned in steps
     modes = metrics["modes"]
     assert len(modes) == 4 * 4
     for mode in modes:

@@ -21,7 +21,10 @@ def test_cuda_that_is_asked_for_and_not_there_is_said_once(
 ) -> None:
     opened = Session(tiny_model.read_bytes(), "m", ModelSettings(device="cuda"))
     for _ in range(3):
-        assert opened.run(np.zeros((3, SPEC.n_coeffs, SPEC.n_frames), np.float32)).shape == (3, 6)
+        assert opened.run({"features": np.zeros((3, SPEC.n_coeffs, SPEC.n_frames), np.float32)}).shape == (
+            3,
+            6,
+        )
     assert opened.providers == ["CPUExecutionProvider"]
     (record,) = caplog.records
     assert record.levelno == logging.ERROR

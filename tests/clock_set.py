@@ -3,13 +3,15 @@
 Not even root can set the clock in a container, and elsewhere everybody would feel it. So this process alone
 sees it set: in what Python calls the time, and in the kernel's stamps of packets, as they would have it.
 
-python tests/clock_set.py UTC STEP_S ARGUMENT...     # at that UTC, by so many seconds
+python tests/clock_set.py FILE STEP_S ARGUMENT...     # at the UTC that the file tells once it is there
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from math import inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,20 +20,25 @@ from numpy.typing import NDArray
 from serstream.cli import main
 from serstream.rtp.datagrams import UdpPort
 
-at, step_s = float(sys.argv[1]), float(sys.argv[2])
+told, step_s = Path(sys.argv[1]), float(sys.argv[2])
 wall_clock, arrivals = time.time, UdpPort._arrivals
+
+
+def step_utc() -> float:
+    """When the clock is set."""
+    return float(told.read_text()) if told.exists() else inf
 
 
 def set_clock() -> float:
     """As time.time."""
     utc = wall_clock()
-    return utc + step_s if utc >= at else utc
+    return utc + step_s if utc >= step_utc() else utc
 
 
 def set_stamps(port: UdpPort, controls: NDArray[np.void]) -> NDArray[np.float64]:
     """Arrivals as they are reckoned with stamps of the clock as it was or is set."""
     stamps: NDArray[Any] = controls.copy()
-    stamps["seconds"][stamps["seconds"] + 1e-9 * stamps["nanoseconds"] >= at] += round(step_s)
+    stamps["seconds"][stamps["seconds"] + 1e-9 * stamps["nanoseconds"] >= step_utc()] += round(step_s)
     return arrivals(port, stamps)
 
 

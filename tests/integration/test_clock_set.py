@@ -18,18 +18,18 @@ from serstream.rtp.sender import send_in_real_time
 from serstream.shipped import SAMPLE_CALL
 
 SECONDS = 8
-STEP_AFTER_S = 5.0
-"""From before the daemons start: in the middle of the call."""
+STEP_AFTER_S = 3.0
+"""From the begin of the call."""
 STEPS_S = (3600, -3600)
 LAUNCHER = Path(__file__).parent.parent / "clock_set.py"
 
 
 class ClockSet(DaemonProcess):
-    """Sees the wall clock set, at a UTC, by so many seconds."""
+    """Sees the wall clock set, at the UTC that a file tells, by so many seconds."""
 
-    def __init__(self, configuration: str, at: float, step_s: int):
+    def __init__(self, configuration: str, told: Path, step_s: int):
         super().__init__(configuration)
-        self.program = (sys.executable, str(LAUNCHER), str(at), str(step_s))
+        self.program = (sys.executable, str(LAUNCHER), str(told), str(step_s))
 
 
 def told_utc(daemon: DaemonProcess) -> float:
@@ -41,21 +41,22 @@ def told_utc(daemon: DaemonProcess) -> float:
                     return datetime.fromisoformat(event.time).timestamp()
 
 
-def test_a_call_does_not_notice_that_the_wall_clock_is_set(tiny_model: Path) -> None:
+def test_a_call_does_not_notice_that_the_wall_clock_is_set(tiny_model: Path, tmp_path: Path) -> None:
     samples, rate = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True)
     party = np.ascontiguousarray(samples[: SECONDS * rate, 0])
     legs = [Leg(party, free_port_pair(), ssrc=1) for _ in STEPS_S]
     ends: list[StreamEnded] = []
-    at = time.time() + STEP_AFTER_S
+    told = tmp_path / "utc"
     with ExitStack() as stack:
         daemons = []
         for leg, step_s in zip(legs, STEPS_S, strict=True):
             configuration = f'[model]\npath = "{tiny_model}"\n[[rtp]]\nport = {leg.outgoing.port}'
-            daemons.append(stack.enter_context(ClockSet(configuration, at, step_s)))
+            daemons.append(stack.enter_context(ClockSet(configuration, told, step_s)))
         assert [told_utc(daemon) for daemon in daemons] == pytest.approx([time.time()] * 2, abs=2)
         sender = threading.Thread(target=send_in_real_time, args=([leg.outgoing for leg in legs],))
         sender.start()
-        assert time.time() < at, "the step comes during the call"
+        (tmp_path / "whole").write_text(str(time.time() + STEP_AFTER_S))
+        (tmp_path / "whole").rename(told)
         deadline = time.monotonic() + SECONDS + 10
         while len(ends) < len(legs) and time.monotonic() < deadline:
             for daemon, leg in zip(daemons, legs, strict=True):

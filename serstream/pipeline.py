@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from serstream.admission import admit
 from serstream.config import Settings
 from serstream.emotion.tracker import Tracker
-from serstream.feed.messages import NONE, CallEnded, CallStarted, Message, UnscoredReason, rfc3339
+from serstream.feed.messages import NONE, CallEnded, CallStarted, Message, Mute, UnscoredReason, rfc3339
 from serstream.speech.quality import quality_fault
 from serstream.speech.segmenter import Segment, UtteranceEnd
 from serstream.speech.stream import StreamSegmenter
@@ -95,8 +96,7 @@ class Pipeline:
             if stream is None:
                 log.warning("stream %s was never announced, %s ignored", event.stream, type(event).__name__)
             elif isinstance(event, AudioChunk):
-                # A file, whose sound does not arrive at any time, can wait.
-                if stream.muted and event.arrived:
+                if stream.is_muted:
                     self.muted_s += event.duration_s
                     stream.passed_to = (event.start + len(event.samples)) * SAMPLE_RATE // event.sample_rate
                     continue
@@ -105,21 +105,20 @@ class Pipeline:
             else:
                 steps += [(stream, segment) for segment in stream.sound.flush()]
                 steps.append((stream, event))
+                self.n_muted -= stream.is_muted
                 del self._streams[event.stream]
         return steps
 
     def _mute(self) -> list[Step]:
-        """Mute the streams beyond the limit and hear the others again; what that ends."""
-        steps: list[Step] = []
+        """Mute the streams beyond the limit and hear the others again; what that ends and begins."""
         if self.stream_limit is None and not self.n_muted:
-            return steps
-        self.n_muted = 0
+            return []
+        limit = self.n_streams if self.stream_limit is None else self.stream_limit
+        steps: list[Step] = []
         for place, stream in enumerate(self._streams.values()):
-            muted = self.stream_limit is not None and place >= self.stream_limit
-            if muted and not stream.muted:
-                steps += [(stream, segment) for segment in stream.sound.flush()]
-            stream.muted = muted
-            self.n_muted += muted
+            if stream.is_muted != (place >= limit and not stream.tracker.info.patient):
+                steps += [(stream, step) for step in (stream.hear() if stream.is_muted else stream.mute())]
+                self.n_muted += 1 if stream.is_muted else -1
         return steps
 
     def _segment_block(self, block: AudioBlock, steps: list[Step]) -> None:
@@ -136,7 +135,7 @@ class Pipeline:
             if stream is None:
                 log.warning("stream %s was never announced, sound ignored", name)
                 continue
-            if stream.muted:
+            if stream.is_muted:
                 n_muted += 1
                 stream.passed_to = (start + n_samples) * step
                 continue
@@ -163,6 +162,8 @@ class Pipeline:
                 messages += self._end(stream, step)
             elif isinstance(step, UtteranceEnd):
                 messages += stream.utterance_ended(step)
+            elif isinstance(step, _Muting):
+                messages.append(stream.muting_changed(step))
             else:
                 messages += stream.tell(step, verdicts[id(step)])
         return messages
@@ -202,7 +203,9 @@ class Pipeline:
         heard, position = stream.sound, stream.position
         self._shed.pop(info.stream, None)
         self.model.forget(info.stream)
-        messages: list[Message] = [stream.tracker.ended(end.reason, position, heard.speech, heard.lost)]
+        messages: list[Message] = [
+            stream.tracker.ended(end.reason, position, heard.speech, heard.lost, stream.muted_samples)
+        ]
         call = self._calls[info.call]
         if call.leave(info.stream, info.started_at + position / SAMPLE_RATE):
             messages.append(call.ended())
@@ -218,15 +221,41 @@ class _Stream:
         self.tracker = Tracker(info, settings.tracker, model, settings.alert)
         self.analysed = info.role != "agent" or settings.privacy.analyse_agents
         """Inferring the emotions of employees at work is prohibited in the EU (AI Act, Art. 5(1)(f))."""
-        self.muted = False
+        self.is_muted = False
         """There is no time to hear it."""
         self.passed_to = 0
         """Position at `SAMPLE_RATE` behind the sound that was not heard because it was muted."""
+        self._muted_at = 0
+        """Position at which it was muted last."""
+        self._muted_before = 0
+        """Samples during which it was muted, this time not counted."""
 
     @property
     def position(self) -> int:
         """Samples at `SAMPLE_RATE` since the stream began, heard or not."""
         return max(self.sound.position, self.passed_to)
+
+    @property
+    def muted_samples(self) -> int:
+        """Samples at `SAMPLE_RATE` during which it was muted."""
+        return self._muted_before + (self.position - self._muted_at if self.is_muted else 0)
+
+    def mute(self) -> list[Segment | _Muting]:
+        """Hear nothing from here on; what that ends, and the muting."""
+        segments = self.sound.flush()
+        self.is_muted, self._muted_at = True, self.position
+        return [*segments, _Muting(self.position, None)]
+
+    def hear(self) -> list[Segment | _Muting]:
+        """Hear what comes; the end of the muting."""
+        self._muted_before = self.muted_samples
+        self.is_muted = False
+        return [_Muting(self._muted_at, self.position)]
+
+    def muting_changed(self, muting: _Muting) -> Mute:
+        if muting.end is None:
+            return self.tracker.muted(muting.start)
+        return self.tracker.heard(muting.start, muting.end)
 
     def utterance_ended(self, end: UtteranceEnd) -> list[Message]:
         utterance = self.tracker.utterance_ended(end)
@@ -239,7 +268,15 @@ class _Stream:
         return [scored, *self.tracker.alarmed(scored)]
 
 
-Step: TypeAlias = tuple[_Stream, StreamStart | Segment | StreamEnd]
+@dataclass(frozen=True, slots=True)
+class _Muting:
+    """A stream is not heard between two positions at `SAMPLE_RATE`; without an end, from the first on."""
+
+    start: int
+    end: int | None
+
+
+Step: TypeAlias = tuple[_Stream, StreamStart | Segment | _Muting | StreamEnd]
 
 
 class _Call:

@@ -39,6 +39,8 @@ class StreamStart:
     """Where the sound comes from, for people: ``rtp:5004``, ``file:call.wav``, ``microphone:default``."""
     started_at: float
     """UTC of sample 0, seconds since the Unix epoch."""
+    patient: bool = False
+    """Its sound can wait, as that of a file: overload delays it and does not mute it."""
 
 
 class AudioChunk(msgspec.Struct, frozen=True, eq=False, gc=False):

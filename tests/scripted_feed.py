@@ -15,6 +15,7 @@ from serstream.feed.messages import (
     CallStarted,
     Message,
     ModelChanged,
+    Mute,
     QualityReport,
     StreamEnded,
     StreamStarted,
@@ -113,6 +114,11 @@ class Script:
             threshold=0.6,
         )
 
+    def mute(self, start: float, end: float | None = None) -> Mute:
+        """Muted at ``start``, or heard again at ``end``."""
+        state: Any = "muted" if end is None else "heard"
+        return Mute(**self._common(start, start if end is None else end), state=state)
+
     def ended(self, end: float, reason: Any = "bye") -> StreamEnded:
         return StreamEnded(
             **self._common(0, end),
@@ -145,7 +151,7 @@ def model_change() -> ModelChanged:
 
 
 def call(name: str, windows: int = 10, seed: int = 0) -> list[Message]:
-    """A whole call of two parties: the customer is scored and alarms somebody, the agent is not analysed."""
+    """A call: the customer is scored, alarms somebody and is muted a while; the agent is not analysed."""
     dice = random.Random(f"{name}/{seed}")
     own = Script(name, NONE, "unknown")
     customer, agent = Script(name, f"{name}-c"), Script(name, f"{name}-a", "agent")
@@ -159,6 +165,8 @@ def call(name: str, windows: int = 10, seed: int = 0) -> list[Message]:
             messages.append(customer.alert(end, "raised" if i % 2 else "cleared"))
         if i % 4 == 0:
             messages.append(customer.utterance(end - 8, end, dice.choice(LABELS)))
+        if i % 5 == 0:
+            messages.append(customer.mute(end) if i % 2 else customer.mute(end - 1, end))
     end = 2.0 * windows + 1
     messages += [agent.ended(end), customer.ended(end)]
     messages.append(own.call_ended(end, {f"{name}-c": "customer", f"{name}-a": "agent"}))

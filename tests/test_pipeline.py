@@ -13,6 +13,7 @@ from serstream.emotion.model import EmotionModel
 from serstream.feed.messages import (
     CallEnded,
     Message,
+    Mute,
     StreamEnded,
     UtteranceEmotion,
     WindowEmotion,
@@ -214,6 +215,14 @@ def test_streams_beyond_the_limit_are_muted_and_the_others_lose_nothing(model: E
         told, whole = ([m for m in messages if m.stream == stream] for messages in (muted, wanted))
         assert [encode(message) for message in told] == [encode(message) for message in whole]
     assert {w.stream for w in of_type(muted, WindowEmotion)} == {"s0", "s1"}
+    assert [(m.stream, m.state, m.start) for m in of_type(muted, Mute)] == [
+        ("s2", "muted", 0.02),
+        ("s3", "muted", 0.02),
+    ]
+    unheard = {m.stream: m.muted_s for m in of_type(muted, StreamEnded)}
+    passed_s = pytest.approx(0.02 * (len(blocks) - 1))
+    assert unheard == {"s0": 0, "s1": 0, "s2": passed_s, "s3": passed_s}
+    assert pipeline.n_muted == 0
     lengths = {m.stream: m.end for m in of_type(muted, StreamEnded)}
     assert lengths["s3"] == lengths["s0"] == pytest.approx(len(SPEECH) / RATE, abs=0.02)
     # All of them were heard until the limit was looked at again.
@@ -230,16 +239,29 @@ def test_a_muted_stream_ends_its_utterance_and_is_heard_again_where_it_is_then(m
     pipeline.stream_limit = 1
     muted = pipeline.feed(blocks[speaking : speaking + 100])
     assert of_type(muted, UtteranceEmotion)[0].stream == "s1"
+    (mute,) = of_type(muted, Mute)
+    assert (mute.stream, mute.state, mute.start) == ("s1", "muted", mute.end)
+    assert mute.start == pytest.approx(0.02 * speaking)
+    assert muted.index(mute) > muted.index(of_type(muted, UtteranceEmotion)[0])
     assert not any(w.stream == "s1" for w in of_type(muted, WindowEmotion) if w.end > (speaking + 1) * 0.02)
     pipeline.stream_limit = None
-    again = of_type(pipeline.feed([*blocks[speaking + 100 :], StreamEnd("s1", "bye")]), WindowEmotion)
+    again = pipeline.feed([*blocks[speaking + 100 :], StreamEnd("s1", "bye")])
     assert pipeline.n_muted == 0
-    assert min(w.start for w in again if w.stream == "s1") >= (speaking + 100) * 0.02
+    (heard,) = of_type(again, Mute)
+    assert (heard.stream, heard.state, heard.start) == ("s1", "heard", mute.start)
+    assert heard.end == pytest.approx(0.02 * (speaking + 100))
+    assert min(w.start for w in of_type(again, WindowEmotion) if w.stream == "s1") >= heard.end
+    assert of_type(again, StreamEnded)[0].muted_s == pytest.approx(2.0)
+    told = [m.sequence for m in (*muted, *again) if m.stream == "s1"]
+    assert told == list(range(told[0], told[0] + len(told)))
 
 
 def test_a_file_is_not_muted_because_it_can_wait(model: EmotionModel) -> None:
     pipeline = Pipeline(Settings(), model)
     pipeline.stream_limit = 0
-    pipeline.feed(events()[:1])
-    assert of_type(pipeline.feed(events()[1:]), WindowEmotion)
-    assert pipeline.muted_s == 0
+    start = StreamStart("s", "c", "customer", "file:call.wav", 0.0, patient=True)
+    pipeline.feed([start])
+    messages = pipeline.feed(events()[1:])
+    assert of_type(messages, WindowEmotion)
+    assert not of_type(messages, Mute)
+    assert pipeline.muted_s == pipeline.n_muted == 0

@@ -123,7 +123,7 @@ class FileSource:
     def _starts(self, started_at: float) -> list[SourceEvent]:
         source = f"file:{self._path.name}"
         return [
-            StreamStart(stream, self._call, role, source, started_at)
+            StreamStart(stream, self._call, role, source, started_at, patient=True)
             for stream, role in zip(self._streams, self._roles, strict=True)
         ]
 

@@ -14,6 +14,7 @@ from serstream.emotion.affect import arousal_valence
 from serstream.emotion.alerts import StreamAlerts
 from serstream.feed.messages import (
     Alert,
+    Mute,
     QualityReport,
     StreamEnded,
     StreamStarted,
@@ -130,7 +131,15 @@ class Tracker:
             valence=valence,
         )
 
-    def ended(self, reason: EndReason, position: int, speech: int, lost: float) -> StreamEnded:
+    def muted(self, position: int) -> Mute:
+        """From here on there is no time to hear the stream."""
+        return Mute(**self._header(position, position), state="muted")
+
+    def heard(self, muted_at: int, position: int) -> Mute:
+        """There is time again to hear it."""
+        return Mute(**self._header(muted_at, position), state="heard")
+
+    def ended(self, reason: EndReason, position: int, speech: int, lost: float, muted: int) -> StreamEnded:
         """The stream's last message, its summary. Counts are samples."""
         return StreamEnded(
             **self._header(0, position),
@@ -140,6 +149,7 @@ class Tracker:
             unscored=self._unscored,
             speech_s=_seconds(speech),
             lost_s=_seconds(lost),
+            muted_s=_seconds(muted),
             emotions_s=dict(self.emotions_s),
         )
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from serstream.errors import FeedError
-from serstream.feed.messages import NONE, Format, Heartbeat, Message, decode, is_known
+from serstream.feed.messages import NONE, Decoded, Format, Heartbeat, decode
 from serstream.feed.order import ATTEMPTS, REPLY_TIMEOUT_S, Order
 from serstream.feed.protocol import Missed, Reply, Snapshot, SnapshotRequest, read_header, reply_decoder
 
@@ -54,7 +54,7 @@ class Inbox:
         """When the snapshot that is awaited was asked for."""
         self._asked = 0
         """How often in vain; after `ATTEMPTS` messages do not wait for it any more."""
-        self._awaiting: list[Message] = []
+        self._awaiting: list[Decoded] = []
         """What came before the snapshot."""
 
     @property
@@ -79,12 +79,8 @@ class Inbox:
         """
         if len(frames) != 3:
             raise FeedError(f"message of {len(frames)} frames, wanted 3; is this a serstream feed?")
-        topic, header, body = frames
-        format = self._open(header, now)
-        if not is_known(topic):
-            logger.debug("feed: message type of a newer minor version: %s", topic)
-            return
-        message = decode(body, format)
+        _topic, header, body = frames
+        message = decode(body, self._open(header, now))
         if self._asked_at is None or self._asked > ATTEMPTS:
             self._take(message, now)
         else:
@@ -153,7 +149,7 @@ class Inbox:
         self._asked += 1
         self.requests.append(SnapshotRequest(tuple(self._wanted)))
 
-    def _apply(self, snapshot: Snapshot, messages: list[Message], now: float) -> None:
+    def _apply(self, snapshot: Snapshot, messages: list[Decoded], now: float) -> None:
         self._order.align(snapshot.positions, messages, self._joined, now)
         self._joined = True
         self._heartbeat = snapshot.next_heartbeat - 1
@@ -166,7 +162,7 @@ class Inbox:
         for message in awaiting:
             self._take(message, now)
 
-    def _take(self, message: Message, now: float) -> None:
+    def _take(self, message: Decoded, now: float) -> None:
         if not isinstance(message, Heartbeat):
             self._order.take(message, now)
             return

@@ -16,7 +16,7 @@ from msgspec import Meta
 from serstream.errors import FeedError
 from serstream.types import EndReason, Role, Severity
 
-SCHEMA = "1.0"
+SCHEMA = "1.1"
 """major.minor; a new minor only adds fields and types, a new major may change them."""
 
 NONE = "-"
@@ -140,6 +140,16 @@ class Alert(FeedMessage, frozen=True, kw_only=True, tag="alert"):
     threshold: Share
 
 
+class Mute(FeedMessage, frozen=True, kw_only=True, tag="mute"):
+    """There is no time to hear a stream, or there is again: from ``start`` to ``end`` it was not heard.
+
+    A stream is muted when there are more than the machine bears. What is said meanwhile is in no window, and
+    raised alerts stay as they were. The end of a stream ends its muting.
+    """
+
+    state: Literal["muted", "heard"]
+
+
 class StreamEnded(FeedMessage, frozen=True, kw_only=True, tag="stream_end"):
     """A stream is over: its summary; its last message."""
 
@@ -150,6 +160,8 @@ class StreamEnded(FeedMessage, frozen=True, kw_only=True, tag="stream_end"):
     unscored: Count
     speech_s: Seconds
     lost_s: Seconds
+    muted_s: Seconds = 0.0
+    """Seconds during which there was no time to hear it."""
     emotions_s: dict[str, Seconds]
     """Seconds of speech per emotion, by utterance."""
 
@@ -243,6 +255,7 @@ Message: TypeAlias = (
     | WindowUnscored
     | UtteranceEmotion
     | Alert
+    | Mute
     | StreamEnded
     | CallEnded
     | ModelChanged
@@ -267,6 +280,18 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap"
 Event: TypeAlias = Message | Gap
 """What a subscription yields."""
 
+
+class NewerMessage(msgspec.Struct, frozen=True, gc=False):
+    """A message of a type that a newer minor version has added: it keeps its place in the order, unseen."""
+
+    call: str
+    stream: str
+    sequence: Count
+
+
+Decoded: TypeAlias = Message | NewerMessage
+"""What `decode` reads."""
+
 TYPES: dict[str, type[FeedMessage]] = {}
 """``type`` to struct."""
 for _struct in get_args(Message):
@@ -288,17 +313,17 @@ def encode(message: Event, format: Format = "json") -> bytes:
     return (_json_encoder if format == "json" else _msgpack_encoder).encode(message)
 
 
-def decode(payload: bytes, format: Format = "json") -> Message:
+def decode(payload: bytes, format: Format = "json") -> Decoded:
     """Read a message; unknown fields are ignored.
 
     Raises:
-        FeedError: not a message, a missing field, a type that this version does not know, or another major
-            version of the schema.
+        FeedError: not a message, a missing field, a type that neither this version nor a newer minor one
+            knows, or another major version of the schema.
     """
     try:
         message: Message = (_json_decoder if format == "json" else _msgpack_decoder).decode(payload)
     except msgspec.MsgspecError as error:
-        raise FeedError(_explain(payload, format, error)) from error
+        return _decode_newer(payload, format, error)
     if message.schema != SCHEMA:
         _check_major(message.schema)
     return message
@@ -309,26 +334,27 @@ def rfc3339(utc: float) -> str:
     return datetime.fromtimestamp(utc, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-_KNOWN = frozenset(type.encode() for type in TYPES)
-
-
-def is_known(topic: bytes) -> bool:
-    """Whether this version has a struct for messages of a topic; a newer minor version may send others."""
-    return topic[topic.rfind(b".") + 1 :] in _KNOWN
-
-
 def topic(message: Message) -> bytes:
     """Frame 1 of the message: ``emotion.<call>.<stream>.<type>``."""
     return f"emotion.{message.call}.{message.stream}.{message.TYPE}".encode()
 
 
-def _explain(payload: bytes, format: Format, error: msgspec.MsgspecError) -> str:
+def _decode_newer(payload: bytes, format: Format, error: msgspec.MsgspecError) -> NewerMessage:
+    """What cannot be decoded, if that is because it is of a newer minor version."""
+    read = msgspec.json.decode if format == "json" else msgspec.msgpack.decode
     try:
-        read = msgspec.json.decode if format == "json" else msgspec.msgpack.decode
-        _check_major(read(payload, type=_Version).schema)
+        version = read(payload, type=_Version)
+        _check_major(version.schema)
+        if version.type not in TYPES and _minor(version.schema) > _minor(SCHEMA):
+            return read(payload, type=NewerMessage)
     except msgspec.MsgspecError:
         pass  # not even that: the first error says more
-    return f"message {payload[:80]!r}: {error}"
+    raise FeedError(f"message {payload[:80]!r}: {error}") from error
+
+
+def _minor(schema: str) -> int:
+    minor = schema.partition(".")[2]
+    return int(minor) if minor.isdecimal() else 0
 
 
 def _check_major(schema: str) -> None:

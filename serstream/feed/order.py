@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from serstream.feed.messages import CallEnded, Event, Gap, Message, Position, StreamEnded
+from serstream.feed.messages import CallEnded, Decoded, Event, Gap, NewerMessage, Position, StreamEnded
 from serstream.feed.protocol import REPLY_LIMIT, Missed, MissedRequest, Request
 
 Key = tuple[str, str]
@@ -40,7 +40,7 @@ class _Call:
     next: dict[str, int] = field(default_factory=dict)
     """Per stream that is not over: sequence number of the message whose turn it is."""
     repairs: dict[str, _Repair] = field(default_factory=dict)
-    held: list[Message] = field(default_factory=list)
+    held: list[Decoded] = field(default_factory=list)
     seen: dict[str, int] = field(default_factory=dict)
     """Per stream: the last sequence number in ``held``."""
 
@@ -80,7 +80,7 @@ class Order:
         self._ended: dict[Key, _End] = {}
         """Streams that are over, oldest first."""
 
-    def take(self, message: Message, now: float) -> None:
+    def take(self, message: Decoded, now: float) -> None:
         """A message came."""
         if isinstance(message, CallEnded):
             self._expect_ends(message, now)
@@ -95,7 +95,7 @@ class Order:
         self._ended.clear()
         self.n_held = 0
 
-    def align(self, snapshot: Sequence[Position], messages: list[Message], joined: bool, now: float) -> None:
+    def align(self, snapshot: Sequence[Position], messages: list[Decoded], joined: bool, now: float) -> None:
         """Have repaired what is behind the snapshot, join what is new, forget what is gone.
 
         Args:
@@ -109,7 +109,7 @@ class Order:
             for stream in call.next.keys() - {stream for of, stream in positions if of == name}:
                 self._lose(name, stream, call.next.pop(stream), None)
                 call.repairs.pop(stream, None)
-        new: dict[Key, list[Message]] = {}
+        new: dict[Key, list[Decoded]] = {}
         for message in messages:
             if self._position(message.call, message.stream) is None:
                 new.setdefault((message.call, message.stream), []).append(message)
@@ -121,7 +121,7 @@ class Order:
             elif state and self._history and self._repair:
                 self._start_repair(name, stream, _Repair(last, joining=True), now)
             elif state:
-                self.events.extend(state)
+                self.events.extend(message for message in state if not isinstance(message, NewerMessage))
                 if isinstance(state[-1], StreamEnded):
                     self._remember_end(name, stream, _End(last + 1, now + REPLY_TIMEOUT_S))
                 else:
@@ -145,7 +145,7 @@ class Order:
         else:
             self._start_repair(name, stream, _Repair(last), now)
 
-    def mend(self, reply: Missed, messages: list[Message], now: float) -> None:
+    def mend(self, reply: Missed, messages: list[Decoded], now: float) -> None:
         """What was asked for came."""
         call = self._calls.get(reply.call)
         repair = call.repairs.get(reply.stream) if call else None
@@ -187,7 +187,7 @@ class Order:
             for stream in list(call.repairs):
                 self._give_up(name, stream, now)
 
-    def _sort(self, message: Message, now: float) -> None:
+    def _sort(self, message: Decoded, now: float) -> None:
         """Deliver a message whose turn it is; drop a copy; hold back one that comes too early."""
         if message.sequence == 0:
             end = self._ended.get((message.call, message.stream))
@@ -204,7 +204,7 @@ class Order:
             return
         self._hold(call, message)
 
-    def _hold(self, call: _Call, message: Message) -> None:
+    def _hold(self, call: _Call, message: Decoded) -> None:
         call.held.append(message)
         call.seen[message.stream] = message.sequence
         self.n_held += 1
@@ -253,8 +253,9 @@ class Order:
         if not (call.next or call.repairs):
             self._calls.pop(name, None)
 
-    def _deliver(self, message: Message) -> None:
-        self.events.append(message)
+    def _deliver(self, message: Decoded) -> None:
+        if not isinstance(message, NewerMessage):
+            self.events.append(message)
         call = self._call(message.call)
         call.next[message.stream] = message.sequence + 1
         if isinstance(message, StreamEnded):

@@ -14,6 +14,8 @@ from serstream.feed.messages import (
     Heartbeat,
     Message,
     ModelChanged,
+    Mute,
+    NewerMessage,
     StreamEnded,
     UtteranceEmotion,
     WindowEmotion,
@@ -23,7 +25,9 @@ from serstream.types import Role
 
 
 def read(path: Path) -> Iterator[Message]:
-    """The messages of a recording, in its order; the gaps that a subscriber noted are left out.
+    """The messages of a recording, in its order.
+
+    Left out are the gaps that a subscriber noted, and types that a newer minor version has added.
 
     Raises:
         FeedError: the file cannot be read, or a line is not a message; names the line.
@@ -34,9 +38,11 @@ def read(path: Path) -> Iterator[Message]:
                 if not line.strip() or line.startswith(b'{"type":"gap"'):
                     continue
                 try:
-                    yield decode(line)
+                    message = decode(line)
                 except FeedError as error:
                     raise FeedError(f"recording {path}, line {number}: {error}") from error
+                if not isinstance(message, NewerMessage):
+                    yield message
     except OSError as error:
         raise FeedError(f"recording {path}: cannot read it: {error.strerror}") from error
 
@@ -53,7 +59,16 @@ class Party:
     windows: list[WindowEmotion] = field(default_factory=list)
     utterances: list[UtteranceEmotion] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
+    mutes: list[Mute] = field(default_factory=list)
     summary: StreamEnded | None = None
+
+    @property
+    def muted(self) -> list[tuple[float, float]]:
+        """From when to when there was no time to hear it, in stream seconds."""
+        spans = [(mute.start, mute.end) for mute in self.mutes if mute.state == "heard"]
+        if self.mutes and self.mutes[-1].state == "muted":
+            spans.append((self.mutes[-1].start, self.end))
+        return spans
 
 
 @dataclass(slots=True)
@@ -98,6 +113,8 @@ def calls(path: Path) -> list[Call]:
                 party.utterances.append(message)
             case Alert():
                 party.alerts.append(message)
+            case Mute():
+                party.mutes.append(message)
             case StreamEnded():
                 party.summary = message
     return list(found.values())

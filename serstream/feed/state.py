@@ -20,6 +20,7 @@ from serstream.feed.messages import (
     Message,
     ModelChanged,
     ModelRefused,
+    Mute,
     Position,
     StreamEnded,
     StreamStarted,
@@ -37,6 +38,7 @@ class StreamState:
     window: WindowEmotion | None = None
     unscored: WindowUnscored | None = None
     utterance: UtteranceEmotion | None = None
+    mute: Mute | None = None
     ended: StreamEnded | None = None
     alerts: dict[str, Alert] = field(default_factory=dict)
     """The raised ones, by rule."""
@@ -45,7 +47,7 @@ class StreamState:
 
     def messages(self) -> Iterator[Message]:
         """What rebuilds this state, in any order."""
-        for message in (self.started, self.window, self.unscored, self.utterance, self.ended):
+        for message in (self.started, self.window, self.unscored, self.utterance, self.mute, self.ended):
             if message is not None:
                 yield message
         yield from self.alerts.values()
@@ -145,6 +147,8 @@ class FeedState:
                 stream.alerts[message.rule] = message
             case Alert():
                 stream.alerts.pop(message.rule, None)
+            case Mute():
+                stream.mute = message
 
 
 def _sequence(message: Message) -> int:

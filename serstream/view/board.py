@@ -21,6 +21,7 @@ from serstream.feed.messages import (
     Heartbeat,
     ModelChanged,
     ModelRefused,
+    Mute,
     StreamEnded,
     UtteranceEmotion,
     WindowEmotion,
@@ -33,7 +34,7 @@ TREND_BUCKET_S = 5.0
 TREND_BUCKETS = 720
 """One hour; older steps are forgotten."""
 NOTES = 200
-"""Utterances and alerts remembered per stream for its call's page."""
+"""Utterances, alerts and mutings remembered per stream for its call's page."""
 CANDIDATE_FOR_S = 12.0
 """A shadow or canary that is not reported for so long is over: reports come every 5 s."""
 ENDED_FOR_S = 20.0
@@ -75,6 +76,8 @@ class Row:
     window: WindowEmotion | None = None
     unscored: str = ""
     """Why the last window was not scored; empty when it was."""
+    muted: bool = False
+    """There is no time to hear it."""
     speech_s: float = 0.0
     lost_s: float = 0.0
     ended: bool = False
@@ -83,7 +86,7 @@ class Row:
     alerts: dict[str, Alert] = field(default_factory=dict)
     """Raised now, by rule."""
     trend: deque[Step] = field(default_factory=lambda: deque(maxlen=TREND_BUCKETS))
-    notes: deque[UtteranceEmotion | Alert] = field(default_factory=lambda: deque(maxlen=NOTES))
+    notes: deque[UtteranceEmotion | Alert | Mute] = field(default_factory=lambda: deque(maxlen=NOTES))
 
     def age(self, now: float) -> float:
         """Seconds since the stream began, as far as the feed tells."""
@@ -159,8 +162,11 @@ class Board:
                 row.alerts.pop(event.rule, None)
                 if event.state == "raised":
                     row.alerts[event.rule] = event
+            case Mute():
+                row.notes.append(event)
+                row.muted = event.state == "muted"
             case StreamEnded():
-                row.ended = True
+                row.ended, row.muted = True, False
                 row.alerts.clear()
                 row.speech_s, row.lost_s = event.speech_s, event.lost_s
 

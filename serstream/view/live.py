@@ -1,6 +1,6 @@
 """The live view: a subscriber of the feed that a supervisor keeps open all day.
 
-In a terminal it is a full screen with keys; elsewhere it prints a line per utterance and alert.
+In a terminal it is a full screen with keys; elsewhere it prints a line per utterance, alert and muting.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 
 from serstream.feed import Subscription, subscribe
-from serstream.feed.messages import Alert, CallEnded, Event, Gap, StreamEnded, StreamStarted, UtteranceEmotion
+from serstream.feed.messages import (
+    Alert,
+    CallEnded,
+    Event,
+    Gap,
+    Mute,
+    StreamEnded,
+    StreamStarted,
+    UtteranceEmotion,
+)
 from serstream.types import Role
 from serstream.view.board import ORDERS, Board, Order, Row
 from serstream.view.emoji import EMOJI, UNKNOWN
@@ -28,6 +37,7 @@ from serstream.view.screen import (
     Lines,
     duration,
     header,
+    mute_text,
     note_line,
     row_line,
     timeline,
@@ -143,6 +153,7 @@ class LiveView:
         rows = self._rows = self.board.rows(now, self._order, self._filter, self._role)
         alive = [row for row in rows if not row.ended]
         alerts = sum(len(row.alerts) for row in alive)
+        muted = sum(row.muted for row in alive)
         candidates = self.board.candidates(now)
         if self.stale_s is not None:
             state: Cell = (f" STALE: nothing heard for {self.stale_s:.0f} s ", ALERT)
@@ -155,6 +166,7 @@ class LiveView:
             state,
             (f" {len({row.call for row in alive})} calls  {len(alive)} streams  ", PLAIN),
             (f"{alerts} alerts", BOLD if alerts else PLAIN),
+            (f"  {muted} muted" if muted else "", BOLD),
             (f"  {candidates}" if candidates else "", BOLD),
             (f"  {counts['window']} windows  {counts['unscored']} unscored  {counts['lost']} lost", PLAIN),
             (f"  {self.board.model}  {self.title}", DIM),
@@ -245,6 +257,8 @@ def plain_line(event: Event) -> str:
             )
         case Alert():
             return f"{event.time} {event.call} {event.role}: {event.severity} {event.rule} {event.state}"
+        case Mute():
+            return f"{event.time} {event.call} {event.role}: {mute_text(event)}"
         case StreamEnded():
             return f"{event.time} {event.call} {event.role}: ended ({event.reason}) after {event.end:.1f} s"
         case CallEnded():

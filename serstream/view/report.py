@@ -74,7 +74,8 @@ def page(call: Call) -> str:
             f"model {escape(call.model)}</p>",
             "<p>" + "".join(_key(label) for label in labels) + "</p>",
             timeline(parties, call.seconds),
-            '<p class="sub">Blocks are utterances; the line is mood (smoothed valence), pleasant above.</p>',
+            '<p class="sub">Blocks are utterances; the line is mood (smoothed valence), pleasant above; '
+            "grey was not heard.</p>",
             "<h2>Parties</h2>",
             _table(
                 ("party", "source", "speech", "not received", "windows", "unscored", "emotions"),
@@ -120,6 +121,7 @@ def _lane(party: Party, top: float, scale: float) -> list[str]:
         if width > 20:
             emoji = EMOJI.get(utterance.emotion, UNKNOWN)
             shapes.append(f'<text x="{x + width / 2:.1f}" y="{top + 24}" text-anchor="middle">{emoji}</text>')
+    shapes += [_muted(LEFT + start * scale, LEFT + end * scale, top) for start, end in party.muted]
     middle, reach = top + BLOCK + 32, 24
     shapes.append(f'<line x1="{LEFT}" y1="{middle}" x2="{WIDTH - 10}" y2="{middle}" stroke="#ccc"/>')
     points = " ".join(f"{LEFT + w.end * scale:.1f},{middle - w.valence * reach:.1f}" for w in party.windows)
@@ -135,6 +137,13 @@ def _lane(party: Party, top: float, scale: float) -> list[str]:
                 f"<title>{escape(alert.rule)}</title></path>"
             )
     return shapes
+
+
+def _muted(x: float, end: float, top: float) -> str:
+    return (
+        f'<rect class="muted" x="{x:.1f}" y="{top}" width="{max(end - x, 1.0):.1f}" height="{LANE - 10}" '
+        'fill="#ddd"><title>muted: no time to hear it</title></rect>'
+    )
 
 
 def _summary(party: Party) -> tuple[str, ...]:
@@ -153,7 +162,7 @@ def _summary(party: Party) -> tuple[str, ...]:
     return (
         party.role,
         party.source,
-        f"{end.speech_s:.0f} s of {end.end:.0f} s",
+        f"{end.speech_s:.0f} s of {end.end:.0f} s" + (f", {end.muted_s:.0f} s muted" if end.muted_s else ""),
         f"{end.lost_s:.1f} s",
         str(end.windows),
         str(end.unscored),

@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
-from serstream.feed.messages import Alert, UtteranceEmotion
+from serstream.feed.messages import Alert, Mute, UtteranceEmotion
 from serstream.view.board import TREND_BUCKET_S, Row, Step
 from serstream.view.emoji import COLOURS, EMOJI, NO_COLOUR, UNKNOWN
 
@@ -84,7 +84,9 @@ def row_line(row: Row, labels: Sequence[str], width: int, now: float, selected: 
         (_pad(row.role, 8) + " ", base),
     ]
     window = row.window
-    if window is None or row.unscored:
+    if row.muted:
+        cells.append((_pad("muted: overload", 17 + len(labels)) + " ", BOLD))
+    elif window is None or row.unscored:
         reason = "not analysed" if row.unscored == "role" else f"({row.unscored})" if row.unscored else "…"
         cells.append((_pad(reason, 17 + len(labels)) + " ", DIM))
     else:
@@ -133,9 +135,11 @@ def timeline(row: Row, width: int, seconds: float) -> tuple[list[Cell], list[Cel
     return moods, initials
 
 
-def note_line(note: UtteranceEmotion | Alert) -> list[Cell]:
-    """An utterance or an alert of one call."""
+def note_line(note: UtteranceEmotion | Alert | Mute) -> list[Cell]:
+    """An utterance, an alert or a muting of one call."""
     when = f"  {duration(note.start):>6} {note.role:<8} "
+    if isinstance(note, Mute):
+        return [(when, PLAIN), (mute_text(note), BOLD)]
     if isinstance(note, Alert):
         text = (
             f"{SEVERITY_MARKS[2]}{note.rule} {note.state} ({'+'.join(note.emotions)} {note.probability:.0%})"
@@ -143,6 +147,13 @@ def note_line(note: UtteranceEmotion | Alert) -> list[Cell]:
         return [(when, PLAIN), (text, ALERT if note.state == "raised" else BOLD)]
     text = f"{EMOJI.get(note.emotion, UNKNOWN)} {note.emotion} {note.confidence:.0%}"
     return [(when, PLAIN), (f"{text}, {note.end - note.start:.1f} s", colour(note.emotion))]
+
+
+def mute_text(mute: Mute) -> str:
+    """What has become of a stream."""
+    if mute.state == "muted":
+        return "muted: no time to hear it"
+    return f"heard again after {mute.end - mute.start:.1f} s"
 
 
 def bar(share: float) -> str:

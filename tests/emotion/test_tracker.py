@@ -35,7 +35,7 @@ def test_messages_are_numbered_and_timed() -> None:
     messages = [
         track.started(),
         track.scored(window(1, 3), scores(0.9)),
-        track.ended("bye", 5 * SAMPLE_RATE, 0, 0),
+        track.ended("bye", 5 * SAMPLE_RATE, 0, 0, 0),
     ]
     assert [m.sequence for m in messages] == [0, 1, 2]
     assert (messages[1].start, messages[1].end) == (1, 3)
@@ -70,7 +70,7 @@ def test_utterance_is_the_mean_of_its_windows_and_is_counted_in_the_summary() ->
     assert utterance.probabilities == pytest.approx({"angry": 0.55, "neutral": 0.45})
     assert (utterance.emotion, utterance.windows) == ("angry", 2)
     assert utterance.arousal == pytest.approx(0.55 * 0.59, abs=1e-3)
-    summary = track.ended("eof", 10 * SAMPLE_RATE, 3 * SAMPLE_RATE, 160)
+    summary = track.ended("eof", 10 * SAMPLE_RATE, 3 * SAMPLE_RATE, 160, 0)
     assert summary.emotions_s == {"angry": 3.5}
     assert (summary.windows, summary.utterances, summary.speech_s, summary.lost_s) == (2, 1, 3.0, 0.01)
 
@@ -80,7 +80,7 @@ def test_an_utterance_without_scored_windows_has_no_result_but_is_counted() -> N
     unscored = track.unscored(window(0, 2), "loss")
     assert unscored.reason == "loss"
     assert track.utterance_ended(end(0, 2)) is None
-    summary = track.ended("eof", 0, 0, 0)
+    summary = track.ended("eof", 0, 0, 0, 0)
     assert (summary.utterances, summary.unscored, summary.windows) == (1, 1, 0)
 
 

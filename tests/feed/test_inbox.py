@@ -349,10 +349,48 @@ def test_what_is_not_a_message_is_refused_by_name(frames: list[bytes], complaint
         Inbox().arrived(frames, 0.0)
 
 
-def test_a_message_type_of_a_newer_minor_version_is_ignored() -> None:
-    inbox = Inbox()
-    inbox.arrived([b"emotion.a.b.weather", HEADER, b'{"schema":"1.7","type":"weather"}'], 0.0)
-    assert not inbox.events
+class NewerFeed(Feed):
+    """A daemon of a newer minor version, which says "mute" by a word that this one does not know."""
+
+    def publish(self, message: Message, arrives: bool = True) -> None:
+        body = self.memory.add(message)
+        if arrives:
+            self.inbox.arrived([topic(message), self.header, self.translated(body)], self.now)
+        self.read()
+
+    def answer(self, arrives: bool = True) -> None:
+        while self.inbox.requests:
+            reply = self.memory.answer(self.inbox.requests.popleft())
+            self.inbox.replied([self.header, *map(self.translated, reply)], self.now)
+        self.read()
+
+    def translated(self, body: bytes) -> bytes:
+        return body.replace(b'"type":"mute","schema":"1.1"', b'"type":"hush","schema":"1.2"')
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_message_type_of_a_newer_minor_version_keeps_its_place_unseen(arrives: bool) -> None:
+    feed = NewerFeed(Inbox())
+    feed.beat()
+    feed.answer()
+    messages = call("a")
+    for message in messages:
+        feed.publish(message, arrives or message.TYPE != "mute")
+    feed.answer()
+    assert same(feed.received, [message for message in messages if message.TYPE != "mute"])
+    assert not feed.inbox.requests and not feed.inbox.lost
+
+
+def test_a_late_joiner_bears_a_state_of_a_newer_minor_version() -> None:
+    feed = NewerFeed(Inbox())
+    messages = call("a")
+    for message in messages[:-3]:
+        feed.publish(message, arrives=False)
+    feed.beat()
+    feed.answer()
+    feed.publish(messages[-3])
+    assert "mute" not in {event.TYPE for event in feed.received if not isinstance(event, Gap)}
+    assert feed.received[-1] == messages[-3] and not feed.inbox.lost
 
 
 STEPS = st.lists(

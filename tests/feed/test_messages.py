@@ -1,6 +1,6 @@
 import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -8,7 +8,18 @@ from scripted_feed import Script, call, model_change
 
 from serstream.errors import FeedError
 from serstream.feed import asyncapi
-from serstream.feed.messages import TYPES, Format, Gap, Message, decode, encode, rfc3339, topic
+from serstream.feed.messages import (
+    SCHEMA,
+    TYPES,
+    Format,
+    Gap,
+    Message,
+    NewerMessage,
+    decode,
+    encode,
+    rfc3339,
+    topic,
+)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 
@@ -53,7 +64,17 @@ def test_an_old_client_ignores_what_a_newer_minor_version_added() -> None:
     message = Script("a", "s").window(2.0, "angry")
     newer = json.loads(encode(message)) | {"schema": "1.9", "pitch_hz": 210.0}
     read = decode(json.dumps(newer).encode())
-    assert msgspec.structs.replace(read, schema="1.0") == message
+    assert msgspec.structs.replace(read, schema=SCHEMA) == message
+
+
+@pytest.mark.parametrize("encoding", [msgspec.json, msgspec.msgpack])
+def test_a_type_that_a_newer_minor_version_added_is_told_from_a_wrong_one(encoding: Any) -> None:
+    newer = {"schema": "1.10", "type": "weather", "call": "a", "stream": "s", "sequence": 7, "sky": "grey"}
+    format: Format = "json" if encoding is msgspec.json else "msgpack"
+    assert decode(encoding.encode(newer), format) == NewerMessage("a", "s", 7)
+    for wrong in ({"schema": SCHEMA}, {"schema": "1.x"}, {"type": "window"}, {"sequence": "seven"}):
+        with pytest.raises(FeedError):
+            decode(encoding.encode(newer | wrong), format)
 
 
 def test_a_newer_major_version_is_refused_with_what_to_do() -> None:

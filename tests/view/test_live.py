@@ -91,6 +91,23 @@ def test_a_cleared_alert_is_gone(view: LiveView) -> None:
     assert "0 alerts" in picture(view, 62.0)
 
 
+def test_a_muted_stream_is_told_from_a_silent_one(view: LiveView) -> None:
+    script = Script("call-angry", "c")
+    script.sequence = 99
+    view.update(script.mute(62.0), 62.0)
+    assert re.search(r"‼ call-angry +customer muted: overload +[^a-z]+\n", picture(view, 62.0))
+    assert "1 alerts  1 muted" in picture(view, 62.0), "what was raised is not taken back"
+    view.update(script.mute(62.0, 74.5), 74.5)
+    assert "muted" not in picture(view, 75.0)
+    assert order(view, 75.0)[0] == "call-angry"
+    for key in ("down", "enter"):
+        view.press(key, 75.0)
+    assert re.search(
+        r"1:02 customer muted: no time to hear it\n +1:02 customer heard again after 12\.5 s",
+        picture(view, 75.0),
+    )
+
+
 def test_pause_keeps_the_picture_and_loses_nothing(view: LiveView) -> None:
     view.press("p", 62.0)
     before = picture(view, 62.0)
@@ -149,6 +166,7 @@ def test_off_a_terminal_it_prints_lines() -> None:
     text = paper.file.getvalue()
     assert "\x1b" not in text
     assert "2026-01-01T00:00:06.000Z a customer: warning anger raised" in text
+    assert "2026-01-01T00:00:10.000Z a customer: muted: no time to hear it" in text
     assert text.splitlines()[-1] == "2026-01-01T00:00:21.000Z a: call over"
 
 

@@ -4,6 +4,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -63,6 +64,20 @@ def test_the_page_says_what_happened(one_call: Path, tmp_path: Path) -> None:
     assert "<td>anger</td><td>warning</td><td>raised</td><td>angry</td><td>75% (threshold 60%)</td>" in text
     assert "not analysed" in text
     assert "30 s of 60 s" in text
+
+
+def test_what_was_not_heard_is_grey_and_counted(tmp_path: Path) -> None:
+    customer, agent = Script("a", "c"), Script("a", "g", "agent")
+    end = msgspec.structs.replace(customer.ended(60), muted_s=12.0)
+    messages: list[Message] = [
+        customer.started(), agent.started(), customer.mute(10), customer.mute(10, 20), customer.mute(58), end,
+        agent.mute(40),
+    ]  # fmt: skip
+    (page,) = write_reports(record(tmp_path / "events.jsonl", messages), tmp_path / "call.html")
+    text = page.read_text()
+    assert "30 s of 60 s, 12 s muted" in text
+    grey = re.findall(r'class="muted" x="([\d.]+)" y="\d+" width="([\d.]+)"', text)
+    assert [(float(x), float(width)) for x, width in grey] == [(240.0, 150.0), (960.0, 30.0), (690.0, 1.0)]
 
 
 def test_every_call_gets_a_page(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from serstream.errors import ConfigError
+from serstream.rtp.datagrams import Datagrams, Source
+from serstream.rtp.rtcp import is_rtcp
 
 _PROFILES = {
     "AES_CM_128_HMAC_SHA1_80": ("SRTP_PROFILE_AES128_CM_SHA1_80", 30),
@@ -77,6 +80,19 @@ class Unprotector:
             )
             for key in keys
         ]
+
+    def datagrams(self, datagrams: Datagrams) -> tuple[Datagrams, Counter[Refused]]:
+        """Those of RTP and RTCP that pass, plain, and how many did not, by reason."""
+        plain: list[tuple[bytes, Source, float]] = []
+        refused: Counter[Refused] = Counter()
+        for i in range(len(datagrams)):
+            datagram = datagrams.datagram(i)
+            result = self.rtcp(datagram) if is_rtcp(datagram) else self.rtp(datagram)
+            if isinstance(result, Refused):
+                refused[result] += 1
+            else:
+                plain.append((result, datagrams.source(i), float(datagrams.arrived[i])))
+        return Datagrams.of(plain), refused
 
     def rtp(self, datagram: bytes) -> bytes | Refused:
         """The plain packet, by the first key that fits."""

@@ -13,31 +13,28 @@ from serstream.config import RtpSettings
 from serstream.rtp import rtcp
 from serstream.rtp.admission import MIN_SEQUENTIAL, AllowList, Arrival, Probation
 from serstream.rtp.codecs import STATIC_FORMATS
-from serstream.rtp.datagrams import Datagrams, IpAddress, Source, address_of, source_of
+from serstream.rtp.datagrams import Datagrams, Source, address_of, source_of
 from serstream.rtp.jitter import JitterBuffer
 from serstream.rtp.lanes import CLOCK_RATE, MAX_PAYLOAD, MIN_PACKETS, PAYLOAD_TYPES, Lanes, Pieces
-from serstream.rtp.packet import Malformed, RtpPacket, parse, timestamp_delta
+from serstream.rtp.packet import Malformed, RtpPacket, parse
 from serstream.rtp.parties import Parties
 from serstream.rtp.sdp import media_of
-from serstream.rtp.srtp import Refused, Unprotector
+from serstream.rtp.srtp import Unprotector
 from serstream.rtp.status import PortStatus, StreamStatus
 from serstream.rtp.stream import SOUND, Stream
+from serstream.rtp.wallclock import WallClocks
 from serstream.types import AudioBlock, AudioChunk, EndReason, SourceEvent, StreamEnd, StreamStart
 
 log = logging.getLogger(__name__)
 
 MIN_SEQUENTIAL_CHANGE = 3
 """Packets in a row that make a new SSRC the heir of one that fell silent."""
-MAX_REPORTS = 4096
-"""Sender reports remembered; the oldest gives way."""
 RETIRED_S = 2.0
 """So long after BYE or a change of SSRC, stray packets of the old one do not begin a new stream."""
 SWEEP_S = 0.1
 """How often streams are looked at for silence."""
 WARNING_S = 1.0
 """Least time between two warnings."""
-WALL_CLOCK_SLACK_S = 5.0
-"""A sender whose wall clock differs by more from ours is not believed."""
 
 
 class Refusal(StrEnum):
@@ -97,7 +94,7 @@ class Streams:
         self._by_lane: dict[int, _Member] = {}
         self._has_lanes = tuple(t for t in PAYLOAD_TYPES if self._formats[t] == STATIC_FORMATS[t])
         self._retired: dict[tuple[Source, int], float] = {}
-        self._reports: dict[tuple[IpAddress, int], rtcp.SenderReport] = {}
+        self._wall_clocks = WallClocks()
         self.n_started = 0
         """Streams so far."""
         self._next_sweep = 0.0
@@ -121,8 +118,7 @@ class Streams:
             datagrams: from the socket.
             overflowed: its buffer has dropped some of late; what is missing is not waited for.
         """
-        if self._unprotector:
-            datagrams = self._unprotect(datagrams, self._unprotector)
+        datagrams = self._unprotected(datagrams)
         events: list[SourceEvent] = []
         rest = range(len(datagrams))
         many = len(datagrams) >= MIN_PACKETS
@@ -141,8 +137,7 @@ class Streams:
 
     def receive_rtcp(self, datagrams: Datagrams) -> list[SourceEvent]:
         """Take datagrams of the RTCP port."""
-        if self._unprotector:
-            datagrams = self._unprotect(datagrams, self._unprotector)
+        datagrams = self._unprotected(datagrams)
         events: list[SourceEvent] = []
         for i in range(len(datagrams)):
             events += self._control(datagrams.datagram(i), datagrams.source(i), float(datagrams.arrived[i]))
@@ -273,17 +268,17 @@ class Streams:
         self.n_started += 1
         name = f"{self._name}-{self.n_started}"
         call, role = self._parties.join(name, source, first.packet.ssrc)
+        clock_rate = self._formats[first.packet.payload_type].clock_rate
+        by_arrival = first.arrived + self.utc_offset
         start = StreamStart(
             stream=name,
             call=call,
             role=role,
             source=self._source,
-            started_at=self._utc_of(source, first),
+            started_at=self._wall_clocks.utc_of(address_of(source)[0], first.packet, clock_rate, by_arrival),
         )
         jitter = JitterBuffer(
-            self._formats[first.packet.payload_type].clock_rate,
-            self._settings.jitter_min_ms / 1000,
-            self._settings.jitter_max_ms / 1000,
+            clock_rate, self._settings.jitter_min_ms / 1000, self._settings.jitter_max_ms / 1000
         )
         stream = Stream(start, source, first.packet.ssrc, self._formats, jitter)
         member = _Member(stream)
@@ -391,7 +386,14 @@ class Streams:
             pieces.lost,
         )
 
-    # RTCP and SRTP.
+    # Before packets are sorted, and beside them.
+
+    def _unprotected(self, datagrams: Datagrams) -> Datagrams:
+        if self._unprotector is None:
+            return datagrams
+        plain, refused = self._unprotector.datagrams(datagrams)
+        self.dropped.update(refused)
+        return plain
 
     def _control(self, datagram: bytes, source: Source, arrived: float) -> list[SourceEvent]:
         reports = rtcp.parse(datagram)
@@ -402,9 +404,7 @@ class Streams:
         events: list[SourceEvent] = []
         for report in reports:
             if isinstance(report, rtcp.SenderReport):
-                while len(self._reports) >= MAX_REPORTS:
-                    del self._reports[next(iter(self._reports))]
-                self._reports[ip, report.ssrc] = report
+                self._wall_clocks.note(ip, report)
                 continue
             # RTCP of a stream comes from its own address, or from the next port (RFC 3550, section 11).
             for ssrc in report.ssrcs:
@@ -413,27 +413,3 @@ class Streams:
                         events += self._end((sender, ssrc), "bye")
                         self._retire((sender, ssrc), arrived)
         return events
-
-    def _utc_of(self, source: Source, first: Arrival) -> float:
-        """UTC of a stream's first sample: by the sender's wall clock if it reported one, else by arrival."""
-        packet = first.packet
-        clock_rate = self._formats[packet.payload_type].clock_rate
-        by_arrival = first.arrived + self.utc_offset
-        report = self._reports.get((address_of(source)[0], packet.ssrc))
-        if report:
-            by_sender = report.utc + timestamp_delta(packet.timestamp, report.timestamp) / clock_rate
-            if abs(by_sender - by_arrival) <= WALL_CLOCK_SLACK_S:
-                return by_sender
-        return by_arrival
-
-    def _unprotect(self, datagrams: Datagrams, unprotector: Unprotector) -> Datagrams:
-        plain = []
-        for i in range(len(datagrams)):
-            datagram = datagrams.datagram(i)
-            unprotect = unprotector.rtcp if rtcp.is_rtcp(datagram) else unprotector.rtp
-            result = unprotect(datagram)
-            if isinstance(result, Refused):
-                self.dropped[result] += 1
-            else:
-                plain.append((result, datagrams.source(i), float(datagrams.arrived[i])))
-        return Datagrams.of(plain)

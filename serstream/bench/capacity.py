@@ -106,8 +106,7 @@ class _Reading:
 
     @property
     def stages_s(self) -> dict[str, float]:
-        receive = sum(port.cpu_s for port in self.status.health.ports)
-        stages = {"receive": receive, **self.status.health.cpu_s}
+        stages = self.status.health.cpu_s
         return stages | {"other": self.daemon_cpu_s - sum(stages.values())}
 
 

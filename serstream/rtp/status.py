@@ -70,5 +70,3 @@ class PortStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Datagrams that the kernel dropped because that buffer was full."""
     truncated: int = 0
     """Datagrams that were longer than any we take."""
-    cpu_s: float = 0.0
-    """Processor time of the port's thread."""

@@ -1,8 +1,8 @@
 """The daemon: the only place that owns threads and signals.
 
-One thread per source puts sound into the intake; the main thread takes it out, runs the pipeline and
-publishes. Shutdown goes with the flow: sources end their streams, the pipeline scores their last windows and
-says goodbye, then the feed closes.
+One thread for all RTP ports and one for each other source put sound into the intake; the main thread takes it
+out, runs the pipeline and publishes. Shutdown goes with the flow: sources end their streams, the pipeline
+scores their last windows and says goodbye, then the feed closes.
 """
 
 from __future__ import annotations
@@ -272,11 +272,12 @@ class Daemon:
 
     def _health(self) -> Health:
         feed = self._publisher.counters
+        cpu_s = {"receive": self._sources.receive_cpu_s, **self._metrics.cpu_s}
         return Health(
             sources=self._sources.names(),
             stuck=self._sources.stuck(time.monotonic()),
             windows=dict(self._metrics.windows),
-            cpu_s={stage: round(seconds, 3) for stage, seconds in self._metrics.cpu_s.items()},
+            cpu_s={stage: round(seconds, 3) for stage, seconds in cpu_s.items()},
             waiting_s=round(self._intake.waited_s, 3),
             dropped_s=round(self._intake.dropped_s, 3),
             window_limit=self._capacity.limit or 0,
@@ -290,7 +291,7 @@ class Daemon:
             refused_clients=feed.refused,
             reloads=self._reloads,
             reload_error=self._reload_error,
-            ports=tuple(source.status for source in self._sources.rtp()),
+            ports=self._sources.ports,
         )
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:

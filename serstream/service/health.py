@@ -17,7 +17,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     windows: dict[str, int] = {}
     """``scored``, and what is not scored by reason."""
     cpu_s: dict[str, float] = {}
-    """Processor seconds of the main thread, by stage."""
+    """Processor seconds by stage: ``receive`` of the RTP thread, the others of the main thread."""
     waiting_s: float = 0.0
     """Seconds of sound, over all streams, that wait for the pipeline."""
     dropped_s: float = 0.0

@@ -1,28 +1,36 @@
-"""The running sources: one thread each, opened, watched, exchanged and stopped together."""
+"""The running sources, opened, watched, exchanged and stopped together.
+
+Each has a thread, and all RTP ports have one.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from serstream.audio.file import FileSource
 from serstream.config import FileSettings, MicrophoneSettings, RtpSettings, Settings
 from serstream.errors import SerstreamError, SourceError
 from serstream.rtp.datagrams import bind
-from serstream.rtp.receiver import RtpSource
+from serstream.rtp.port import RtpPort
+from serstream.rtp.receiver import RtpReceiver
+from serstream.rtp.status import PortStatus
 from serstream.service.intake import Intake
 from serstream.service.systemd import SocketShelf
 from serstream.types import Source, SourceEvent
 
 log = logging.getLogger(__name__)
 
-SourceSettings: TypeAlias = RtpSettings | MicrophoneSettings | FileSettings
+SourceSettings: TypeAlias = MicrophoneSettings | FileSettings
+
+T = TypeVar("T")
 
 STUCK_S = 10.0
 """A source that has not emitted for so long, not even an empty list, is stuck."""
@@ -33,7 +41,9 @@ STOP_TIMEOUT_S = 2.0
 @dataclass(slots=True)
 class _Running:
     source: Source
-    settings: SourceSettings
+    name: str
+    settings: SourceSettings | None
+    """None: the RTP ports, which have theirs."""
     thread: threading.Thread = field(init=False)
     heard: float = field(default_factory=time.monotonic)
     """Monotonic time of the last emit."""
@@ -58,10 +68,12 @@ class Sources:
         self._shelf = shelf
         self.failed = False
         """Whether one ended in a way that nobody foresaw."""
-        self._running = [_Running(self._open(wanted), wanted) for wanted in _wanted(settings)]
+        self._receiver = RtpReceiver(settings.rtp, partial(RtpPort, bind=partial(shelf.open, bind=bind)))
+        self._running = [_Running(self._receiver, "rtp", None)]
+        self._running += [self._open(wanted) for wanted in _wanted(settings)]
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self._receiver.settings) + len(self._running) - 1
 
     def start(self) -> None:
         """Let all of them run."""
@@ -76,24 +88,34 @@ class Sources:
     @property
     def alive(self) -> bool:
         """Whether one is still running."""
-        return any(running.thread.is_alive() for running in self._running)
+        return bool(self.names())
 
     def names(self) -> tuple[str, ...]:
-        """Of those that run."""
-        return tuple(running.thread.name for running in self._running if running.thread.is_alive())
+        """Of those that run; an RTP port counts alone."""
+        names: list[str] = []
+        for running in self._running:
+            if running.thread.is_alive():
+                names += [running.name] if running.settings else map(_port_name, self._receiver.settings)
+        return tuple(names)
 
-    def rtp(self) -> list[RtpSource]:
-        """The RTP ports."""
-        return [running.source for running in self._running if isinstance(running.source, RtpSource)]
+    @property
+    def ports(self) -> tuple[PortStatus, ...]:
+        """Counts of the RTP ports."""
+        return self._receiver.status
+
+    @property
+    def receive_cpu_s(self) -> float:
+        """Processor seconds that RTP took so far."""
+        return self._receiver.cpu_s
 
     def stuck(self, now: float) -> tuple[str, ...]:
-        """Sources that live but have not been heard of for long.
+        """Sources that live but have not been heard of for long; ``rtp`` stands for all ports.
 
         Args:
             now: monotonic seconds.
         """
         return tuple(
-            running.thread.name
+            running.name
             for running in self._running
             if running.thread.is_alive() and now - running.heard > STUCK_S
         )
@@ -104,31 +126,27 @@ class Sources:
         A source that cannot be opened is logged and left out; the others are not disturbed.
         """
         wanted = _wanted(settings)
-        gone = [running for running in self._running if running.settings not in wanted]
+        gone = [running for running in self._running if running.settings and running.settings not in wanted]
         for running in gone:
             running.source.stop()
+        for port in [port for port in self._receiver.settings if port not in settings.rtp]:
+            self._receiver.close(port)
+            for number in (port.port, port.port + 1):
+                self._shelf.release(port.address, number)
         for running in gone:
             running.thread.join(STOP_TIMEOUT_S)
-            if isinstance(running.settings, RtpSettings):
-                self._release(running.settings)
         self._running = [running for running in self._running if running not in gone]
-        kept = [running.settings for running in self._running]
-        for one in wanted:
-            if one in kept:
-                kept.remove(one)
-                continue
-            try:
-                running = _Running(self._open(one), one)
-            except SerstreamError as error:
-                log.error("reload: %s", error)
-                continue
-            self._running.append(running)
-            self._start(running)
+        for port in _without(settings.rtp, self._receiver.settings):
+            with _reluctantly():
+                self._receiver.open(port)
+        for one in _without(wanted, [running.settings for running in self._running]):
+            with _reluctantly():
+                running = self._open(one)
+                self._running.append(running)
+                self._start(running)
 
     def _start(self, running: _Running) -> None:
-        running.thread = threading.Thread(
-            target=self._run, args=(running,), name=_name(running.settings), daemon=True
-        )
+        running.thread = threading.Thread(target=self._run, args=(running,), name=running.name, daemon=True)
         running.thread.start()
 
     def _run(self, running: _Running) -> None:
@@ -147,36 +165,46 @@ class Sources:
         except SourceError as error:
             log.error("%s", error)
         except Exception:  # a defect of ours: end in order, with a trace, instead of running on deaf
-            log.exception("source %s failed", running.thread.name)
+            log.exception("source %s failed", running.name)
             self.failed = True
             self.stop()
 
-    def _open(self, settings: SourceSettings) -> Source:
+    def _open(self, settings: SourceSettings) -> _Running:
         match settings:
-            case RtpSettings():
-                return RtpSource(settings, partial(self._shelf.open, bind=bind))
             case FileSettings():
-                return FileSource(settings, self._base)
+                return _Running(FileSource(settings, self._base), f"file:{settings.path}", settings)
             case MicrophoneSettings():
                 # An RTP-only server need not have PortAudio.
                 from serstream.audio.microphone import MicrophoneSource
 
-                return MicrophoneSource(settings)
-
-    def _release(self, settings: RtpSettings) -> None:
-        for port in (settings.port, settings.port + 1):
-            self._shelf.release(settings.address, port)
+                device = settings.device if settings.device is not None else "default"
+                return _Running(MicrophoneSource(settings), f"microphone:{device}", settings)
 
 
 def _wanted(settings: Settings) -> list[SourceSettings]:
-    return [*settings.rtp, *settings.microphone, *settings.file]
+    return [*settings.microphone, *settings.file]
 
 
-def _name(settings: SourceSettings) -> str:
-    match settings:
-        case RtpSettings():
-            return f"rtp:{settings.port}"
-        case FileSettings():
-            return f"file:{settings.path}"
-        case MicrophoneSettings():
-            return f"microphone:{settings.device if settings.device is not None else 'default'}"
+def _port_name(settings: RtpSettings) -> str:
+    return f"rtp:{settings.port}"
+
+
+def _without(wanted: Sequence[T], there: Iterable[object]) -> list[T]:
+    """What of the wanted is not there; what is wanted twice must be there twice."""
+    left = list(there)
+    missing: list[T] = []
+    for one in wanted:
+        if one in left:
+            left.remove(one)
+        else:
+            missing.append(one)
+    return missing
+
+
+@contextmanager
+def _reluctantly() -> Iterator[None]:
+    """Log why a source cannot be opened."""
+    try:
+        yield
+    except SerstreamError as error:
+        log.error("reload: %s", error)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from serstream.config import RtpSettings
 from serstream.rtp.pcap import source_events
-from serstream.rtp.receiver import RtpSource
+from serstream.rtp.receiver import RtpReceiver
 from serstream.types import AudioBlock, AudioChunk, SourceEvent, StreamEnd, StreamStart
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -64,7 +64,7 @@ class Listening:
     """A receiver in a thread, as the daemon runs it."""
 
     def __init__(self, settings: RtpSettings):
-        self.source = RtpSource(settings)
+        self.source = RtpReceiver([settings])
         self.events: list[SourceEvent] = []
         self._thread = threading.Thread(target=self.source.run, args=(self.events.extend,))
         self._thread.start()
@@ -156,7 +156,7 @@ def test_ffmpeg_srtp(speech: Path) -> None:
     lag, correlation = compare(heard, soxr.resample(original, 48_000, rate), rate)
     assert abs(lag) <= 20
     assert correlation > 0.98
-    assert listening.source.status.dropped["not authenticated"] == 5
+    assert listening.source.status[0].dropped["not authenticated"] == 5
 
 
 def ffmpeg_decoded(path: Path, rate: int) -> NDArray[np.float32]:
@@ -185,7 +185,7 @@ def test_gstreamer_opus_with_dtx(speech: Path, tmp_path: Path) -> None:
         f" packets. ! queue ! oggmux ! filesink location={tmp_path}/sent.ogg"
     )
     subprocess.run(["gst-launch-1.0", "-q", *pipeline.split()], check=True, timeout=60)
-    status = listening.source.status
+    status = listening.source.status[0]
     heard, heard_rate = listening.sound()
     lag, correlation = compare(heard, samples, heard_rate)
     assert abs(lag) <= 20

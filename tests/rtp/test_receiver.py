@@ -11,9 +11,9 @@ from serstream.config import RtpSettings
 from serstream.errors import SourceError
 from serstream.rehearsal import free_port_pair
 from serstream.rtp.datagrams import Datagrams, UdpPort, address_of, bind
-from serstream.rtp.receiver import RtpSource
+from serstream.rtp.receiver import RtpReceiver
 from serstream.rtp.sender import OutgoingStream
-from serstream.types import AudioBlock, SourceEvent, StreamEnd
+from serstream.types import AudioBlock, SourceEvent, StreamEnd, StreamStart
 
 
 def free_port(address: str = "127.0.0.1") -> int:
@@ -88,7 +88,7 @@ def test_a_buffer_beyond_the_kernels_limit_is_told(caplog: pytest.LogCaptureFixt
 def test_a_port_in_use_is_named(offset: int) -> None:
     port = free_port()
     with bind("127.0.0.1", port + offset), pytest.raises(SourceError) as error:
-        RtpSource(RtpSettings(port=port))
+        RtpReceiver([RtpSettings(port=port)])
     assert f"rtp 127.0.0.1:{port + offset}: cannot bind the UDP port: Address already in use" in str(
         error.value
     )
@@ -99,14 +99,14 @@ def test_a_port_in_use_is_named(offset: int) -> None:
 
 def test_an_address_of_another_machine_is_named() -> None:
     with pytest.raises(SourceError, match=r"rtp 192\.0\.2\.1:5004: cannot bind .* Cannot assign"):
-        RtpSource(RtpSettings(address="192.0.2.1"))
+        RtpReceiver([RtpSettings(address="192.0.2.1")])
     with pytest.raises(SourceError, match="address is 'localhost', wanted an IP address"):
-        RtpSource(RtpSettings(address="localhost"))
+        RtpReceiver([RtpSettings(address="localhost")])
 
 
 def test_stop_ends_every_stream_and_frees_the_port() -> None:
     port = free_port()
-    source = RtpSource(RtpSettings(port=port, rtcp_mux=True))
+    source = RtpReceiver([RtpSettings(port=port, rtcp_mux=True)])
     events: list[SourceEvent] = []
     heard = threading.Event()
 
@@ -137,7 +137,7 @@ def test_stop_ends_every_stream_and_frees_the_port() -> None:
 def test_bye_does_not_overtake_the_last_packet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both come just after the RTP socket was found empty, and before the RTCP socket was looked at."""
     port = free_port_pair()
-    source = RtpSource(RtpSettings(port=port))
+    source = RtpReceiver([RtpSettings(port=port)])
     payload = speech(0.1)
     outgoing = OutgoingStream("127.0.0.1", port, 1, payload)
     read = UdpPort.receive
@@ -168,7 +168,7 @@ def test_bye_does_not_overtake_the_last_packet(monkeypatch: pytest.MonkeyPatch) 
 def test_streams_stay_in_their_lanes_when_the_sockets_buffer_was_full() -> None:
     n_streams = 30
     port = free_port()
-    source = RtpSource(RtpSettings(port=port, rtcp_mux=True, receive_buffer_kb=64))
+    source = RtpReceiver([RtpSettings(port=port, rtcp_mux=True, receive_buffer_kb=64)])
     events: list[SourceEvent] = []
     payload = speech(1)
     # The receiving thread sends: what comes in one go is read in one go, and a flood finds nobody reading.
@@ -196,6 +196,54 @@ def test_streams_stay_in_their_lanes_when_the_sockets_buffer_was_full() -> None:
         source.stop()
         running.join(5)
     behind = [event for event in events if isinstance(event, AudioBlock) and event.lost]
-    assert source.status.kernel_drops
+    kernel_drops = source.status[0].kernel_drops
+    assert kernel_drops
     assert sum(len(block.streams) for block in behind) == n_streams
-    assert sum(block.lost * len(block.streams) for block in behind) == 160 * source.status.kernel_drops
+    assert sum(block.lost * len(block.streams) for block in behind) == 160 * kernel_drops
+
+
+def test_ports_come_and_go_while_the_others_receive() -> None:
+    """All ports share a thread; what a port that closes had to say is not lost."""
+    numbers = [free_port() for _ in range(3)]
+    kept, gone, late = (RtpSettings(port=number, rtcp_mux=True) for number in numbers)
+    source = RtpReceiver([kept, gone])
+    events: list[SourceEvent] = []
+    heard = {number: threading.Event() for number in numbers}
+    ended = threading.Event()
+
+    def emit(news: list[SourceEvent]) -> None:
+        events.extend(news)
+        for event in news:
+            if isinstance(event, StreamStart):
+                heard[int(event.source.removeprefix("rtp:"))].set()
+            elif isinstance(event, StreamEnd):
+                ended.set()
+
+    def send(port: int, first: int) -> None:
+        for i in range(first, first + 5):
+            sender.sendto(rtp(i, 160 * i, payload[160 * i : 160 * (i + 1)]), ("127.0.0.1", port))
+
+    payload = speech(0.2)
+    running = threading.Thread(target=source.run, args=(emit,))
+    running.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for port in numbers[:2]:
+            send(port, 0)
+            assert heard[port].wait(5)
+        source.close(gone)
+        assert ended.wait(5)
+        with bind("127.0.0.1", gone.port):
+            pass
+        source.open(late)
+        send(late.port, 0)
+        assert heard[late.port].wait(5)
+        send(kept.port, 5)
+        deadline = time.monotonic() + 5
+        while source.status[0].packets.get("received", 0) < 10 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    source.stop()
+    running.join(5)
+    assert [port.port for port in source.status] == [kept.port, late.port]
+    line, lost = sound([event for event in events if f"-{kept.port}" in getattr(event, "stream", "")])
+    assert lost == 0
+    assert (line == decoded(payload)).all()

@@ -1,0 +1,143 @@
+"""One RTP port: its sockets and its streams."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import time
+from collections import Counter
+
+import msgspec
+
+from serstream.config import RtpSettings
+from serstream.errors import SourceError
+from serstream.rtp.datagrams import BATCH, Bind, UdpPort, bind
+from serstream.rtp.status import PortStatus
+from serstream.rtp.streams import Streams
+from serstream.types import Emit, SourceEvent
+
+log = logging.getLogger(__name__)
+
+MAX_BATCHES = 64
+"""Read at once from one socket before what is due is released."""
+OVERFLOW_S = 1.0
+"""So long after the socket's buffer was full, what is missing is taken for dropped there."""
+RTCP_BUFFER_BYTES = 128 * 1024
+
+
+class RtpPort:
+    """Takes RTP from one UDP port and RTCP from the next.
+
+    Args:
+        settings: of the port.
+        bind: opens its sockets.
+
+    Raises:
+        SourceError: a port cannot be bound.
+        ConfigError: payload types, SDP or keys of the configuration are not understood.
+    """
+
+    def __init__(self, settings: RtpSettings, bind: Bind = bind):
+        self.settings = settings
+        self._where = f"rtp {settings.address}:{settings.port}"
+        self._streams = Streams(settings, _utc_offset())
+        self._rtp = UdpPort(settings.address, settings.port, settings.receive_buffer_kb * 1024, bind)
+        self._rtcp: UdpPort | None = None
+        if not settings.rtcp_mux:
+            try:
+                self._rtcp = UdpPort(settings.address, settings.port + 1, RTCP_BUFFER_BYTES, bind)
+            except SourceError as error:
+                self._rtp.close()
+                raise SourceError(f"{error}; if no RTCP comes there, set rtcp_mux = true") from error
+        self._overflowed_until = 0.0
+        self._reported: Counter[str] = Counter()
+        self.status: PortStatus = self._take_status()
+        """Counts of the port, about a second old; may be read from any thread."""
+        log.info("%s: receiving, socket buffer %d kB", self._where, self._rtp.buffer_bytes // 1024)
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether something may fall due without a packet."""
+        return len(self._streams) > 0
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Let a selector watch the sockets; its keys carry ``(port, whether it is the RTCP socket)``."""
+        selector.register(self._rtp, selectors.EVENT_READ, (self, False))
+        if self._rtcp:
+            selector.register(self._rtcp, selectors.EVENT_READ, (self, True))
+
+    def unregister(self, selector: selectors.BaseSelector) -> None:
+        """Undo `register`."""
+        selector.unregister(self._rtp)
+        if self._rtcp:
+            selector.unregister(self._rtcp)
+
+    def receive(self, emit: Emit, *, rtcp: bool) -> list[SourceEvent]:
+        """Empty the sockets.
+
+        Args:
+            emit: takes what fills a whole batch at once.
+            rtcp: there is RTCP to read, too.
+
+        Returns:
+            The rest.
+        """
+        self._streams.utc_offset = _utc_offset()
+        # RTCP is read first and heeded last: BYE must not overtake the sound that was sent before it.
+        control = self._rtcp.receive() if rtcp and self._rtcp else None
+        events: list[SourceEvent] = []
+        for _ in range(MAX_BATCHES):
+            drops = self._rtp.drops
+            datagrams = self._rtp.receive()
+            if self._rtp.drops != drops:
+                self._overflowed_until = time.monotonic() + OVERFLOW_S
+            overflowed = time.monotonic() < self._overflowed_until
+            events += self._streams.receive(datagrams, overflowed=overflowed)
+            if len(datagrams) < BATCH:
+                break
+            emit(events)
+            events = []
+        if control:
+            events += self._streams.receive_rtcp(control)
+        return events
+
+    def release(self) -> list[SourceEvent]:
+        """What is due now, see `Streams.release`."""
+        return self._streams.release(time.monotonic())
+
+    def close(self) -> list[SourceEvent]:
+        """End every stream and close the sockets."""
+        events = self._streams.close()
+        self.report()
+        self._rtp.close()
+        if self._rtcp:
+            self._rtcp.close()
+        return events
+
+    def report(self) -> None:
+        """Renew `status` and warn of what was dropped since the last time."""
+        self.status = self._take_status()
+        news = self._unreported()
+        if news:
+            self._reported += news
+            told = ", ".join(f"{count} {reason}" for reason, count in news.items())
+            log.warning("%s: datagrams dropped: %s", self._where, told)
+
+    def _take_status(self) -> PortStatus:
+        return msgspec.structs.replace(
+            self._streams.status(),
+            receive_buffer_bytes=self._rtp.buffer_bytes,
+            kernel_drops=self._rtp.drops,
+            truncated=self._rtp.truncated,
+        )
+
+    def _unreported(self) -> Counter[str]:
+        """Datagrams dropped since the last warning, by reason."""
+        dropped = Counter(self._streams.dropped)
+        dropped["by the kernel (its buffer was full: raise receive_buffer_kb)"] = self._rtp.drops
+        dropped["longer than any RTP packet"] = self._rtp.truncated
+        return dropped - self._reported
+
+
+def _utc_offset() -> float:
+    return time.time() - time.monotonic()

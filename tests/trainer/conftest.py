@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import soundfile
+
+if TYPE_CHECKING:
+    from trainer.corpora import Clip
 
 # Several test processes run at once: spinning threads of torch would stand in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -54,13 +58,17 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    path.write_text(
-        """
-name = "tiny"
-network = "cnn_lstm"
-corpora = ["tiny"]
+def clips(tiny_data: Path) -> list[Clip]:
+    """Those of ``tiny``."""
+    from trainer import corpora
+
+    return corpora.read("tiny", tiny_data)
+
+
+RECIPE = """
+name = "{corpus}"
+network = "{network}"
+corpora = ["{corpus}"]
 labels = ["angry", "neutral", "sad"]
 [features]
 n_mels = 32
@@ -71,12 +79,26 @@ hop_length = 320
 [features.pitch]
 [features.functionals]
 [augmentation]
-variants = 1
+variants = {variants}
 [training]
-epochs = 3
-batch = 8
+{training}
 [baseline]
-windows = 4
+windows = {windows}
 """
-    )
-    return path
+
+
+@pytest.fixture(scope="session")
+def write_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes a recipe for the generated voices of a corpus."""
+
+    def write(corpus: str, **values: object) -> Path:
+        path = tmp_path_factory.mktemp("recipe") / f"{corpus}.toml"
+        path.write_text(RECIPE.format(corpus=corpus, **values))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(write_recipe: Callable[..., Path]) -> Path:
+    return write_recipe("tiny", network="cnn_lstm", variants=1, training="epochs = 3\nbatch = 8", windows=4)

@@ -15,12 +15,12 @@ from serstream.config import ModelSettings
 from serstream.emotion.loading import load_model
 from serstream.errors import ConfigError
 from serstream.types import Quality, SpeechWindow
-from trainer import cli, corpora
+from trainer import cli
 from trainer.comparison import features, system
 from trainer.comparison.cells import LEAK_COPIES, Cell, Plan
 from trainer.comparison.copies import Effect, copy
 from trainer.comparison.examples import Examples, gather
-from trainer.comparison.learning import Epoch, NetworkLearner, tensors
+from trainer.comparison.learning import Epoch, tensors
 from trainer.comparison.splits import PROTOCOLS, Protocol, shared, split
 from trainer.corpora import Clip
 from trainer.device import CPU
@@ -32,11 +32,6 @@ RATE = 16_000
 
 
 @pytest.fixture(scope="module")
-def clips(tiny_data: Path) -> list[Clip]:
-    return corpora.read("tiny", tiny_data)
-
-
-@pytest.fixture(scope="module")
 def sound(clips: list[Clip]) -> np.ndarray:
     return load_clip(clips[0])
 
@@ -44,9 +39,9 @@ def sound(clips: list[Clip]) -> np.ndarray:
 PLAN = Plan(full=False, seed=0)
 
 
-def small(name: str, heard: int = 1) -> system.System:
-    """By default an epoch."""
-    return msgspec.structs.replace(system.load(name), short=system.Short(heard=heard))
+def small(name: str) -> system.System:
+    """For an epoch."""
+    return msgspec.structs.replace(system.load(name), short=system.Short(heard=1))
 
 
 def untold(title: str, number: int, epoch: Epoch) -> None:
@@ -164,49 +159,6 @@ def test_features_are_kept_and_every_effect_is_heard(clips: list[Clip], tmp_path
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
 
 
-def test_an_interrupted_training_ends_the_same(clips: list[Clip], tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    recipe = small("d1")
-    examples = gather(recipe, clips, (), 0, tmp_path)
-    label = np.array([["angry", "neutral", "sad"].index(clip.emotion) for clip in clips])
-    parts = split("random", 0, clips, examples, 0.25, 0.1)
-
-    def trained(checkpoint: str, stop_after: int) -> tuple[list[Epoch], torch.Tensor]:
-        torch.manual_seed(0)
-        network = recipe.build(examples.features.shape[1:], 3)
-
-        def stop(number: int, epoch: Epoch) -> None:
-            if number == stop_after:
-                raise KeyboardInterrupt
-
-        learner = NetworkLearner(network, recipe.training, 3, seed=0)
-        history = learner.fit(examples.features, label, parts, tmp_path / checkpoint, stop)
-        return history, torch.cat([weight.detach().ravel() for weight in network.parameters()])
-
-    whole, weights = trained("whole.pt", 0)
-    with pytest.raises(KeyboardInterrupt):
-        trained("cut.pt", 1)
-    resumed, same = trained("cut.pt", 0)
-    assert resumed == whole
-    assert torch.equal(same, weights)
-
-
-def test_early_stopping_keeps_the_best_epoch(clips: list[Clip], tmp_path: Path) -> None:
-    settings = system.Learning(epochs=50, batch=8, learning_rate=10.0, early_stopping=2)
-    recipe = small("d1")
-    examples = gather(recipe, clips, (), 0, tmp_path)
-    label = np.arange(len(clips)) % 3
-    parts = split("random", 0, clips, examples, 0.25, 0.2)
-    network = recipe.build(examples.features.shape[1:], 3)
-    learner = NetworkLearner(network, settings, 50, seed=0)
-    history = learner.fit(examples.features, label, parts, tmp_path / "x.pt", lambda *_: None)
-    losses = [epoch.valid_loss for epoch in history]
-    assert losses.index(min(losses)) == len(losses) - 3
-    best = torch.load(tmp_path / "x.pt", weights_only=True)["best"]
-    for name, value in network.state_dict().items():
-        assert torch.equal(value, best[name])
-
-
 @pytest.mark.parametrize(
     "name", [name for name in system.names() if system.load(name).features == system.MFCC]
 )
@@ -240,68 +192,6 @@ def test_a_network_that_onnx_runtime_computes_otherwise_is_named_and_the_result_
     assert not list(tmp_path.glob("d1-*/*.onnx"))
     assert "not kept as ONNX" in caplog.text
     assert "torch and ONNX Runtime differ" in caplog.text
-
-
-def d1_cell(clips: list[Clip], folder: Path, epochs: int = 1, **changes: object) -> Cell:
-    recipe = msgspec.structs.replace(small("d1", epochs * len(clips)), **changes)
-    return Cell("d1", recipe, "tiny", clips, "random", PLAN, folder)
-
-
-def epochs_of(cell: Cell, stop_at: int = 0) -> list[int]:
-    """Run it; numbers of the epochs that were trained."""
-    told: list[int] = []
-
-    def tell(title: str, number: int, epoch: Epoch) -> None:
-        told.append(number)
-        if len(told) == stop_at:
-            raise KeyboardInterrupt
-
-    torch.set_num_threads(1)
-    cell.run(CPU, tell)
-    return told
-
-
-def test_more_epochs_go_on_from_fewer_and_the_same_seed_gives_the_same(
-    clips: list[Clip], tmp_path: Path
-) -> None:
-    few, more = (d1_cell(clips, tmp_path / "a", epochs) for epochs in (1, 3))
-    assert epochs_of(few) == [1]
-    assert epochs_of(more) == [2, 3]
-    assert epochs_of(more) == epochs_of(few) == []
-    again = d1_cell(clips, tmp_path / "b", 3)
-    assert epochs_of(again) == [1, 2, 3]
-    assert again.results() == more.results()
-    anew = d1_cell(clips, tmp_path / "b", 1)  # never from more to fewer
-    assert epochs_of(anew) == [1]
-    assert anew.results() == few.results()
-
-
-def test_a_grid_search_is_decided_by_validation_and_goes_on_where_it_stopped(
-    clips: list[Clip], tmp_path: Path
-) -> None:
-    grid = {"learning_rate": (1e-6, 3e-3, 1e-7)}
-    whole = d1_cell(clips, tmp_path / "whole", grid=grid)
-    assert epochs_of(whole) == [1, 1, 1]
-    (result,) = whole.results()
-    alone = []
-    for point in whole.system.points():
-        cell = d1_cell(clips, tmp_path / f"{point.learning_rate}", training=point)
-        epochs_of(cell)
-        alone += cell.results()
-    assert [one.training for one in alone] == whole.system.points()
-    assert result == min(alone, key=lambda one: one.history[-1].valid_loss)
-    assert result == alone[1]
-    cut = d1_cell(clips, tmp_path / "cut", grid=grid)
-    with pytest.raises(KeyboardInterrupt):
-        epochs_of(cut, stop_at=2)
-    assert epochs_of(cut) == [1]
-    assert cut.results() == [result]
-
-
-def test_a_grid_of_unknown_keys_or_values_is_refused() -> None:
-    for grid, said in (({"batches": (8,)}, "unknown field `batches`"), ({"batch": (0,)}, "`int` >= 1")):
-        with pytest.raises(msgspec.ValidationError, match=said):
-            msgspec.structs.replace(system.load("d1"), grid=grid).points()
 
 
 def test_one_corpus_is_tested_by_what_learned_the_others(clips: list[Clip]) -> None:

@@ -50,38 +50,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-def evaluate(crema_d: Path, protocol: str, runs: Path) -> tuple[dict[str, Any], str]:
-    recipe = runs / "crema-d.toml"
-    recipe.write_text(
-        """
-name = "crema-d"
-network = "linear"
-corpora = ["crema-d"]
-labels = ["angry", "neutral", "sad"]
-[features]
-n_mels = 32
-n_mfcc = 32
-n_fft = 1024
-win_length = 1024
-hop_length = 320
-[features.pitch]
-[features.functionals]
-[augmentation]
-variants = 0
-[training]
-epochs = 1
-[baseline]
-windows = 2
-"""
-    )
+@pytest.fixture(scope="module")
+def recipe(write_recipe: Callable[..., Path]) -> Path:
+    return write_recipe("crema-d", network="linear", variants=0, epochs=1, windows=2)
+
+
+def evaluate(crema_d: Path, protocol: str, recipe: Path, runs: Path) -> tuple[dict[str, Any], str]:
     arguments = ["--data", str(crema_d), "--folds", str(crema_d / "folds"), "--runs", str(runs)]
     assert main(["evaluate", str(recipe), "--protocol", protocol, "--seeds", "2", *arguments]) == 0
     (folder,) = runs.glob(f"*/{protocol}")
     return json.loads((folder / "metrics.json").read_text()), (folder / "report.md").read_text()
 
 
-def test_evar_tests_its_actors_only(crema_d: Path, runs: Path) -> None:
-    metrics, report = evaluate(crema_d, "crema-d-evar", runs)
+def test_evar_tests_its_actors_only(crema_d: Path, recipe: Path, runs: Path) -> None:
+    metrics, report = evaluate(crema_d, "crema-d-evar", recipe, runs)
     assert OVERLAP not in report
     assert "learning.png" not in report  # nothing is learned in steps
     modes = metrics["modes"]
@@ -95,7 +77,9 @@ def test_evar_tests_its_actors_only(crema_d: Path, runs: Path) -> None:
     assert sum(clean.values()) / 4 > 60  # three pitches: 33 by chance
 
 
-def test_a_protocol_with_the_same_speakers_on_both_sides_says_so(crema_d: Path, runs: Path) -> None:
-    metrics, report = evaluate(crema_d, "crema-d-emobox", runs)
+def test_a_protocol_with_the_same_speakers_on_both_sides_says_so(
+    crema_d: Path, recipe: Path, runs: Path
+) -> None:
+    metrics, report = evaluate(crema_d, "crema-d-emobox", recipe, runs)
     assert metrics["speakers_overlap"] is True
     assert OVERLAP in report

@@ -3,100 +3,15 @@
 from collections import defaultdict
 
 import pytest
+from feed_channel import HEADER, Feed, joined, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_feed import Script, call, model_change
 
 from serstream.errors import FeedError
 from serstream.feed.inbox import HELD_LIMIT, Inbox
-from serstream.feed.memory import Memory
-from serstream.feed.messages import NONE, Event, Gap, Heartbeat, Message, encode, topic
+from serstream.feed.messages import NONE, Gap, Message, encode, topic
 from serstream.feed.order import ATTEMPTS, REPLY_TIMEOUT_S
-from serstream.feed.protocol import header
-from serstream.feed.state import FeedState
-
-HEADER = header("json", "feed-1")
-
-
-class Feed:
-    """A daemon without sockets, and a channel to one inbox."""
-
-    def __init__(self, inbox: Inbox, history: int = 10_000, name: str = "feed-1"):
-        self.inbox = inbox
-        self.memory = Memory(history, "json")
-        self.now = 0.0
-        self.header = header("json", name)
-        self.received: list[Event] = []
-
-    def publish(self, message: Message, arrives: bool = True) -> None:
-        body = self.memory.add(message)
-        if arrives:
-            self.inbox.arrived([topic(message), self.header, body], self.now)
-        self.read()
-
-    def beat(self, arrives: bool = True) -> None:
-        sequence, positions = self.memory.beat()
-        heartbeat = Heartbeat(
-            source="serstream",
-            call=NONE,
-            stream=NONE,
-            role="unknown",
-            sequence=sequence,
-            start=self.now,
-            end=self.now,
-            time="2026-01-01T00:00:00.000Z",
-            model="m@1",
-            interval_s=1.0,
-            positions=positions,
-        )
-        if arrives:
-            self.inbox.arrived([topic(heartbeat), self.header, encode(heartbeat)], self.now)
-        self.read()
-
-    def answer(self, arrives: bool = True) -> None:
-        """Answer until there is nothing more to ask."""
-        while self.inbox.requests:
-            reply = self.memory.answer(self.inbox.requests.popleft())
-            if arrives:
-                self.inbox.replied([self.header, *reply], self.now)
-        self.read()
-
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
-        self.inbox.poll(self.now)
-        self.read()
-
-    def read(self) -> None:
-        self.received += [event for event in self.inbox.events if not isinstance(event, Heartbeat)]
-        self.inbox.events.clear()
-
-    def state(self) -> FeedState:
-        state = FeedState()
-        for event in self.received:
-            if isinstance(event, Gap):
-                if event.last is None:
-                    state.forget(event.call, event.stream)
-            else:
-                state.update(event)
-        return state
-
-
-def same(received: list[Event], messages: list[Message]) -> bool:
-    """The same messages in any order, none twice."""
-
-    def order(event: Event) -> tuple[str, str, int]:
-        assert not isinstance(event, Gap)
-        return event.call, event.stream, event.sequence
-
-    return sorted(received, key=order) == sorted(messages, key=order)
-
-
-def joined(inbox: Inbox | None = None, **options: int) -> Feed:
-    """A feed whose inbox has its snapshot."""
-    feed = Feed(inbox or Inbox(), **options)
-    feed.beat()
-    feed.answer()
-    return feed
 
 
 def test_what_arrives_in_order_is_delivered_at_once() -> None:

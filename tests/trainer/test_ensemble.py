@@ -30,7 +30,7 @@ def test_the_weights_change_with_the_trust_in_the_baseline() -> None:
     torch.testing.assert_close(half, (cold + warm) / 2)  # the first opinion is linear
 
 
-def test_what_is_said_is_the_mean_of_the_opinions() -> None:
+def test_the_convolution_counts_half() -> None:
     torch.manual_seed(0)
     network = build("cnn_lstm", SPEC, 6).eval()
     features = torch.randn(2, ROWS.n_coeffs, ROWS.n_frames)
@@ -38,9 +38,15 @@ def test_what_is_said_is_the_mean_of_the_opinions() -> None:
     network.standardise(features, functionals[:, :-1])
     opinions = network.opinions(features, functionals)
     assert opinions.shape == (2, 3, 6)
-    torch.testing.assert_close(network(features, functionals), opinions.mean(dim=1))
+    convolution, linear, perceptron = opinions.unbind(dim=1)
+    torch.testing.assert_close(
+        network(features, functionals), 0.2 * convolution + 0.4 * linear + 0.4 * perceptron
+    )
 
 
 def test_a_network_without_functionals_has_one_opinion() -> None:
     network = build("cnn_2d", ROWS, 6).eval()
-    assert network.opinions(torch.randn(2, ROWS.n_coeffs, ROWS.n_frames)).shape == (2, 1, 6)
+    features = torch.randn(2, ROWS.n_coeffs, ROWS.n_frames)
+    opinions = network.opinions(features)
+    assert opinions.shape == (2, 1, 6)
+    torch.testing.assert_close(network(features), opinions[:, 0])

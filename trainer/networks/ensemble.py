@@ -1,4 +1,4 @@
-"""Opinions of several networks, each trained as if it were alone; their mean is what is said."""
+"""Opinions of several networks, each trained as if it were alone; their weighted mean is what is said."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from torch import Tensor, nn
 from serstream.emotion.features import FeatureSpec
 from trainer.networks.functionals import FunctionalsOpinions
 from trainer.networks.layers import LogMel, SpecAugment
+
+CONVOLUTION_COUNTS = 0.5
+"""Weight of the convolutional opinion where there are others, which count 1 each: it knows the voices of its
+corpora well, travels badly to others, and hears no speaker baseline."""
 
 
 class Ensemble(nn.Module):
@@ -22,6 +26,8 @@ class Ensemble(nn.Module):
             leaves functionals alone, for a few hundred clips of which a CNN would learn the speakers.
     """
 
+    shares: Tensor
+
     def __init__(self, spec: FeatureSpec, n_labels: int, convolutional: nn.Module | None):
         super().__init__()
         self.spec = spec
@@ -29,6 +35,9 @@ class Ensemble(nn.Module):
         self.mask = SpecAugment()
         self.convolutional = convolutional
         self.on_functionals = None if spec.functionals is None else FunctionalsOpinions(spec, n_labels)
+        counts = [] if convolutional is None else [CONVOLUTION_COUNTS]
+        counts += [] if spec.functionals is None else [1.0, 1.0]
+        self.register_buffer("shares", torch.tensor(counts) / sum(counts), persistent=False)
 
     def standardise(self, features: Tensor, functionals: Tensor) -> None:
         """Take mean and deviation of every band and functional from the training windows.
@@ -51,5 +60,5 @@ class Ensemble(nn.Module):
         return torch.cat(says, dim=1)
 
     def forward(self, features: Tensor, functionals: Tensor | None = None) -> Tensor:
-        """Mean of the opinions."""
-        return self.opinions(features, functionals).mean(dim=1)
+        """Weighted mean of the opinions."""
+        return (self.shares[:, None] * self.opinions(features, functionals)).sum(dim=1)

@@ -78,17 +78,17 @@ def test_prometheus_reads_how_the_candidates_do(metrics: Metrics) -> None:
     figures = {"windows": 40, "agreement": 0.75, "confidence_shift": -0.1, "latency_ms": 2.0}
     model = msgspec.structs.replace(
         STATUS.model,
-        shadow=ShadowStatus(name="cnn-lstm@3", skipped=6, **figures),
+        shadow=ShadowStatus(name="cnn-lstm@4", skipped=6, **figures),
         canary=CanaryStatus(name="cnn-lstm@2", share=0.1, calls=5, errors=1, **figures),
     )
     metrics.update(msgspec.structs.replace(STATUS, model=model), 0.0)
     text = metrics.text().decode()
     for line in (
-        'serstream_candidate_windows_total{model="cnn-lstm@3",purpose="shadow"} 40.0',
+        'serstream_candidate_windows_total{model="cnn-lstm@4",purpose="shadow"} 40.0',
         'serstream_candidate_agreement_ratio{model="cnn-lstm@2",purpose="canary"} 0.75',
         'serstream_candidate_confidence_shift{model="cnn-lstm@2",purpose="canary"} -0.1',
-        'serstream_candidate_window_seconds{model="cnn-lstm@3",purpose="shadow"} 0.002',
-        'serstream_shadow_skipped_total{model="cnn-lstm@3"} 6.0',
+        'serstream_candidate_window_seconds{model="cnn-lstm@4",purpose="shadow"} 0.002',
+        'serstream_shadow_skipped_total{model="cnn-lstm@4"} 6.0',
         'serstream_canary_calls_total{model="cnn-lstm@2"} 5.0',
         'serstream_canary_errors_total{model="cnn-lstm@2"} 1.0',
     ):

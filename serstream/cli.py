@@ -125,10 +125,10 @@ def _devices(_arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from serstream.emotion.loading import load_model
+    from serstream.service.check import check
 
     settings = config.load(arguments.config, from_everywhere(arguments.set))
-    model = load_model(settings.model, arguments.config.parent)
+    model = check(settings, arguments.config.parent)
     n_sources = len(settings.rtp) + len(settings.microphone) + len(settings.file)
     print(
         f"{arguments.config}: fine; {n_sources} source(s), model {model.metadata.reference} "

@@ -56,6 +56,28 @@ class FeedCounters:
     """Connections turned away for their keys."""
 
 
+def server_keys(settings: FeedSettings, directory: Path) -> ServerKeys | None:
+    """The daemon's pair; None: the feed is open to whoever is on this machine.
+
+    Args:
+        settings: the feed's part of the configuration.
+        directory: what ``settings.keys`` is relative to.
+
+    Raises:
+        FeedError: the keys are missing or broken, or there are none and others could reach the endpoint.
+    """
+    private = is_private(settings.endpoint)
+    if settings.keys:
+        pair = directory / settings.server_keys if settings.server_keys else None
+        return ServerKeys.load(directory / settings.keys, pair)
+    if not private:
+        raise FeedError(
+            f"feed.endpoint {settings.endpoint} can be reached from outside and feed.keys is empty: "
+            "bind 127.0.0.1 or ipc://, or make keys with 'serstream keys new NAME' and set feed.keys"
+        )
+    return None
+
+
 class Publisher:
     """Publishes messages and answers subscribers. Clock-free and without threads.
 
@@ -77,11 +99,7 @@ class Publisher:
         directory: Path = Path(),
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ):
-        if not settings.keys and not is_private(settings.endpoint):
-            raise FeedError(
-                f"feed.endpoint {settings.endpoint} can be reached from outside and feed.keys is empty: "
-                "bind 127.0.0.1 or ipc://, or make keys with 'serstream keys new NAME' and set feed.keys"
-            )
+        keys = server_keys(settings, directory)
         self.counters = FeedCounters()
         self.feed = uuid.uuid4().hex[:12]
         self._settings = settings
@@ -89,10 +107,7 @@ class Publisher:
         self._memory = Memory(settings.history, settings.format)
         self._context = context or zmq.Context()
         self._owns_context = context is None
-        self._gatekeeper: Gatekeeper | None = None
-        if settings.keys:
-            pair = directory / settings.server_keys if settings.server_keys else None
-            self._gatekeeper = Gatekeeper(self._context, ServerKeys.load(directory / settings.keys, pair))
+        self._gatekeeper = Gatekeeper(self._context, keys) if keys else None
         self._started: float | None = None
         self._next_heartbeat = 0.0
         self._next_warning = 0.0

@@ -222,19 +222,27 @@ _ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _WITHOUT_FLOW = np.frombuffer(b"\xff\xff\xff\xff\0\0\0\0", np.uint64)[0]
 
 
+def family_of(address: str) -> socket.AddressFamily:
+    """Of the socket that an address wants.
+
+    Raises:
+        SourceError: not an IP address.
+    """
+    try:
+        return socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+    except ValueError as error:
+        raise SourceError(
+            f"rtp: address is {address!r}, wanted an IP address of this machine, 0.0.0.0 or ::"
+        ) from error
+
+
 def bind(address: str, port: int) -> socket.socket:
     """A UDP socket of our own, non-blocking.
 
     Raises:
         SourceError: not an IP address of this machine, or the port is in use.
     """
-    try:
-        family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
-    except ValueError as error:
-        raise SourceError(
-            f"rtp: address is {address!r}, wanted an IP address of this machine, 0.0.0.0 or ::"
-        ) from error
-    udp = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    udp = socket.socket(family_of(address), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         udp.bind((address, port))
     except OSError as error:

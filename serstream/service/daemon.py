@@ -20,11 +20,12 @@ import numpy as np
 
 from serstream.config import Settings
 from serstream.emotion.loading import load_model
-from serstream.errors import ConfigError, ControlError, SerstreamError
+from serstream.errors import ControlError, SerstreamError
 from serstream.feed.messages import rfc3339
 from serstream.feed.publisher import Publisher
 from serstream.pipeline import Pipeline
 from serstream.service.allocator import Ebb, keep_working_memory
+from serstream.service.check import check_sources
 from serstream.service.control import (
     Accepted,
     Activate,
@@ -77,7 +78,7 @@ class Daemon:
 
     def __init__(self, load: Callable[[], Settings], base: Path):
         settings = load()
-        _check_sources(settings)
+        check_sources(settings)
         keep_working_memory()
         self._ebb = Ebb()
         self._settings = settings
@@ -223,7 +224,7 @@ class Daemon:
         self._models.reread_pointer()
         try:
             settings = self._load()
-            _check_sources(settings)
+            check_sources(settings)
         except SerstreamError as error:
             self._reload_error = str(error)
             log.error("reload refused, everything stays as it was: %s", error)
@@ -302,10 +303,3 @@ class Daemon:
 
     def _ask_to_reload(self, _number: int, _frame: FrameType | None) -> None:
         self._reload = True
-
-
-def _check_sources(settings: Settings) -> None:
-    if not (settings.rtp or settings.microphone or settings.file):
-        raise ConfigError(
-            "no source: the configuration needs at least one [[rtp]], [[microphone]] or [[file]]"
-        )

@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+
+from serstream.config import Settings, parse
+from serstream.errors import SerstreamError
+from serstream.service.check import check
+from serstream.shipped import models_dir
+
+
+def settings_of(**tables: object) -> Settings:
+    return parse({"model": {"repository": str(models_dir())}, **tables}, "test")
+
+
+def test_what_runs_is_fine(tmp_path: Path) -> None:
+    ports = [{"port": 5004}, {"port": 5006, "rtcp_mux": True}, {"port": 5007, "address": "::1"}]
+    assert check(settings_of(rtp=ports), tmp_path).metadata.labels
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        ({}, r"no source: .* at least one \[\[rtp\]\]"),
+        ({"rtp": [{"address": "localhst"}]}, "address is 'localhst', wanted an IP address"),
+        ({"rtp": [{"payload_types": {"96": "MP3/90000"}}]}, r"payload_types\.96 is 'MP3"),
+        ({"rtp": [{"sdp": "missing.sdp"}]}, "missing.sdp"),
+        ({"rtp": [{"srtp": ["ROT13 inline:AAAA"]}]}, "crypto suite 'ROT13', wanted one of"),
+        ({"rtp": [{"port": 5004}, {"port": 5004}]}, "UDP port .*:5004 is wanted twice"),
+        ({"rtp": [{"port": 5004}, {"port": 5005}]}, "5005 is wanted twice, for RTCP of .* 5004"),
+        ({"file": [{"path": "missing.wav"}]}, "missing.wav"),
+        ({"rtp": [{}], "feed": {"endpoint": "nonsense"}}, "feed endpoint 'nonsense': wanted tcp://"),
+        ({"rtp": [{}], "feed": {"endpoint": "tcp://0.0.0.0:5555"}}, "can be reached from outside"),
+        ({"rtp": [{}], "feed": {"keys": "missing"}}, "missing.*server.toml"),
+        ({"rtp": [{}], "model": {"path": "missing"}}, "missing"),
+    ],
+)
+def test_what_run_would_refuse_is_told(tmp_path: Path, tables: dict[str, object], told: str) -> None:
+    with pytest.raises(SerstreamError, match=told):
+        check(settings_of(**tables), tmp_path)

@@ -160,7 +160,7 @@ def _worth(rows: Sequence[Row]) -> str:
     knowing = [row for row in whole if _knows(row)]
     groups = {
         f"Networks that know by heart what they learned (cross-entropy below {BY_HEART})": knowing,
-        "The others, most of them for want of epochs": [row for row in whole if row not in knowing],
+        "The others": [row for row in whole if row not in knowing],
     }
     lines = []
     for title, group in groups.items():

@@ -112,7 +112,7 @@ class SegmenterSettings(_Settings, frozen=True):
     aggressiveness: Annotated[int, Meta(ge=0, le=3)] = 2
     """WebRTC VAD mode: 0 lets most through, 3 the least."""
     start_speech_ms: Annotated[int, Meta(ge=20, le=2000)] = 120
-    """Speech begins when so much of the last 1.5 times this was voiced."""
+    """Speech begins after so much uninterrupted voice."""
     end_silence_ms: Annotated[int, Meta(ge=20, le=5000)] = 300
     """Speech ends after so much silence."""
     pre_roll_ms: Annotated[int, Meta(ge=0, le=2000)] = 100

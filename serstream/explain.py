@@ -29,7 +29,12 @@ def explain(error: msgspec.ValidationError, tables: dict[str, Any], kind: type[m
         return f"unknown key '{'.'.join(filter(None, (key, unknown[1])))}'; {hint}"
     if isinstance(wanted, inspect.LiteralType):
         text = f"wanted one of {', '.join(map(str, wanted.values))}"
-    return f"{key or 'top level'} is {_value_at(tables, steps)!r}: {text}"
+    value = _value_at(tables, steps)
+    if isinstance(value, dict):  # not shown: it is long, and may hold secrets
+        if isinstance(wanted, inspect.VarTupleType):
+            text = f"wanted a list of tables: write [[{key}]] for each"
+        return f"{f'[{key}]' if key else 'top level'}: {text}"
+    return f"{key or 'top level'} is {value!r}: {text}"
 
 
 def _value_at(value: Any, steps: list[str]) -> Any:

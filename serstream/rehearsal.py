@@ -7,6 +7,7 @@ because it segments the same sound itself, and how late they are because it know
 from __future__ import annotations
 
 import queue
+import random
 import signal
 import socket
 import subprocess  # nosec B404 # this very interpreter on this very package, no shell
@@ -35,6 +36,9 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 
+PORTS = range(10_000, 32_768, 2)
+"""Below those that the kernel gives to clients, which else might take one before it is bound (ip(7))."""
+_chance = random.SystemRandom()
 _handed_out: set[int] = set()
 """Ports that somebody in this process is about to bind; until then the kernel takes them for free."""
 
@@ -197,9 +201,7 @@ class DaemonProcess:
 def free_port_pair() -> int:
     """An even UDP and TCP port that is free, as is the next one (RTCP, snapshots); each time another."""
     while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind((HOST, 0))
-            port: int = probe.getsockname()[1] & ~1
+        port = _chance.choice(PORTS)
         if port in _handed_out:
             continue
         try:

@@ -21,13 +21,13 @@ SHIPPED = Path(__file__).parent.parent / "config" / "serstream.toml"
         ("[[rtp]]\n[[rtp]]\nport = 0", "rtp[1].port is 0: Expected `int` >= 1"),
         ("[segmenter]\nhop_ms = 110", "hop_ms is 110, wanted a multiple of 20"),
         ("[segmenter]\nhop_ms = 3000", "hop_ms is 3000, must be at most window_ms (2000)"),
-        ("[rtp]\nport = 5004", "rtp is {'port': 5004}: Expected `array`, got `object`"),
+        ("[rtp]\nport = 5004", "[rtp]: wanted a list of tables: write [[rtp]] for each"),
         ("[[rtp]]\nrole = 'boss'", "rtp[0].role is 'boss': wanted one of agent, customer, unknown"),
         (
             "[[alert]]\nname='a'\nemotions=['sad']\nclear_below=0.7",
             "clear_below is 0.7, must be at most threshold (0.6)",
         ),
-        ("[[file]]", "file[0] is {}: Object missing required field `path`"),
+        ("[[file]]", "[file[0]]: Object missing required field `path`"),
         ("feed = ", "not TOML"),
     ],
 )
@@ -79,3 +79,10 @@ def test_the_shipped_file_shows_every_key_with_its_default() -> None:
             assert (tuple(value) if isinstance(value, list) else value) == default, (
                 f"{table.name}.{field.name}"
             )
+
+
+def test_an_error_of_a_whole_table_shows_none_of_its_secrets() -> None:
+    port = {"jitter_min_ms": 500, "srtp": ["AES_CM_128_HMAC_SHA1_80 inline:c2VjcmV0"]}
+    with pytest.raises(ConfigError, match="jitter_min_ms is 500") as error:
+        config.parse({"rtp": [port]}, "here")
+    assert "c2VjcmV0" not in str(error.value)

@@ -49,11 +49,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="of the time that each stream talks (default: 0.5)",
     )
     capacity.add_argument(
+        "--daemons",
+        type=int,
+        default=1,
+        metavar="N",
+        help="that share the streams and the cores, as instances of serstream@.service do (default: 1)",
+    )
+    capacity.add_argument(
         "--cores",
         type=_numbers,
         default=None,
         metavar="CORE,…",
-        help="where the daemon may run (default: all but the last, on which generator and subscriber do)",
+        help="where the daemons may run (default: all but the last, on which generators and subscriber do)",
     )
 
 
@@ -76,6 +83,8 @@ def _capacity(arguments: argparse.Namespace) -> int:
             f"--talk-share is {arguments.talk_share} and --seconds {arguments.seconds}, "
             "wanted a share above 0 and up to 1, and more than 0 s"
         )
+    if arguments.daemons < 1:
+        raise ConfigError(f"--daemons is {arguments.daemons}, wanted at least 1")
     cores = sorted(os.sched_getaffinity(0))
     wanted = arguments.cores or tuple(cores[:-1] or cores)
     if not set(wanted) <= set(cores):
@@ -83,6 +92,7 @@ def _capacity(arguments: argparse.Namespace) -> int:
     conditions = Conditions(
         seconds=arguments.seconds,
         talk_share=arguments.talk_share,
+        daemons=arguments.daemons,
         daemon_cores=wanted,
         generator_cores=(cores[-1],),
     )
@@ -94,7 +104,8 @@ def _capacity(arguments: argparse.Namespace) -> int:
             f"{step.windows} windows, {step.windows_lost} lost, {step.windows_shed} shed, "
             f"{step.streams_muted} streams muted; "
             f"median {step.median_ms} ms, p99 {step.p99_ms} ms; "
-            f"daemon {step.daemon_cpu:.2f} cores, generator {step.generator_cpu:.2f}",
+            f"{'daemons' if arguments.daemons > 1 else 'daemon'} {step.daemon_cpu:.2f} cores, "
+            f"generator {step.generator_cpu:.2f}",
             file=sys.stderr,
             flush=True,
         )

@@ -1,8 +1,8 @@
-"""How many streams one daemon bears: a load is raised until windows are late or lost.
+"""How many streams some daemons bear: a load is raised until windows are late or lost.
 
-Each step has a daemon of its own and three processes: the daemon, the generator, and this one, which
-subscribes. Which windows must come back is known from segmenting the same sound, and how late each was from
-the time at which the packet with its last sample was sent.
+Each step has daemons of its own, usually one, a generator for each, and this process, which subscribes. Which
+windows must come back is known from segmenting the same sound, and how late each was from the time at which
+the packet with its last sample was sent.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil
 from multiprocessing.connection import Connection
@@ -24,6 +26,7 @@ from serstream.bench.script import Script, write_script
 from serstream.feed.messages import WindowEmotion, WindowUnscored
 from serstream.rehearsal import HOST, DaemonProcess, free_port_pair
 from serstream.rtp.sender import CLOCK_RATE, PACKET_SAMPLES
+from serstream.rtp.status import PortStatus
 from serstream.service.control import Status, StatusRequest, ask
 
 LATENCY_LIMIT_MS = 150.0
@@ -48,13 +51,16 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 60.0
     """Of each step that count."""
     talk_share: float = 0.5
+    daemons: int = 1
+    """That share the streams and the cores between them."""
     daemon_cores: tuple[int, ...]
+    """Of all daemons together; each has every ``daemons``-th of them, or shares one."""
     generator_cores: tuple[int, ...]
-    """Of the generator and of the subscriber."""
+    """Of the generators and of the subscriber."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One number of streams. Costs are processor seconds per second."""
+    """One number of streams. Costs are processor seconds per second, those of all daemons together."""
 
     streams: int
     sustained: bool
@@ -75,16 +81,16 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """Missed by the daemon's jitter buffers."""
     daemon_cpu: float
     cpu_us_per_stream: float
-    """Processor time of the daemon per stream and second, in microseconds."""
+    """Processor time of the daemons per stream and second, in microseconds."""
     stages_cpu: dict[str, float]
-    """receive: the RTP port's thread; segment, score, publish: the main thread; other: the rest."""
+    """receive: the thread of the RTP ports; segment, score, publish: the main thread; other: the rest."""
     generator_cpu: float
     generator_late_ms: float
     generator_refused: int
-    """Packets that the generator's kernel did not take; a step with any is not sustained."""
+    """Packets that the generators' kernel did not take; a step with any is not sustained."""
     subscriber_cpu: float
     idle_kb: int
-    """Resident memory of the daemon before the load, at its end, and after it."""
+    """Resident memory of the daemons before the load, at its end, and after it."""
     loaded_kb: int
     after_kb: int
     kb_per_stream: float
@@ -97,17 +103,26 @@ class _Reading:
     at: float
     daemon_cpu_s: float
     own_cpu_s: float
-    status: Status
+    statuses: list[Status]
+    """Of every daemon."""
 
     @staticmethod
-    def take(daemon: DaemonProcess) -> _Reading:
-        status = ask(daemon.control, StatusRequest(), timeout_s=30.0)
-        return _Reading(time.monotonic(), cpu_s(daemon.process.pid), cpu_s(os.getpid()), status)
+    def take(daemons: Sequence[DaemonProcess]) -> _Reading:
+        statuses = [ask(daemon.control, StatusRequest(), timeout_s=30.0) for daemon in daemons]
+        spent = sum(cpu_s(daemon.process.pid) for daemon in daemons)
+        return _Reading(time.monotonic(), spent, cpu_s(os.getpid()), statuses)
 
     @property
     def stages_s(self) -> dict[str, float]:
-        stages = self.status.health.cpu_s
+        stages: defaultdict[str, float] = defaultdict(float)
+        for status in self.statuses:
+            for stage, seconds in status.health.cpu_s.items():
+                stages[stage] += seconds
         return stages | {"other": self.daemon_cpu_s - sum(stages.values())}
+
+    @property
+    def ports(self) -> list[PortStatus]:
+        return [port for status in self.statuses for port in status.health.ports]
 
 
 def raise_load(numbers: Iterable[int], conditions: Conditions) -> Iterator[Step]:
@@ -136,55 +151,63 @@ def measure(streams: int, scripts: Sequence[Script], conditions: Conditions) -> 
     Raises:
         SerstreamError: the daemon does not start, answer or end as it should.
     """
-    port = free_port_pair()
-    plan = Plan(HOST, port, streams, RAMP_S, SETTLE_S + conditions.seconds + TAIL_S)
-    configuration = f"[[rtp]]\nport = {port}\nmax_streams = {streams}\nreceive_buffer_kb = 8192\n"
-    with DaemonProcess(configuration, history=HISTORY) as daemon:
-        pin(daemon.process.pid, conditions.daemon_cores)
+    seconds = SETTLE_S + conditions.seconds + TAIL_S
+    plans = [
+        Plan(HOST, free_port_pair(), len(range(first, streams, conditions.daemons)), RAMP_S, seconds)
+        for first in range(min(streams, conditions.daemons))
+    ]
+    with ExitStack() as running:
+        daemons = [running.enter_context(DaemonProcess(_configuration(plan), HISTORY)) for plan in plans]
+        for daemon, cores in zip(daemons, _shared_out(conditions.daemon_cores, len(daemons)), strict=True):
+            pin(daemon.process.pid, cores)
         pin(os.getpid(), conditions.generator_cores)
-        idle_kb = resident_kb(daemon.process.pid)
-        reports = _start_generator(plan, scripts, conditions.generator_cores)
-        ramped = reports.recv() + RAMP_S
+        idle_kb = _resident_kb(daemons)
+        reports = [_start_generator(plan, scripts, conditions.generator_cores) for plan in plans]
+        ramped = max(report.recv() for report in reports) + RAMP_S
         _sleep_until(ramped + SETTLE_S / 2)
-        named = _Reading.take(daemon)
+        named = _Reading.take(daemons)
         _sleep_until(ramped + SETTLE_S)
-        begin = _Reading.take(daemon)
+        begin = _Reading.take(daemons)
         _sleep_until(begin.at + conditions.seconds)
-        end = _Reading.take(daemon)
-        loaded_kb = resident_kb(daemon.process.pid)
-        sent: Sent = reports.recv()
-        arrivals = _Arrivals.sort(daemon, named.status)
+        end = _Reading.take(daemons)
+        loaded_kb = _resident_kb(daemons)
+        sent: list[Sent] = [report.recv() for report in reports]
+        latencies: list[float] = []
+        lost = 0
+        for daemon, status, plan, played in zip(daemons, named.statuses, plans, sent, strict=True):
+            told, missing = _Arrivals.sort(daemon, status).compare(plan, scripts, played, begin.at, end.at)
+            latencies += told
+            lost += missing
         time.sleep(DRAIN_S)
-        after_kb = resident_kb(daemon.process.pid)
-        drops = sum(port.kernel_drops for port in _Reading.take(daemon).status.health.ports)
-    seconds = end.at - begin.at
-    latencies, lost = arrivals.compare(plan, scripts, sent, begin.at, end.at)
-    shed = end.status.health.windows.get("overload", 0)
-    lost_packets = sum(stream.lost for port_ in end.status.health.ports for stream in port_.streams)
+        after_kb = _resident_kb(daemons)
+        drops = sum(port.kernel_drops for port in _Reading.take(daemons).ports)
+    measured_s = end.at - begin.at
+    refused = sum(played.refused for played in sent)
+    shed = sum(status.health.windows.get("overload", 0) for status in end.statuses)
     p99 = float(np.quantile(latencies, 0.99)) if len(latencies) else 0.0
-    daemon_cpu = (end.daemon_cpu_s - begin.daemon_cpu_s) / seconds
+    daemon_cpu = (end.daemon_cpu_s - begin.daemon_cpu_s) / measured_s
     return Step(
         streams=streams,
-        sustained=not (lost or shed or drops or sent.refused) and 0 < p99 <= LATENCY_LIMIT_MS,
+        sustained=not (lost or shed or drops or refused) and 0 < p99 <= LATENCY_LIMIT_MS,
         windows=len(latencies) + lost,
         windows_lost=lost,
         windows_shed=shed,
-        streams_muted=end.status.health.muted,
+        streams_muted=sum(status.health.muted for status in end.statuses),
         median_ms=round(float(np.median(latencies)), 1) if len(latencies) else 0.0,
         p99_ms=round(p99, 1),
         max_ms=round(max(latencies, default=0.0), 1),
-        packets=sent.packets,
+        packets=sum(played.packets for played in sent),
         kernel_drops=drops,
-        lost_packets=lost_packets,
+        lost_packets=sum(stream.lost for port in end.ports for stream in port.streams),
         daemon_cpu=round(daemon_cpu, 3),
         cpu_us_per_stream=round(1e6 * daemon_cpu / streams),
         stages_cpu={
-            stage: round((cpu - begin.stages_s[stage]) / seconds, 3) for stage, cpu in end.stages_s.items()
+            stage: round((cpu - begin.stages_s[stage]) / measured_s, 3) for stage, cpu in end.stages_s.items()
         },
-        generator_cpu=round(sent.cpu_s / (RAMP_S + plan.seconds), 3),
-        generator_late_ms=round(sent.late_ms, 2),
-        generator_refused=sent.refused,
-        subscriber_cpu=round((end.own_cpu_s - begin.own_cpu_s) / seconds, 3),
+        generator_cpu=round(sum(played.cpu_s for played in sent) / (RAMP_S + seconds), 3),
+        generator_late_ms=round(max(played.late_ms for played in sent), 2),
+        generator_refused=refused,
+        subscriber_cpu=round((end.own_cpu_s - begin.own_cpu_s) / measured_s, 3),
         idle_kb=idle_kb,
         loaded_kb=loaded_kb,
         after_kb=after_kb,
@@ -230,6 +253,19 @@ class _Arrivals:
                 else:
                     latencies.append(1000 * (arrived - at))
         return latencies, lost
+
+
+def _configuration(plan: Plan) -> str:
+    return f"[[rtp]]\nport = {plan.port}\nmax_streams = {plan.streams}\nreceive_buffer_kb = 8192\n"
+
+
+def _shared_out(cores: Sequence[int], n: int) -> list[Sequence[int]]:
+    """The cores of each of n processes."""
+    return [cores[first::n] or (cores[first % len(cores)],) for first in range(n)]
+
+
+def _resident_kb(daemons: Sequence[DaemonProcess]) -> int:
+    return sum(resident_kb(daemon.process.pid) for daemon in daemons)
 
 
 def _start_generator(plan: Plan, scripts: Sequence[Script], cores: Sequence[int]) -> Connection:

@@ -48,6 +48,13 @@ def test_every_metric_that_is_asked_for_exists(path: Path) -> None:
     assert asked <= have
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_every_metric_that_is_written_of_exists(page: Path) -> None:
+    have = re.findall(r"^(serstream_\w+)", exported(), re.MULTILINE)
+    for name in re.findall(r"`(serstream_\w+)", page.read_text()):
+        assert any(metric.startswith(name) for metric in have), name
+
+
 def test_the_manual_says_of_every_alarm_what_to_do() -> None:
     alarms = set(re.findall(r"- alert: (\w+)", ALERTS.read_text()))
     told = set(re.findall(r"^\| (Serstream\w+) \|", (DOCS / "operations.md").read_text(), re.MULTILINE))

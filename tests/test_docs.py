@@ -1,0 +1,118 @@
+"""What README.md and docs/ point at is there: links, files, commands, make targets, configuration keys."""
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+
+from serstream import cli, config
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def prose(text: str) -> str:
+    """A page without its code blocks."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def in_blocks(text: str) -> list[str]:
+    """Lines of its code blocks."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [line.removeprefix("$ ") for line in "".join(blocks).replace("\\\n", " ").splitlines()]
+
+
+def inline(text: str) -> list[str]:
+    """Its inline code."""
+    return re.findall(r"`([^`\n]+)`", prose(text))
+
+
+def anchors(text: str) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@page
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        where = urlsplit(link)
+        if where.scheme:
+            continue
+        target = page.parent / where.path if where.path else page
+        assert target.exists(), link
+        assert not where.fragment or where.fragment in anchors(target.read_text()), link
+
+
+@page
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    rooms = "serstream|trainer|tests|benchmarks|config|systemd|docs"
+    for name in re.findall(rf"(?<![\w/.-])(?:{rooms})/[\w/.-]+\.\w+", page.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+@page
+def test_every_module_that_is_run_exists(page: Path) -> None:
+    for module in re.findall(r"python -m ((?:serstream|trainer)[\w.]*)", page.read_text()):
+        assert importlib.util.find_spec(module), module
+
+
+@page
+def test_every_make_target_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in in_blocks(page.read_text()) + inline(page.read_text()):
+        if wanted := re.match(r"(?:sudo )?make ([a-z-]+)", line):
+            assert wanted[1] in targets, line
+
+
+@page
+def test_every_configuration_key_exists(page: Path) -> None:
+    tables = {field.name: field.type for field in msgspec.structs.fields(config.Settings)}
+    for text in inline(page.read_text()):
+        key = re.fullmatch(r"(\w+)\.(\w+)(?: = .*)?", text)
+        if key and key[1] in tables and not text.endswith((".conf", ".json", ".onnx")):
+            kind = tables[key[1]]
+            assert key[2] in (kind if isinstance(kind, type) else kind.__args__[0]).__struct_fields__, text
+
+
+def commands(line: str) -> Iterator[list[str]]:
+    """The commands of ours in a line of shell."""
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    for is_mark, group in groupby(words, lambda word: set(word) <= set("|&;<>()")):
+        command = list(group)
+        if not is_mark and command[0] in ("serstream", "serstream-train"):
+            yield command
+
+
+def is_understood(program: str, *arguments: str) -> bool:
+    """Whether the program takes these arguments; it is not run."""
+    parser = cli._parser()
+    if program == "serstream-train":
+        parser = pytest.importorskip("trainer.cli", reason="needs the trainer extra")._parser()
+    try:
+        parser.parse_args(arguments)
+    except SystemExit as end:
+        return not end.code
+    return True
+
+
+@page
+def test_every_command_line_is_understood(page: Path) -> None:
+    for line in in_blocks(page.read_text()):
+        for command in commands(line) if "serstream" in line else ():
+            assert is_understood(*command), line
+
+
+@page
+def test_every_command_that_is_spoken_of_exists(page: Path) -> None:
+    for text in inline(page.read_text()):
+        for command in commands(text) if text.startswith("serstream") else ():
+            assert is_understood(*command, "--help"), text

@@ -277,8 +277,13 @@ def load(path: Path | None, overrides: Sequence[Override] = ()) -> Settings:
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {path}: cannot read it: {error}") from error
+    except OSError as error:
+        raise ConfigError(
+            f"configuration {path}: cannot read it: {error.strerror}; give the path of a serstream.toml that "
+            "you may read"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"configuration {path}: not UTF-8: {error}; save it as UTF-8") from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -121,7 +121,7 @@ def listen(endpoint: str, result: Connection) -> None:
                 received += 1
                 seen.setdefault((event.call, event.stream), set()).add(event.sequence)
                 state.update(event)
-        repaired = subscription.inbox.repaired
+        repaired = subscription.links[0].inbox.repaired
     holes = sum(max(sequences) + 1 - len(sequences) for sequences in seen.values())
     result.send(
         {"received": received, "repaired": repaired, "gaps": gaps, "holes": holes, "state": digest(state)}

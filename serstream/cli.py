@@ -100,20 +100,24 @@ def _listen(arguments: argparse.Namespace) -> int:
     from serstream.feed.messages import encode
 
     silent_until = time.monotonic() + SILENCE_S
-    with subscribe(arguments.endpoint, keys=arguments.keys) as subscription:
+    with subscribe(*arguments.endpoint, keys=arguments.keys) as subscription:
         while True:
             for event in subscription.receive(0.5):
                 sys.stdout.buffer.write(encode(event) + b"\n")
                 sys.stdout.flush()
-            if subscription.inbox.heard_at is None and time.monotonic() > silent_until:
-                log.warning("nothing heard from %s yet; is the daemon running? Waiting.", arguments.endpoint)
+            if time.monotonic() > silent_until:
+                for link in subscription.links:
+                    if link.inbox.heard_at is None:
+                        log.warning(
+                            "nothing heard from %s yet; is the daemon running? Waiting.", link.endpoint
+                        )
                 silent_until = float("inf")
 
 
 def _live(arguments: argparse.Namespace) -> int:
     from serstream.view.live import run_live
 
-    run_live(arguments.endpoint, keys=arguments.keys)
+    run_live(*arguments.endpoint, keys=arguments.keys)
     return 0
 
 
@@ -205,10 +209,10 @@ def _parser() -> argparse.ArgumentParser:
     def endpoint(command: argparse.ArgumentParser) -> None:
         command.add_argument(
             "endpoint",
-            nargs="?",
-            default=DEFAULT_ENDPOINT,
+            nargs="*",
+            default=[DEFAULT_ENDPOINT],
             metavar="ENDPOINT",
-            help="ZeroMQ endpoint of the feed (default: %(default)s)",
+            help=f"ZeroMQ endpoint of the feed, or of several daemons' (default: {DEFAULT_ENDPOINT})",
         )
         command.add_argument(
             "--keys",
@@ -277,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
             "listen",
             _listen,
             "print the feed as JSON lines",
-            "Subscribe to a running daemon and print every message as one line of JSON.",
+            "Subscribe to a running daemon, or to several, and print every message as one line of JSON.",
             "  serstream listen\n  serstream listen tcp://127.0.0.1:5556 | jq .smoothed_emotion",
         )
     )
@@ -288,7 +292,8 @@ def _parser() -> argparse.ArgumentParser:
             "watch the calls",
             "The live view: a row per stream with role, emotion, confidence, a bar per class and the trend.\n"
             "A subscriber like any other: closing it disturbs nothing. Without a terminal it prints lines.",
-            "  serstream live\n  serstream live ipc:///run/serstream/feed",
+            "  serstream live\n  serstream live ipc:///run/serstream/feed\n"
+            "  serstream live tcp://127.0.0.1:5556 tcp://127.0.0.1:5566     # two daemons",
         )
     )
     add(

@@ -181,7 +181,7 @@ class DaemonProcess:
             while not self._over.is_set():
                 for event in subscription.receive(0.1):
                     self._events.put((event, time.monotonic()))
-                if subscription.inbox.heard_at is not None:
+                if subscription.links[0].inbox.heard_at is not None:
                     self._heard.set()
 
     def _wait_until_heard(self) -> None:

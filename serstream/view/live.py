@@ -62,8 +62,8 @@ class LiveView:
         self.console = console
         self.board = Board()
         self.title = title
-        self.stale_s: float | None = None
-        """For how long the feed has been silent; None while it lives."""
+        self.silent: tuple[str, float] | None = None
+        """Feed that has been silent for longest, and for how many seconds; None while all of them live."""
         self.done = False
         """The user wants to leave."""
         self._order: Order = "attention"
@@ -155,8 +155,9 @@ class LiveView:
         alerts = sum(len(row.alerts) for row in alive)
         muted = sum(row.muted for row in alive)
         candidates = self.board.candidates(now)
-        if self.stale_s is not None:
-            state: Cell = (f" STALE: nothing heard for {self.stale_s:.0f} s ", ALERT)
+        if self.silent:
+            feed, seconds = self.silent
+            state: Cell = (f" STALE: nothing heard from {feed} for {seconds:.0f} s ", ALERT)
         elif paused:
             state = (" PAUSED ", ALERT)
         else:
@@ -268,28 +269,27 @@ def plain_line(event: Event) -> str:
     return ""
 
 
-def run_live(endpoint: str, *, keys: Path | None = None, calls: Sequence[str] = ()) -> None:
-    """Watch a feed until the user leaves; off a terminal until the process is ended.
+def run_live(*endpoints: str, keys: Path | None = None, calls: Sequence[str] = ()) -> None:
+    """Watch the feeds of some daemons until the user leaves; off a terminal until the process is ended.
 
     Raises:
-        FeedError: the endpoint is not one, or the daemon refuses the keys.
+        FeedError: an endpoint is not one, or a daemon refuses the keys.
     """
     console = Console()
-    with subscribe(endpoint, calls=calls, keys=keys, history=console.is_terminal) as subscription:
-        with Keyboard() as keyboard, LiveView(console, endpoint) as view:
+    with subscribe(*endpoints, calls=calls, keys=keys, history=console.is_terminal) as subscription:
+        with Keyboard() as keyboard, LiveView(console, " ".join(endpoints)) as view:
             _watch(subscription, keyboard, view)
 
 
 def _watch(subscription: Subscription, keyboard: Keyboard, view: LiveView) -> None:
-    began = time.monotonic()
     while not view.done:
         frame_at = time.monotonic() + FRAME_S
         while (left := frame_at - time.monotonic()) > 0:
             for event in subscription.receive(left):
                 view.update(event, time.monotonic())
         now = time.monotonic()
-        heard_at = subscription.inbox.heard_at
-        view.stale_s = now - (heard_at or began) if subscription.is_stale() else None
+        silent_s, feed = max((link.silent_s, link.endpoint) for link in subscription.links)
+        view.silent = (feed, silent_s) if silent_s else None
         for key in keyboard.keys():
             view.press(key, now)
         view.refresh(now)

@@ -135,7 +135,7 @@ def test_a_feed_that_cannot_be_bound_again_is_an_error_and_no_silent_daemon(
     endpoint = f"ipc://{folder}/feed"
     publisher = Publisher(FeedSettings(endpoint=endpoint, keys=str(keys), heartbeat_s=0.05))
     with subscribe(endpoint, keys=tmp_path / "ben.toml") as ben:
-        assert turn_until(publisher, lambda: not ben.receive(0) and ben.inbox.heard_at is not None)
+        assert turn_until(publisher, lambda: not ben.receive(0) and ben.links[0].inbox.heard_at is not None)
     (keys / "clients" / "ben.public").unlink()
     shutil.rmtree(folder)
     with pytest.raises(FeedError, match=f"{endpoint} cannot be bound"):

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,16 +18,15 @@ from serstream.feed.publisher import Publisher
 from serstream.feed.state import FeedState
 
 
-@pytest.fixture
-def endpoint(tmp_path: Path) -> Iterator[str]:
+@contextmanager
+def daemon(endpoint: str, live: str = "live") -> Iterator[None]:
     """A daemon's main loop in a thread: one live call, one that is over, and heartbeats."""
-    endpoint = f"ipc://{tmp_path}/feed"
     stop = threading.Event()
     ready = threading.Event()
 
     def turn() -> None:
         publisher = Publisher(FeedSettings(endpoint=endpoint, heartbeat_s=0.05))
-        publisher.publish([*call("over"), *call("live")[:-3]])
+        publisher.publish([*call("over"), *call(live)[:-3]])
         ready.set()
         while not stop.wait(0.005):
             publisher.poll(time.monotonic(), time.time())
@@ -35,9 +35,16 @@ def endpoint(tmp_path: Path) -> Iterator[str]:
     thread = threading.Thread(target=turn)
     thread.start()
     ready.wait()
-    yield endpoint
+    yield
     stop.set()
     thread.join()
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[str]:
+    endpoint = f"ipc://{tmp_path}/feed"
+    with daemon(endpoint):
+        yield endpoint
 
 
 def take(subscription: Iterator[Event], n: int) -> list[Event]:
@@ -96,13 +103,46 @@ def test_an_unknown_type_is_refused() -> None:
 def test_a_silent_feed_is_stale(tmp_path: Path) -> None:
     with subscribe(f"ipc://{tmp_path}/nobody") as subscription:
         assert subscription.receive(0.01) == []
-        assert subscription.is_stale()
+        assert subscription.links[0].silent_s > 0
 
 
 def test_a_living_feed_is_not(endpoint: str) -> None:
     with subscribe(endpoint, heartbeats=True) as subscription:
         take(iter(subscription), 5)
-        assert not subscription.is_stale()
+        assert subscription.links[0].silent_s == 0
+
+
+def test_the_feeds_of_two_daemons_are_read_as_one_and_a_silent_third_is_named(tmp_path: Path) -> None:
+    endpoints = [f"ipc://{tmp_path}/{name}" for name in ("one", "two", "nobody")]
+    first, second = states("first", "second")
+    with daemon(endpoints[0], "first"), daemon(endpoints[1], "second"):
+        with subscribe(*endpoints) as subscription:
+            state = FeedState()
+            for event in take(iter(subscription), len(first.messages() + second.messages())):
+                assert not isinstance(event, Gap)
+                state.update(event)
+            assert state.calls == first.calls | second.calls
+            assert [link.endpoint for link in subscription.links if link.silent_s] == [endpoints[2]]
+
+
+def states(*names: str) -> Iterator[FeedState]:
+    """What a late joiner must know of each daemon."""
+    for name in names:
+        state = FeedState()
+        for message in call(name)[:-3]:
+            state.update(message)
+        yield state
+
+
+@pytest.mark.parametrize("endpoints", [[], ["ipc://feed", "ipc://feed"]])
+def test_endpoints_are_named_once(endpoints: list[str]) -> None:
+    with pytest.raises(FeedError, match="wanted at least one, and each once"):
+        subscribe(*endpoints)
+
+
+def test_one_bad_endpoint_leaves_nothing_open() -> None:
+    with pytest.raises(FeedError, match="'nonsense'"):
+        subscribe("ipc://feed", "nonsense")
 
 
 def test_the_client_loads_nothing_heavy() -> None:

@@ -25,9 +25,9 @@ def storm(endpoint: str) -> None:
         subscriptions = [all_of_them.enter_context(subscribe(endpoint)) for _ in range(SUBSCRIBERS)]
         deadline = time.monotonic() + 20
         for subscription in subscriptions:
-            while subscription.inbox.heard_at is None and time.monotonic() < deadline:
+            while subscription.links[0].inbox.heard_at is None and time.monotonic() < deadline:
                 subscription.receive(0.05)
-        assert all(subscription.inbox.heard_at is not None for subscription in subscriptions)
+        assert all(subscription.links[0].inbox.heard_at is not None for subscription in subscriptions)
 
 
 def test_a_storm_of_subscribers_costs_no_window_and_leaves_nothing_behind() -> None:

@@ -119,8 +119,8 @@ def test_pause_keeps_the_picture_and_loses_nothing(view: LiveView) -> None:
 
 
 def test_a_stale_feed_is_said(view: LiveView) -> None:
-    view.stale_s = 12.3
-    assert "STALE: nothing heard for 12 s" in picture(view, 62.0)
+    view.silent = ("ipc://feed", 12.3)
+    assert "STALE: nothing heard from ipc://feed for 12 s" in picture(view, 62.0)
 
 
 def test_a_stream_that_ended_stays_for_a_moment(view: LiveView) -> None:

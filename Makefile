@@ -77,6 +77,7 @@ install:
 	test -x $(PREFIX)/bin/python || $(PYTHON) -m venv $(PREFIX)
 	$(PREFIX)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade $(PIP_OPTIONS) $(PACKAGE)
 	install -D -m 644 -t $(UNITS) systemd/serstream.service systemd/serstream.socket
+	install -m 644 systemd/serstream.service $(UNITS)/serstream@.service
 	install -D -m 644 systemd/sysusers.conf /usr/local/lib/sysusers.d/serstream.conf
 	install -D -m 644 systemd/tmpfiles.conf /usr/local/lib/tmpfiles.d/serstream.conf
 	install -D -m 644 -t $(PREFIX)/share/serstream systemd/drop-ins/*.conf
@@ -90,13 +91,16 @@ install:
 	$(SYSTEMCTL) daemon-reload
 	$(SYSTEMCTL) enable serstream.service
 	$(SYSTEMCTL) restart serstream.service
+	$(SYSTEMCTL) try-restart 'serstream@*.service'
 
 # Leaves the configuration and the models.
 uninstall:
 	@test "$$(id -u)" = 0 || { echo "uninstall: needs root: sudo make uninstall"; exit 1; }
 	-$(SYSTEMCTL) disable --now serstream.socket serstream.service
-	rm -rf $(PREFIX) $(UNITS)/serstream.service $(UNITS)/serstream.socket /usr/local/bin/serstream \
-		/usr/local/lib/sysusers.d/serstream.conf /usr/local/lib/tmpfiles.d/serstream.conf
+	-$(SYSTEMCTL) stop 'serstream@*.service'
+	-$(SYSTEMCTL) disable serstream@.service
+	rm -rf $(PREFIX) $(UNITS)/serstream.service $(UNITS)/serstream@.service $(UNITS)/serstream.socket \
+		/usr/local/bin/serstream /usr/local/lib/sysusers.d/serstream.conf /usr/local/lib/tmpfiles.d/serstream.conf
 	$(SYSTEMCTL) daemon-reload
 	! test -e /var/lib/serstream || chown --recursive root:root /var/lib/serstream /etc/serstream
 	! getent passwd serstream >/dev/null || userdel serstream

@@ -34,6 +34,8 @@ PLAY = "/opt/serstream/bin/python /src/tests/play_call.py"
 CONFIGURATION = "/etc/serstream/serstream.toml"
 MODELS = "/var/lib/serstream/models"
 RECORDING = "/src/serstream/shipped/sample/call.wav"
+SECOND = "/etc/serstream/serstream@second.toml"
+FEEDS = "tcp://127.0.0.1:5556 tcp://127.0.0.1:5566"
 UNIT = "/usr/local/lib/systemd/system/serstream.service"
 COMMANDS = f"""
 export HOME=/var/lib/serstream PATH=/usr/local/bin:/usr/bin:/bin
@@ -208,6 +210,31 @@ def socket_activated(machine: Machine) -> str:
     return f"started by a packet, none lost, buffer {port['receive_buffer_bytes'] / 2**20:.0f} MB"
 
 
+def doubled(machine: Machine) -> str:
+    """A second daemon with its own ports: one subscription hears both, each is stopped and killed alone."""
+    machine.write(
+        SECOND,
+        '[[rtp]]\nport = 6004\n[feed]\nendpoint = "tcp://127.0.0.1:5566"\n'
+        f'[model]\nrepository = "{MODELS}"\n[metrics]\nport = 9465\n'
+        '[control]\nsocket = "/run/serstream@second/control"\n',
+    )
+    machine.run("systemctl enable --now serstream@second")
+    with listening(machine, FEEDS) as heard:
+        plays = [machine.start(f"{PLAY} --seconds 8 --port {port}") for port in (5004, 6004)]
+        time.sleep(3)
+        machine.run("systemctl reload serstream@second")
+        ends = ended(heard, 4)
+    assert [play.wait(10) for play in plays] == [0, 0]
+    assert {end["source"] for end in ends} == {"rtp:5004", "rtp:6004"}, ends
+    assert not any(end["lost_s"] for end in ends), ends
+    first, second = machine.show("MainPID"), machine.show("MainPID", "serstream@second")
+    machine.run(f"kill -9 {second}")
+    wait("the second is back", lambda: "reloaded" in machine.ask(f"serstream reload -c {SECOND}"), 10)
+    assert machine.show("MainPID") == first
+    machine.run("systemctl disable --now serstream@second")
+    return "four streams of two daemons in one subscription; the second reloaded, killed and stopped alone"
+
+
 def keyed(machine: Machine) -> str:
     """SRTP and CURVE secrets that only root can read, passed as credentials by the shipped drop-ins."""
     crypto = f"AES_CM_128_HMAC_SHA1_80 inline:{base64.b64encode(SECRET).decode()}"
@@ -359,7 +386,19 @@ def uninstalled(machine: Machine) -> str:
 
 
 STEPS: tuple[Callable[[Machine], str], ...] = (
-    *(installed, rebooted, confined, commanded, reloaded, killed, frozen, socket_activated, keyed, cut_off),
+    *(
+        installed,
+        rebooted,
+        confined,
+        commanded,
+        reloaded,
+        killed,
+        frozen,
+        socket_activated,
+        doubled,
+        keyed,
+        cut_off,
+    ),
     *(full, widened, logged, stopped, uninstalled),
 )
 

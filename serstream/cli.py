@@ -327,7 +327,8 @@ def _parser() -> argparse.ArgumentParser:
         _reload,
         "let the running daemon read its configuration again",
         "As SIGHUP, but it waits for the result. Calls in progress do not notice.\n"
-        "Exit code 0 when it is done, 2 with the reason when it is refused: nothing has changed then.",
+        "Exit code 0 when it is done; 2 with the reason when it is refused and nothing has changed, or when a\n"
+        "new source could not be opened and all the rest has changed.",
         "  serstream reload",
     )
     for command in (status, reload):

@@ -1,17 +1,22 @@
-"""What `serstream run` would refuse, found without opening a socket."""
+"""What `serstream run` would refuse or warn of, found without opening a socket."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from serstream.audio.file import FileSource
-from serstream.config import Settings
+from serstream.config import AlertSettings, Settings
+from serstream.emotion.alerts import GROUPS
 from serstream.emotion.loading import load_model
 from serstream.emotion.model import EmotionModel
 from serstream.errors import ConfigError
 from serstream.feed.publisher import server_keys
 from serstream.rtp.datagrams import family_of
 from serstream.rtp.streams import Streams
+
+log = logging.getLogger(__name__)
 
 
 def check(settings: Settings, base: Path) -> EmotionModel:
@@ -27,21 +32,23 @@ def check(settings: Settings, base: Path) -> EmotionModel:
     Raises:
         SerstreamError: something is not as `serstream run` needs it.
     """
-    check_sources(settings)
-    for port in settings.rtp:
-        family_of(port.address)
-        Streams(port, utc_offset=0.0)
-    for file in settings.file:
-        FileSource(file, base)
+    check_sources(settings, base)
     server_keys(settings.feed, base)
-    return load_model(settings.model, base)
+    model = load_model(settings.model, base)
+    warn_of_idle_alerts(settings.alert, model)
+    return model
 
 
-def check_sources(settings: Settings) -> None:
-    """There is a source, and no two share a UDP port.
+def check_sources(settings: Settings, base: Path) -> None:
+    """There is a source, no two share a UDP port, and each is understood.
+
+    Args:
+        settings: what to check.
+        base: folder that its relative paths start from.
 
     Raises:
         ConfigError: otherwise.
+        SourceError: a recording cannot be used.
     """
     if not (settings.rtp or settings.microphone or settings.file):
         raise ConfigError(
@@ -58,3 +65,30 @@ def check_sources(settings: Settings) -> None:
                     f"UDP port {port.address}:{number} is wanted twice, for {other} and for {user}; give one "
                     "of them another (RTP ports are even, RTCP takes the next one unless rtcp_mux is set)"
                 )
+        family_of(port.address)
+        Streams(port, utc_offset=0.0)
+    for file in settings.file:
+        FileSource(file, base)
+
+
+def warn_of_idle_alerts(rules: Iterable[AlertSettings], model: EmotionModel) -> None:
+    """Name the emotions that alert rules wait for in vain.
+
+    No error: models with other labels come and go while the daemon runs, and none of them may keep it from
+    starting.
+    """
+    labels = model.metadata.labels
+    idle = [
+        f"{name!r} of {rule.name!r}"
+        for rule in rules
+        for name in rule.emotions
+        if not set(GROUPS.get(name, (name,))).intersection(labels)
+    ]
+    if idle:
+        log.warning(
+            "[[alert]] emotions: model %s never says %s, only %s; correct the rule, unless it is for another "
+            "model",
+            model.reference,
+            ", ".join(idle),
+            ", ".join(labels),
+        )

@@ -21,11 +21,11 @@ import numpy as np
 from serstream.config import Settings
 from serstream.emotion.loading import load_model
 from serstream.errors import ControlError, SerstreamError
-from serstream.feed.messages import rfc3339
+from serstream.feed.messages import Message, ModelChanged, rfc3339
 from serstream.feed.publisher import Publisher
 from serstream.pipeline import Pipeline
 from serstream.service.allocator import Ebb, keep_working_memory
-from serstream.service.check import check_sources
+from serstream.service.check import check_sources, warn_of_idle_alerts
 from serstream.service.control import (
     Accepted,
     Activate,
@@ -78,11 +78,12 @@ class Daemon:
 
     def __init__(self, load: Callable[[], Settings], base: Path):
         settings = load()
-        check_sources(settings)
+        check_sources(settings, base)
         keep_working_memory()
         self._ebb = Ebb()
         self._settings = settings
         self._load = load
+        self._base = base
         self._notifier = Notifier(os.environ)
         self._shelf = SocketShelf(self._notifier, inherited_sockets(os.environ, os.getpid()))
         self._started, self._began = time.time(), time.monotonic()
@@ -140,7 +141,7 @@ class Daemon:
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._ask_to_reload)
         self._sources.start()
-        self._publisher.publish([self._models.announce(time.monotonic(), time.time())])
+        self._publish_about_models([self._models.announce(time.monotonic(), time.time())])
         try:
             self._turn(0)
             self._metrics.ready = True
@@ -165,7 +166,7 @@ class Daemon:
             self._reread()
         now, utc = time.monotonic(), time.time()
         self._report(now)
-        self._publisher.publish(self._models.poll(now, utc))
+        self._publish_about_models(self._models.poll(now, utc))
         self._publisher.poll(now, utc)
         self._control.poll(self._answer)
 
@@ -193,6 +194,11 @@ class Daemon:
         )
         self._pipeline.stream_limit = self._stream_limit.streams
 
+    def _publish_about_models(self, messages: list[Message]) -> None:
+        self._publisher.publish(messages)
+        if any(isinstance(message, ModelChanged) for message in messages):
+            warn_of_idle_alerts(self._settings.alert, self._models.active)
+
     def _report(self, now: float) -> None:
         """Once a second: feed the watchdog, renew what is shown, warn of what was lost."""
         stuck = self._sources.stuck(now)
@@ -219,12 +225,15 @@ class Daemon:
             log.error("stuck, the watchdog is not fed any more: %s", ", ".join(stuck))
 
     def _reread(self) -> None:
-        """Reload: everything or, if anything in the file is wrong, nothing."""
+        """Reload: everything or, if anything in the file is wrong, nothing.
+
+        What the file cannot know, a port that somebody else has, concerns that source alone.
+        """
         self._notifier.reloading(time.monotonic())
         self._models.reread_pointer()
         try:
             settings = self._load()
-            check_sources(settings)
+            check_sources(settings, self._base)
         except SerstreamError as error:
             self._reload_error = str(error)
             log.error("reload refused, everything stays as it was: %s", error)
@@ -232,14 +241,17 @@ class Daemon:
             for key, reason in fixed_changes(self._settings, settings):
                 log.warning("reload: %s is changed only by a restart: %s", key, reason)
             settings = without_fixed_changes(self._settings, settings)
-            self._sources.reload(settings)
+            faults = self._sources.reload(settings)
             self._pipeline.settings = settings
             self._capacity.max_delay_s = settings.overload.max_delay_ms / 1000
             self._stream_limit.max_delay_s = settings.overload.max_delay_ms / 1000
             self._settings = settings
             self._reloads += 1
-            self._reload_error = ""
+            self._reload_error = f"reloaded, but without {'; '.join(faults)}" if faults else ""
+            if self._reload_error:
+                log.error("%s", self._reload_error)
             log.info("reloaded: %d source(s)", len(self._sources))
+            warn_of_idle_alerts(settings.alert, self._models.active)
         self._notifier.ready()
 
     def _answer(self, request: Request) -> Reply:

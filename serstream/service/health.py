@@ -41,7 +41,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Connections turned away for their keys."""
     reloads: int = 0
     reload_error: str = ""
-    """Why the last reload was refused; empty when it was not."""
+    """Why the last reload was refused, or which sources it could not open; empty when all went well."""
     ports: tuple[PortStatus, ...] = ()
     """RTP ports."""
 
@@ -58,5 +58,5 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         if self.stuck:
             parts.append(f"STUCK: {', '.join(self.stuck)}")
         if self.reload_error:
-            parts.append("last reload refused")
+            parts.append("last reload failed")
         return "; ".join(parts)

@@ -128,7 +128,11 @@ class Metrics(Collector):
         yield _counter("feed_snapshots", "Snapshots sent to subscribers", health.snapshots)
         yield _counter("feed_refused", "Connections refused for their keys", health.refused_clients)
         yield _counter("reloads", "Configuration reloads", health.reloads)
-        yield _gauge("reload_failed", "1 when the last reload was refused", bool(health.reload_error))
+        yield _gauge(
+            "reload_failed",
+            "1 when the last reload was refused or a source could not be opened",
+            bool(health.reload_error),
+        )
         yield _counter("model_swaps", "Models exchanged", model.swaps)
         yield _counter("model_refusals", "Models refused", model.refusals)
         info = GaugeMetricFamily(

@@ -120,11 +120,15 @@ class Sources:
             if running.thread.is_alive() and now - running.heard > STUCK_S
         )
 
-    def reload(self, settings: Settings) -> None:
+    def reload(self, settings: Settings) -> list[str]:
         """Leave alone what is configured as before, end what is not, open what is new.
 
-        A source that cannot be opened is logged and left out; the others are not disturbed.
+        A source that cannot be opened is left out; the others are not disturbed.
+
+        Returns:
+            Why sources were left out.
         """
+        faults: list[str] = []
         wanted = _wanted(settings)
         gone = [running for running in self._running if running.settings and running.settings not in wanted]
         for running in gone:
@@ -137,13 +141,14 @@ class Sources:
             running.thread.join(STOP_TIMEOUT_S)
         self._running = [running for running in self._running if running not in gone]
         for port in _without(settings.rtp, self._receiver.settings):
-            with _reluctantly():
+            with _noted(faults):
                 self._receiver.open(port)
         for one in _without(wanted, [running.settings for running in self._running]):
-            with _reluctantly():
+            with _noted(faults):
                 running = self._open(one)
                 self._running.append(running)
                 self._start(running)
+        return faults
 
     def _start(self, running: _Running) -> None:
         running.thread = threading.Thread(target=self._run, args=(running,), name=running.name, daemon=True)
@@ -202,9 +207,9 @@ def _without(wanted: Sequence[T], there: Iterable[object]) -> list[T]:
 
 
 @contextmanager
-def _reluctantly() -> Iterator[None]:
-    """Log why a source cannot be opened."""
+def _noted(faults: list[str]) -> Iterator[None]:
+    """Take down why a source cannot be opened, and go on."""
     try:
         yield
     except SerstreamError as error:
-        log.error("reload: %s", error)
+        faults.append(str(error))

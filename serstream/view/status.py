@@ -31,7 +31,7 @@ def describe(status: Status) -> str:
     if health.stuck:
         lines.append(f"STUCK     {', '.join(health.stuck)}")
     if health.reload_error:
-        lines.append(f"RELOAD    refused: {health.reload_error}")
+        lines.append(f"RELOAD    failed: {health.reload_error}")
     return "\n".join(lines)
 
 

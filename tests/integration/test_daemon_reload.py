@@ -1,6 +1,7 @@
 """Reloads of a real daemon, by SIGHUP and by `serstream reload`, while calls are going on."""
 
 import signal
+import socket
 import threading
 import time
 
@@ -10,7 +11,7 @@ import soundfile
 
 from serstream.errors import ControlError
 from serstream.feed.messages import StreamEnded
-from serstream.rehearsal import DaemonProcess, Leg, free_port_pair
+from serstream.rehearsal import HOST, DaemonProcess, Leg, free_port_pair
 from serstream.rtp.sender import send_in_real_time
 from serstream.service.control import Reload, Status, StatusRequest, ask
 from serstream.shipped import SAMPLE_CALL
@@ -53,6 +54,9 @@ def test_a_reload_disturbs_no_call_and_opens_and_closes_ports() -> None:
         assert len(status.health.sources) == 2
         with pytest.raises(ControlError, match="unknown key 'nonsense'"):
             ask(daemon.control, Reload())
+        # What the call's own port cannot be given must not end it.
+        status = reload(daemon, first.replace("[[rtp]]", '[[rtp]]\nsdp = "none.sdp"'))
+        assert "none.sdp" in status.health.reload_error
         daemon.control.with_name("serstream.toml").write_text(first)
         status = ask(daemon.control, Reload())
         assert status.health.sources == (f"rtp:{leg.outgoing.port}",)
@@ -69,9 +73,38 @@ def test_a_reload_disturbs_no_call_and_opens_and_closes_ports() -> None:
     assert leg.lost == 0
 
 
+def test_a_port_that_cannot_be_opened_is_told_and_the_others_are() -> None:
+    port, other = free_port_pair(), free_port_pair()
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken,
+        DaemonProcess(f"[[rtp]]\nport = {port}\n") as daemon,
+    ):
+        taken.bind((HOST, free_port_pair()))
+        ports = (taken.getsockname()[1], other)
+        path = daemon.control.with_name("serstream.toml")
+        path.write_text("".join(f"[[rtp]]\nport = {number}\n" for number in ports) + path.read_text())
+        with pytest.raises(ControlError, match=f"reloaded, but without rtp {HOST}:{ports[0]}: cannot bind"):
+            ask(daemon.control, Reload())
+        assert sorted(ask_status(daemon).health.sources) == sorted([f"rtp:{port}", f"rtp:{other}"])
+        taken.close()
+        assert f"rtp:{ports[0]}" in ask(daemon.control, Reload()).health.sources
+
+
 def test_what_only_a_restart_changes_is_named() -> None:
     with DaemonProcess(f"[[rtp]]\nport = {free_port_pair()}\n") as daemon:
         text = daemon.control.with_name("serstream.toml").read_text()
         status = reload(daemon, text.replace("heartbeat_s = 0.25", "heartbeat_s = 0.5"))
         assert status.feed == daemon.endpoint
         assert "feed.heartbeat_s is changed only by a restart" in daemon.log()
+
+
+def test_an_alert_that_is_never_raised_is_named_at_the_start_and_at_a_reload() -> None:
+    rule = '[[alert]]\nname = "a"\nemotions = ["angri"]\n'
+    told = "never says 'angri' of 'a'"
+    port = f"[[rtp]]\nport = {free_port_pair()}\n"
+    with DaemonProcess(port + rule) as daemon:
+        assert told in daemon.log()
+    with DaemonProcess(port) as daemon:
+        assert told not in daemon.log()
+        reload(daemon, daemon.control.with_name("serstream.toml").read_text() + rule)
+        assert told in daemon.log()

@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,18 @@ def test_what_runs_is_fine(tmp_path: Path) -> None:
 def test_what_run_would_refuse_is_told(tmp_path: Path, tables: dict[str, object], told: str) -> None:
     with pytest.raises(SerstreamError, match=told):
         check(settings_of(**tables), tmp_path)
+
+
+def test_emotions_that_the_model_never_says_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = [
+        {"name": "good", "emotions": ["angry", "negative"]},
+        {"name": "typo", "emotions": ["angri", "sad"]},
+    ]
+    with caplog.at_level(logging.WARNING):
+        check(settings_of(rtp=[{}], alert=rules[:1]), tmp_path)
+        assert not caplog.messages
+        check(settings_of(rtp=[{}], alert=rules), tmp_path)
+    (told,) = caplog.messages
+    assert "never says 'angri' of 'typo', only angry, disgust" in told

@@ -94,7 +94,7 @@ def test_the_status_line_changes_only_when_something_happens() -> None:
     health = Health(windows={"scored": 5, "loss": 1, "overload": 2})
     assert health.line(3, "m@1") == "3 streams; 5 windows scored, 3 not; m@1"
     stuck = msgspec.structs.replace(health, stuck=("rtp:1",), reload_error="x")
-    assert stuck.line(3, "m@1").endswith("STUCK: rtp:1; last reload refused")
+    assert stuck.line(3, "m@1").endswith("STUCK: rtp:1; last reload failed")
 
 
 def test_muted_streams_are_told_wherever_one_looks() -> None:

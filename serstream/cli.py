@@ -12,7 +12,7 @@ from pathlib import Path
 
 import serstream
 from serstream import bench_commands, classify_command, config, feed_commands, model_commands
-from serstream.errors import SerstreamError
+from serstream.errors import ConfigError, SerstreamError
 from serstream.overrides import add_option, from_everywhere
 from serstream.types import Role
 
@@ -73,6 +73,8 @@ def _replay(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config) if arguments.config else config.Settings()
     base = arguments.config.parent if arguments.config else Path()
     roles = _roles(arguments.roles)
+    if arguments.jobs < 1:
+        raise ConfigError(f"--jobs is {arguments.jobs}, wanted at least 1")
     if arguments.output:
         from serstream.replay_command import replay_into
 
@@ -327,8 +329,8 @@ def _parser() -> argparse.ArgumentParser:
         _reload,
         "let the running daemon read its configuration again",
         "As SIGHUP, but it waits for the result. Calls in progress do not notice.\n"
-        "Exit code 0 when it is done; 2 with the reason when it is refused and nothing has changed, or when a\n"
-        "new source could not be opened and all the rest has changed.",
+        "Exit code 0 when it is done; 2 with the reason when it is refused and nothing has changed, or when\n"
+        "a new source could not be opened and all the rest has changed.",
         "  serstream reload",
     )
     for command in (status, reload):

@@ -44,8 +44,11 @@ def find_jobs(paths: Iterable[Path], output: Path) -> list[Job]:
     """A job for every recording, in folders and below them; its events keep the folder's layout.
 
     Raises:
-        SourceError: a path does not exist, nothing was found, or two recordings would share their events.
+        SourceError: a path does not exist, nothing was found, two recordings would share their events, or
+            ``output`` is no folder.
     """
+    if output.exists() and not output.is_dir():
+        raise SourceError(f"output {output}: a file, wanted a folder for the events; give another path")
     jobs: list[Job] = []
     for path in paths:
         if path.is_dir():

@@ -52,7 +52,8 @@ def replay_into(
         for n, done in enumerate(score_all(missing, settings, base, roles, processes), 1):
             if done.error:
                 failed += 1
-                progress.console.print(f"serstream: error: {done.error}", markup=False, highlight=False)
+                told = f"serstream: error: {done.error}"
+                progress.console.print(told, markup=False, highlight=False, soft_wrap=True)
             seconds += done.seconds
             elapsed = time.monotonic() - began
             rate = f"{seconds / 60 / max(elapsed, 1e-9):.1f} h of sound a minute"

@@ -51,9 +51,19 @@ class Workplace:
         return Preparation(recipe.features, recipe.augmentation, sounds, self.runs / "cache")
 
     def windows(self, recipe: Recipe, conditions: Sequence[str] | None = None) -> WindowSet:
-        """Windows of the recipe's corpora and labels, by default under the conditions it trains with."""
+        """Windows of the recipe's corpora and labels, by default under the conditions it trains with.
+
+        Raises:
+            CorpusError: a corpus cannot be read, or none of them has clips of a label.
+        """
         preparation = self.preparation(recipe)
         clips = corpora.read_all(recipe.corpora, self.data)
+        there = {clip.emotion for clip in clips}
+        if missing := [label for label in recipe.labels if label not in there]:
+            raise corpora.CorpusError(
+                f"label {', '.join(missing)} of recipe {recipe.name}: no clip of {', '.join(recipe.corpora)} "
+                f"has this emotion, they have {', '.join(sorted(there))}; correct the label or the corpus"
+            )
         wanted = preparation.conditions() if conditions is None else list(conditions)
         return gather(preparation, clips, wanted).with_emotions(recipe.labels)
 

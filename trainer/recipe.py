@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from serstream.emotion.features import FeatureSpec
 from serstream.errors import ConfigError
+from serstream.explain import explain
 from trainer.augment import Augmentation
 from trainer.calls import BaselineTraining
 
@@ -90,10 +91,15 @@ def load(path: Path) -> Recipe:
         ConfigError: the file is missing, is not TOML, or a key or value is not allowed.
     """
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Recipe)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path}: cannot read it: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"recipe {path}: cannot read it: {error.strerror}; give the path of a TOML file like those in "
+            "trainer/recipes"
+        ) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"recipe {path}: not TOML: {error}") from error
+    try:
+        return msgspec.convert(tables, Recipe)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"recipe {path}: {error}") from error
+        raise ConfigError(f"recipe {path}: {explain(error, tables, Recipe)}") from error

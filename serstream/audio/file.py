@@ -139,7 +139,10 @@ class FileSource:
 
 def _open(path: Path) -> soundfile.SoundFile:
     if not path.is_file():
-        raise SourceError(f"file {path}: no such file; give the path of a recording")
+        seen = "a folder" if path.is_dir() else "no such file"
+        raise SourceError(
+            f"file {path}: {seen}; give the path of a recording ('serstream replay -o' takes folders)"
+        )
     try:
         file = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw, which has no header

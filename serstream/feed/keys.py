@@ -123,7 +123,10 @@ def new_client(directory: Path, name: str, to: Path) -> None:
         )
         entry.write_text(f"{public}\n", encoding="ascii")
     except OSError as error:
-        raise FeedError(f"keys for client {name!r}: cannot write them: {error}") from error
+        raise FeedError(
+            f"keys for client {name!r}: cannot write {error.filename}: {error.strerror}; give another "
+            "directory (--keys) or file (-o)"
+        ) from error
 
 
 class Gatekeeper:
@@ -232,8 +235,10 @@ class Gatekeeper:
 def _read(path: Path, wanted: tuple[str, ...], mend: str) -> dict[str, str]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise FeedError(f"keys {path}: cannot read them: {error}; {mend}") from error
+    except OSError as error:
+        raise FeedError(f"keys {path}: cannot read them: {error.strerror}; {mend}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FeedError(f"keys {path}: not a key file: {error}; {mend}") from error
     for name in wanted:
         value = table.get(name)
         if not (isinstance(value, str) and len(value) == 40):

@@ -6,6 +6,7 @@ history, answers requests for both, and tells in heartbeats how far every stream
 
 from __future__ import annotations
 
+import errno
 import logging
 import uuid
 from collections import Counter
@@ -35,6 +36,12 @@ logger = logging.getLogger(__name__)
 REQUESTS_PER_POLL = 64
 """Requests answered before publishing goes on; the rest wait for the next poll."""
 WARNING_INTERVAL_S = 1.0
+
+_BIND_ADVICE = {
+    errno.EADDRINUSE: "stop the program that uses it (another serstream?)",
+    errno.ENOENT: "make its directory",
+    errno.EACCES: "let the daemon's user write there",
+}
 
 
 @dataclass(slots=True)
@@ -170,9 +177,11 @@ class Publisher:
             try:
                 socket.bind(endpoint)
             except zmq.ZMQError as error:
+                code = error.errno or 0
                 raise FeedError(
-                    f"feed endpoint {endpoint} cannot be bound: {error.strerror}; is another serstream "
-                    "running? Choose another feed.endpoint (its snapshots use the next port)"
+                    f"feed endpoint {endpoint} cannot be bound: {zmq.strerror(code)}; "
+                    f"{_BIND_ADVICE.get(code, 'give an address of this machine')}, or choose another feed.endpoint (its "
+                    "snapshots use the next port)"
                 ) from error
         # With NODROP a full queue is reported instead of silently skipped; see _send.
         self._publisher.setsockopt(zmq.XPUB_NODROP, 1)

@@ -23,6 +23,8 @@ from serstream.feed.messages import (
 )
 from serstream.types import Role
 
+_WANTED = "wanted the JSON lines of 'serstream listen' or 'serstream replay'"
+
 
 def read(path: Path) -> Iterator[Message]:
     """The messages of a recording, in its order.
@@ -40,11 +42,11 @@ def read(path: Path) -> Iterator[Message]:
                 try:
                     message = decode(line)
                 except FeedError as error:
-                    raise FeedError(f"recording {path}, line {number}: {error}") from error
+                    raise FeedError(f"recording {path}, line {number}: {error}; {_WANTED}") from error
                 if not isinstance(message, NewerMessage):
                     yield message
     except OSError as error:
-        raise FeedError(f"recording {path}: cannot read it: {error.strerror}") from error
+        raise FeedError(f"recording {path}: cannot read it: {error.strerror}; {_WANTED}") from error
 
 
 @dataclass(slots=True)

@@ -141,7 +141,7 @@ def test_an_endpoint_in_use_is_named(tmp_path: Path) -> None:
     with zmq.Context() as other, other.socket(zmq.PUB) as socket:
         port = socket.bind_to_random_port("tcp://127.0.0.1", min_port=30_000, max_port=60_000)
         with pytest.raises(
-            FeedError, match=rf"tcp://127.0.0.1:{port} cannot be bound: Address already in use"
+            FeedError, match=rf"tcp://127.0.0.1:{port} cannot be bound: Address already in use; stop"
         ):
             Publisher(FeedSettings(endpoint=f"tcp://127.0.0.1:{port}"))
 

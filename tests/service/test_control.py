@@ -107,6 +107,19 @@ def test_only_the_user_of_the_daemon_may_ask(server: ControlServer) -> None:
     assert stat.S_IMODE(server.path.parent.stat().st_mode) == 0o700
 
 
+def test_another_user_is_told_whom_to_ask_as(server: ControlServer) -> None:
+    server.path.chmod(0)
+    own = os.geteuid()
+    with contextlib.ExitStack() as stack:
+        if own == 0:  # whom no mode keeps out
+            os.seteuid(65534)
+            stack.callback(os.seteuid, own)
+        with pytest.raises(
+            ControlError, match="Permission denied; ask as root, or as the user that the daemon"
+        ):
+            ask(server.path, StatusRequest())
+
+
 def test_a_second_daemon_does_not_steal_the_socket(server: ControlServer) -> None:
     with pytest.raises(ControlError, match="another serstream listens there"):
         ControlServer(server.path)

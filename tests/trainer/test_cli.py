@@ -98,10 +98,38 @@ def test_cuda_that_is_not_there_is_said(tiny_recipe: Path, capsys: pytest.Captur
     ("arguments", "said"),
     [
         (["corpora", "--data", "nowhere"], "data folder nowhere: no such folder"),
-        (["train", "missing.toml"], "recipe missing.toml: cannot read it"),
+        (["train", "missing.toml"], "recipe missing.toml: cannot read it: No such file or directory; give"),
         (["report", "nowhere"], "nowhere/run.json: no such file; a finished run has one"),
     ],
 )
 def test_bad_input_is_named(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted", "said"),
+    [
+        ("epochs = 3", "epoch = 3", "unknown key 'training.epoch'; did you mean 'epochs'?"),
+        ("epochs = 3", "epochs = 'x'", "training.epochs is 'x': wanted a whole number"),
+        (
+            'labels = ["angry", ',
+            'labels = ["angri", "angry", ',
+            "label angri of recipe tiny: no clip of tiny has this emotion, they have angry, neutral, sad;",
+        ),
+        ('corpora = ["tiny"', 'corpora = ["tini"', "corpus tini: no "),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_says_why(
+    line: str,
+    wanted: str,
+    said: str,
+    tiny_data: Path,
+    tiny_recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(tiny_recipe.read_text().replace(line, wanted))
+    assert main(["train", str(recipe), "--data", str(tiny_data), "--runs", str(tmp_path / "runs")]) == 2
     assert said in capsys.readouterr().err

@@ -33,7 +33,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     capacity.set_defaults(command=_capacity)
     capacity.add_argument(
         "--streams",
-        type=_numbers,
+        type=_counts,
         default=None,
         metavar="N,…",
         help="numbers to try in turn (default: 50, 250, 500 and 250 more each time)",
@@ -65,7 +65,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}, wanted whole numbers with a comma between them, e.g. 1,2"
+        ) from error
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    if min(numbers := _numbers(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, wanted at least one stream in each step, e.g. 500,1000")
+    return numbers
 
 
 def _steps() -> Iterator[int]:

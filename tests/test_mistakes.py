@@ -46,6 +46,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("listen --keys text.txt", "keys text.txt: not a key file"),
         ("keys new a/b", "client name 'a/b': wanted 1 to 64 letters"),
         ("keys new anna --keys text.txt", "Not a directory; give another directory (--keys) or file (-o)"),
+        ("bench capacity --seconds 0", "--seconds 0.0, wanted a share above 0"),
         ("models show nope", "model 'nope': not in"),
         ("models activate cnn-lstm@99 -c rtp.toml", "model cnn-lstm@99: not in"),
         ("models activate cnn-lstm@x -c rtp.toml", "model 'cnn-lstm@x': wanted NAME@VERSION"),
@@ -60,6 +61,25 @@ def test_a_mistake_is_answered_with_advice(
     error = capsys.readouterr().err
     assert "serstream: error: " in error
     assert told in error
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--streams=abc", "--streams: 'abc', wanted whole numbers with a comma between them"),
+        ("--streams=100,", "--streams: '100,', wanted whole numbers"),
+        ("--streams=50,0", "--streams: '50,0', wanted at least one stream in each step"),
+        ("--streams=-3", "--streams: '-3', wanted at least one stream in each step"),
+        ("--cores=all", "--cores: 'all', wanted whole numbers"),
+    ],
+)
+def test_a_number_that_is_none_is_answered_with_one(
+    option: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "capacity", option])
+    assert end.value.code == 2
+    assert told in capsys.readouterr().err
 
 
 def test_one_bad_recording_of_several_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -178,10 +178,10 @@ class Publisher:
                 socket.bind(endpoint)
             except zmq.ZMQError as error:
                 code = error.errno or 0
+                advice = _BIND_ADVICE.get(code, "give an address of this machine")
                 raise FeedError(
-                    f"feed endpoint {endpoint} cannot be bound: {zmq.strerror(code)}; "
-                    f"{_BIND_ADVICE.get(code, 'give an address of this machine')}, or choose another feed.endpoint (its "
-                    "snapshots use the next port)"
+                    f"feed endpoint {endpoint} cannot be bound: {zmq.strerror(code)}; {advice}, or choose "
+                    "another feed.endpoint (its snapshots use the next port)"
                 ) from error
         # With NODROP a full queue is reported instead of silently skipped; see _send.
         self._publisher.setsockopt(zmq.XPUB_NODROP, 1)

@@ -10,8 +10,9 @@ the calls' sound holds must arrive; everywhere, what each stream says at its end
 Resident memory, threads and descriptors in the last tenth are compared with those in the second. How long
 sound waits depends on the speed of the machine as well, which may change by a third in minutes: so the ages
 are compared in the same seconds with those of a second daemon, which hears the same calls and is in its
-second tenth while the first one is in its last; the two change cores with every sample. All must be equal
-within 3 %, up and down.
+second and third tenth while the first one is in its last two: over a single tenth the ages of two daemons
+differ by chance. The two change cores with every sample, and begin each tenth on the other one. All must be
+equal within 3 %, up and down.
 
 Progress goes to stderr; the last line of stdout is one JSON object. Exit code 1 when something is not equal
 or was lost.
@@ -49,8 +50,8 @@ from serstream.service.control import Activate, Status, StatusRequest, ask
 
 MINUTES, LINES = 7, 230
 MODELS = ("cnn-lstm", "cnn-2d")
-TENTHS, JOINS_AFTER = 10, 8
-"""The second daemon hears the last two tenths."""
+TENTHS, JOINS_AFTER = 10, 7
+"""The second daemon hears the last three tenths; ages are compared in all of them but its first."""
 STARTS_BEFORE_S = 5.0
 """So long before it gets its first call."""
 SAMPLES, SUBSCRIBERS, SWAPS = 14, 7, 4
@@ -247,7 +248,7 @@ def soak(old: Subject, young: Subject, tenth_s: int, models: Iterator[str], stac
         if gone_s >= taken * tenth_s / SAMPLES:
             for place, subject in enumerate(subjects):
                 subject.sample()
-                subject.move(cores[(taken + place) % 2 - 1])
+                subject.move(cores[(taken + taken // SAMPLES + place) % 2 - 1])
             taken += 1
             if taken % SAMPLES == 1:
                 _tell(taken // SAMPLES, old)
@@ -280,7 +281,8 @@ def _tell(tenths: int, old: Subject) -> None:
 def pairs_of(old: Subject, young: Subject) -> dict[str, tuple[float, float]]:
     """What must be equal: after the first tenth, and at the end."""
     second, last = old.samples[SAMPLES : 2 * SAMPLES + 1], old.samples[-SAMPLES - 1 :]
-    peer = young.samples[-SAMPLES - 1 :]
+    compared = (TENTHS - JOINS_AFTER - 1) * SAMPLES + 1
+    own, peer = old.samples[-compared:], young.samples[-compared:]
     held = {
         name: (
             statistics.median(getattr(s, name) for s in second),
@@ -289,10 +291,10 @@ def pairs_of(old: Subject, young: Subject) -> dict[str, tuple[float, float]]:
         for name in ("resident_mb", "threads", "descriptors")
     }
     return held | {
-        "sound_age_ms": (peer[-1].sound.mean_ms(peer[0].sound), last[-1].sound.mean_ms(last[0].sound)),
+        "sound_age_ms": (peer[-1].sound.mean_ms(peer[0].sound), own[-1].sound.mean_ms(own[0].sound)),
         "window_age_ms": (
             peer[-1].windows.mean_ms(peer[0].windows),
-            last[-1].windows.mean_ms(last[0].windows),
+            own[-1].windows.mean_ms(own[0].windows),
         ),
     }
 

@@ -3,13 +3,16 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
+import scipy.fft
 import soundfile
 from published_model import CLIPS
 
 from serstream.emotion.features import FeatureSpec, FloatArray, mfcc, summarise
 from serstream.emotion.functionals import (
     MODULATION_HZ,
+    PITCH,
     SHAPE,
+    VOICE,
     FunctionalsSpec,
     modulation_spectrum,
     names,
@@ -41,8 +44,6 @@ def speech() -> FloatArray:
 
 def log_mel(windows: FloatArray) -> FloatArray:
     """From coefficients as many as bands: the inverse DCT loses nothing."""
-    import scipy.fft
-
     bands: FloatArray = scipy.fft.idct(mfcc(windows, SPEC)[:, :64], norm="ortho", axis=1)
     return bands
 
@@ -80,6 +81,24 @@ def test_means_and_deviations_are_those_of_the_rows() -> None:
     ordered = np.sort(octaves, axis=1)
     middle = ordered[:, round(0.5 * (SPEC.n_frames - 1))]
     np.testing.assert_allclose(values["pitch: 50% of frames below"], middle)
+
+
+def test_a_second_view_is_that_of_a_spectrum_with_a_floor() -> None:
+    """It has the functionals of rows whose bands had the floor added; pitch and voice have no second view."""
+    spec = msgspec.structs.replace(SPEC, functionals=msgspec.structs.replace(SPEC.functionals, floor=0.1))
+    both = names(spec.functionals, SPEC.n_mels)
+    assert len(set(both)) == len(both) == spec.n_functionals
+    rows = mfcc(speech(), SPEC)
+    values = dict(zip(both, summarise(rows, spec).T, strict=True))
+    raised = rows.copy()
+    raised[:, :64] = scipy.fft.dct(np.log(np.exp(log_mel(speech())) + 0.1), norm="ortho", axis=1)
+    for name, first, second in zip(NAMES, summarise(rows, SPEC).T, summarise(raised, SPEC).T, strict=True):
+        np.testing.assert_allclose(values.pop(name), first, rtol=1e-4, atol=1e-4)
+        if f"floored {name}" in values:
+            np.testing.assert_allclose(values.pop(f"floored {name}"), second, rtol=2e-3, atol=2e-3)
+        else:
+            assert name in VOICE or name.startswith(PITCH)
+    assert not values
 
 
 def test_what_else_is_in_the_batch_does_not_matter() -> None:

@@ -108,11 +108,12 @@ def _listen(arguments: argparse.Namespace) -> int:
                 sys.stdout.buffer.write(encode(event) + b"\n")
                 sys.stdout.flush()
             if time.monotonic() > silent_until:
-                for link in subscription.links:
-                    if link.inbox.heard_at is None:
-                        log.warning(
-                            "nothing heard from %s yet; is the daemon running? Waiting.", link.endpoint
-                        )
+                if silent := [link.endpoint for link in subscription.links if link.inbox.heard_at is None]:
+                    # A daemon never tells a client with another daemon's keys that it is refused.
+                    keys = ", and are these its keys" if arguments.keys else ""
+                    log.warning(
+                        "nothing heard from %s yet; is it running%s? Waiting.", ", ".join(silent), keys
+                    )
                 silent_until = float("inf")
 
 

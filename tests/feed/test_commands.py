@@ -1,10 +1,13 @@
 """The commands around the feed, as a user types them."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from scripted_feed import Script, call
 
+from serstream import cli
 from serstream.cli import main
 from serstream.feed.keys import ClientKeys, ServerKeys
 from serstream.feed.messages import encode
@@ -24,6 +27,31 @@ def test_keys_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ClientKeys.load(file).server == ServerKeys.load(tmp_path / "keys").public
     assert main(["keys", "new", "anna", "--keys", str(tmp_path / "keys"), "-o", str(file)]) == 2
     assert "'anna' has a key already" in capsys.readouterr().err
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Is pressed a moment later."""
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, 0.8)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_listen_names_every_feed_that_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cli, "SILENCE_S", 0.0)
+    keys = tmp_path / "anna.toml"
+    assert main(["keys", "new", "anna", "--keys", str(tmp_path / "keys"), "-o", str(keys)]) == 0
+    feeds = [f"ipc://{tmp_path}/{name}" for name in ("one", "two")]
+    assert main(["listen", *feeds, "--keys", str(keys)]) == 0
+    (told,) = caplog.messages
+    assert (
+        told == f"nothing heard from {', '.join(feeds)} yet; is it running, and are these its keys? Waiting."
+    )
 
 
 def test_report(recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,8 +36,8 @@ def subscribe(
     """Subscribe to the feed of a daemon, or of several. They may be started later.
 
     Args:
-        endpoints: ``feed.endpoint`` of each daemon. What one call says is in order; the legs of a call belong
-            to one daemon.
+        endpoints: ``feed.endpoint`` of each daemon. They must name their calls differently, and each call
+            belongs to one of them; its messages are in order.
         calls: only these calls; none named: all.
         roles: only messages about streams of these roles; none named: all messages.
         types: only messages of these types; none named: all.

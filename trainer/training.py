@@ -51,22 +51,29 @@ class Targets:
     known: NDArray[np.bool_]
     """(n_clips, n_labels)"""
     weight: NDArray[np.float64]
-    """Chance of a clip to be drawn: every corpus and every class in it counts the same; (n_clips,)"""
+    """Chance of a clip to be drawn: every class of a corpus counts the same; (n_clips,)"""
 
     @staticmethod
-    def of(windows: WindowSet, labels: tuple[str, ...]) -> Targets:
-        """Every clip's emotion must be among the labels; only clips that have windows are counted."""
+    def of(windows: WindowSet, labels: tuple[str, ...], *, by_sex: bool = False) -> Targets:
+        """Every clip's emotion must be among the labels; only clips that have windows are counted.
+
+        With ``by_sex`` women and men weigh alike in every class too.
+        """
         clips = windows.clips
         label = np.array([labels.index(clip.emotion) for clip in clips])
         corpora = np.array([clip.corpus for clip in clips])
+        sexes, sex = np.unique([clip.sex if by_sex else "" for clip in clips], return_inverse=True)
         present = np.isin(np.arange(len(clips)), windows.clip)
         known = np.zeros((len(clips), len(labels)), np.bool_)
         weight = np.zeros(len(clips))
         for corpus in np.unique(corpora):
             own = corpora == corpus
-            counts = np.bincount(label[own & present], minlength=len(labels))
-            known[own] = counts > 0
-            weight[own & present] = np.sqrt(counts.sum()) / counts[label[own & present]]
+            there = own & present
+            counts = np.zeros((len(labels), len(sexes)))
+            np.add.at(counts, (label[there], sex[there]), 1)
+            known[own] = counts.any(axis=1)
+            share = np.count_nonzero(counts, axis=1)[label[there]] * counts[label[there], sex[there]]
+            weight[there] = np.sqrt(counts.sum()) / share
         return Targets(label, known, weight)
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import msgspec
@@ -163,6 +163,20 @@ def test_labels_a_corpus_lacks_are_masked_and_classes_weigh_alike(windows: Windo
     targets = Targets.of(windows, ("angry", "fear", "neutral", "sad"))
     assert targets.known.tolist() == [[True, False, True, True]] * 36
     shares = [targets.weight[targets.label == k].sum() for k in (0, 2, 3)]
+    assert shares == pytest.approx([shares[0]] * 3)
+
+
+def test_both_sexes_of_a_class_can_weigh_alike(windows: WindowSet) -> None:
+    """One woman to several men in one class, men alone in another."""
+    labels = ("angry", "neutral", "sad")
+    angry = [i for i, clip in enumerate(windows.clips) if clip.emotion == "angry"]
+    clips = [
+        replace(clip, sex="male" if clip.emotion == "neutral" or i in angry[1:] else "female")
+        for i, clip in enumerate(windows.clips)
+    ]
+    weight = Targets.of(replace(windows, clips=clips), labels, by_sex=True).weight
+    assert weight[angry[0]] == pytest.approx(weight[angry[1:]].sum())
+    shares = [weight[[clip.emotion == label for clip in clips]].sum() for label in labels]
     assert shares == pytest.approx([shares[0]] * 3)
 
 

@@ -1,5 +1,7 @@
 """A publisher's memory and an inbox with a channel between them that loses, cuts and delays."""
 
+from collections import deque
+
 from serstream.feed.inbox import Inbox
 from serstream.feed.memory import Memory
 from serstream.feed.messages import NONE, Event, Gap, Heartbeat, Message, encode, topic
@@ -18,12 +20,20 @@ class Feed:
         self.now = 0.0
         self.header = header("json", name)
         self.received: list[Event] = []
+        self._under_way: deque[list[bytes]] = deque()
+        self.is_slow = False
+        """What is published stays under way, and replies overtake it."""
+
+    def slow_down(self, is_slow: bool) -> None:
+        """From now on, or no longer."""
+        self.is_slow = is_slow
+        self._arrive()
 
     def publish(self, message: Message, arrives: bool = True) -> None:
         body = self.memory.add(message)
         if arrives:
-            self.inbox.arrived([topic(message), self.header, body], self.now)
-        self.read()
+            self._under_way.append([topic(message), self.header, body])
+        self._arrive()
 
     def beat(self, arrives: bool = True) -> None:
         sequence, positions = self.memory.beat()
@@ -41,8 +51,8 @@ class Feed:
             positions=positions,
         )
         if arrives:
-            self.inbox.arrived([topic(heartbeat), self.header, encode(heartbeat)], self.now)
-        self.read()
+            self._under_way.append([topic(heartbeat), self.header, encode(heartbeat)])
+        self._arrive()
 
     def answer(self, arrives: bool = True) -> None:
         """Answer until there is nothing more to ask."""
@@ -60,6 +70,11 @@ class Feed:
     def read(self) -> None:
         self.received += [event for event in self.inbox.events if not isinstance(event, Heartbeat)]
         self.inbox.events.clear()
+
+    def _arrive(self) -> None:
+        while self._under_way and not self.is_slow:
+            self.inbox.arrived(self._under_way.popleft(), self.now)
+        self.read()
 
     def state(self) -> FeedState:
         state = FeedState()

@@ -158,10 +158,12 @@ class Order:
             if message.sequence < position:
                 continue
             self.repaired += 1
-            if isinstance(message, CallEnded) and len(call.repairs) > 1:
-                self._hold(call, message)  # a call ends after its streams
-            else:
-                self._deliver(message)
+            if isinstance(message, CallEnded):
+                self._expect_ends(message, now)  # a reply may overtake what was published before it
+                if len(call.repairs) > 1 or call.held:
+                    self._hold(call, message)
+                    continue
+            self._deliver(message)
         behind = max([reply.first, *(message.sequence + 1 for message in messages)])
         if behind <= position:
             self._give_up(reply.call, reply.stream, now)

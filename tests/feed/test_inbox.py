@@ -119,6 +119,22 @@ def test_a_call_does_not_end_before_its_streams() -> None:
     assert feed.received[-1] == messages[-1]
 
 
+def test_a_call_does_not_end_before_its_streams_when_a_reply_overtakes_them() -> None:
+    feed = joined()
+    messages = call("a")
+    feed.publish(messages[0], arrives=False)
+    for message in messages[1:5]:
+        feed.publish(message)
+    feed.beat()
+    feed.slow_down(True)
+    for message in messages[5:]:
+        feed.publish(message)
+    feed.answer()
+    feed.slow_down(False)
+    assert same(feed.received, messages)
+    assert feed.received[-1] == messages[-1]
+
+
 def test_what_history_has_forgotten_is_a_gap() -> None:
     feed = joined(history=3)
     script = Script("a", "a-c")
@@ -310,11 +326,13 @@ def test_a_late_joiner_bears_a_state_of_a_newer_minor_version() -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["a", "b", "c"] * 3 + ["beat", "answer", "wait"]), st.booleans(), st.integers(1, 30)
+        st.sampled_from(["a", "b", "c"] * 3 + ["beat", "answer", "wait", "slow"]),
+        st.booleans(),
+        st.integers(1, 30),
     ),
     max_size=70,
 )
-"""What happens, whether it arrives, and how long a wait takes in tenths of a second."""
+"""What happens, whether it arrives (or the channel is slow), and how long a wait takes in tenths."""
 
 
 @settings(max_examples=200, deadline=None)
@@ -334,11 +352,15 @@ def test_whatever_is_lost_a_subscriber_ends_in_the_daemons_state(
             feed.beat(arrives)
         elif step == "answer":
             feed.answer(arrives)
+        elif step == "slow":
+            feed.slow_down(arrives)
         elif step == "wait":
-            if feed.now + tenths / 10 < ATTEMPTS * REPLY_TIMEOUT_S - 1:  # later repairs are given up
+            # Later repairs are given up, and what is under way for longer than a reply may take is no copy.
+            if not feed.is_slow and feed.now + tenths / 10 < ATTEMPTS * REPLY_TIMEOUT_S - 1:
                 feed.wait(tenths / 10)
         elif message := next(scripts[step], None):
             feed.publish(message, arrives)
+    feed.slow_down(False)
     for _ in range(5):  # and now the channel is good
         feed.beat()
         feed.answer()

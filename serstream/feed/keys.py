@@ -26,6 +26,9 @@ REREAD_INTERVAL_S = 1.0
 """How long a new or revoked key takes at most to have an effect."""
 STRANGER_INTERVAL_S = 60.0
 """At most one line a minute about clients that do not even speak CURVE: ZeroMQ does not tell who they are."""
+NAMING_INTERVAL_S = 1.0
+NAMED_CLIENTS = 10
+"""Refused clients that one line names, at most one line a second; others are named when they come again."""
 REMEMBERED_REFUSALS = 1000
 """Refused clients that are logged only once; beyond that many the memory starts anew."""
 
@@ -56,12 +59,14 @@ class ServerKeys(msgspec.Struct, frozen=True):
 
     def clients(self) -> dict[bytes, str]:
         """The allow-list: public key, as 32 bytes, to client name. Logs and leaves out unreadable entries."""
-        found = {}
+        found, faults = {}, []
         for path in sorted((self.directory / "clients").glob("*.public")):
             try:
                 found[z85.decode(path.read_text(encoding="ascii").strip())] = path.stem
             except (OSError, ValueError, KeyError) as error:
-                logger.warning("feed: client key %s is not one and ignored: %s", path, error)
+                faults.append(f"{path}: {error}")
+        if faults:
+            logger.warning("feed: client keys that are none are ignored: %s", "; ".join(faults))
         return found
 
 
@@ -155,6 +160,8 @@ class Gatekeeper:
         self._allowed = keys.clients()
         self._admitted: set[bytes] = set()
         self._logged: set[tuple[str, bytes]] = set()
+        self._to_name: list[str] = []
+        self._next_names = 0.0
 
     def guard(self, socket: zmq.Socket[bytes]) -> None:
         """Make a socket admit allowed clients only; before it binds."""
@@ -176,6 +183,12 @@ class Gatekeeper:
         revoked = now >= self._read_at + REREAD_INTERVAL_S and self._reread(now)
         while self._handler.poll(0):
             self._handler.send_multipart(self._judge(self._handler.recv_multipart()))
+        if self._to_name and now >= self._next_names:
+            logger.warning(
+                "feed: refused keys that are not allowed ('serstream keys new NAME' makes one that is): %s",
+                ", ".join(self._to_name),
+            )
+            self._to_name, self._next_names = [], now + NAMING_INTERVAL_S
         self.refused += strangers
         self._strangers += strangers
         if self._strangers and now >= self._next_line:
@@ -220,16 +233,12 @@ class Gatekeeper:
 
     def _refuse(self, address: str, key: bytes) -> None:
         self.refused += 1
-        if (address, key) in self._logged:
+        if (address, key) in self._logged or len(self._to_name) == NAMED_CLIENTS:
             return
         if len(self._logged) >= REMEMBERED_REFUSALS:
             self._logged.clear()
         self._logged.add((address, key))
-        logger.warning(
-            "feed: refused a client at %s: its key %s is not allowed ('serstream keys new NAME' makes one)",
-            address,
-            z85.encode(key).decode() if len(key) == 32 else key,
-        )
+        self._to_name.append(f"{z85.encode(key).decode() if len(key) == 32 else key!r} of {address}")
 
 
 def _read(path: Path, wanted: tuple[str, ...], mend: str) -> dict[str, str]:

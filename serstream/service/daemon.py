@@ -238,8 +238,9 @@ class Daemon:
             self._reload_error = str(error)
             log.error("reload refused, everything stays as it was: %s", error)
         else:
-            for key, reason in fixed_changes(self._settings, settings):
-                log.warning("reload: %s is changed only by a restart: %s", key, reason)
+            if fixed := dict(fixed_changes(self._settings, settings)):
+                told = "; ".join(f"{key}: {reason}" for key, reason in fixed.items())
+                log.warning("reload: changed only by a restart: %s", told)
             settings = without_fixed_changes(self._settings, settings)
             faults = self._sources.reload(settings)
             self._pipeline.settings = settings

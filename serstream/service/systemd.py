@@ -132,13 +132,13 @@ class SocketShelf:
 
     def close_unused(self) -> None:
         """Let go of inherited sockets that nobody opened: their queues would fill for ever."""
-        for (address, port), (name, unused) in self._inherited.items():
+        if self._inherited:
             log.warning(
-                "systemd: passed the UDP socket %s:%d, but no [[rtp]] uses it; make serstream.socket and "
-                "the configuration agree",
-                address,
-                port,
+                "systemd: passed the UDP sockets %s, but no [[rtp]] uses them; make serstream.socket and the "
+                "configuration agree",
+                ", ".join(f"{address}:{port}" for address, port in self._inherited),
             )
+        for name, unused in self._inherited.values():
             unused.close()
             self._notifier.forget(name)
         self._inherited.clear()

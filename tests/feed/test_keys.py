@@ -14,7 +14,7 @@ from scripted_feed import call
 from serstream.config import FeedSettings
 from serstream.errors import FeedError
 from serstream.feed import Subscription, subscribe
-from serstream.feed.keys import REREAD_INTERVAL_S, ClientKeys, ServerKeys, new_client
+from serstream.feed.keys import NAMING_INTERVAL_S, REREAD_INTERVAL_S, ClientKeys, ServerKeys, new_client
 from serstream.feed.publisher import Publisher
 
 
@@ -89,9 +89,31 @@ def test_a_client_with_wrong_keys_is_refused_and_logged_once(
             pytest.raises(FeedError, match="refuses this key"),
         ):
             hears(publisher, subscription)
-    lines = [record.getMessage() for record in caplog.records if "refused a client" in record.getMessage()]
-    assert len(lines) == 1
-    assert wrong.public in lines[0]
+    publisher.poll(time.monotonic() + NAMING_INTERVAL_S, 0.0)
+    (line,) = (message for message in caplog.messages if "not allowed" in message)
+    assert wrong.public in line
+
+
+def test_all_clients_that_are_refused_at_once_are_named(
+    publisher: Publisher, endpoint: str, keys: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("anna", "ben"):
+        (keys / "clients" / f"{name}.public").unlink()
+    publisher.poll(now := time.monotonic(), 0.0)
+    publisher.poll(now := now + REREAD_INTERVAL_S, 0.0)
+    with (
+        subscribe(endpoint, keys=tmp_path / "anna.toml"),
+        subscribe(endpoint, keys=tmp_path / "ben.toml"),
+    ):
+        deadline = time.monotonic() + 5.0
+        while publisher.counters.refused < 4 and time.monotonic() < deadline:  # each at both sockets
+            publisher.poll(now, 0.0)
+            time.sleep(0.002)
+    publisher.poll(now + NAMING_INTERVAL_S, 0.0)
+    lines = [message for message in caplog.messages if "not allowed" in message]
+    assert len(lines) <= 2
+    for name in ("anna", "ben"):
+        assert ClientKeys.load(tmp_path / f"{name}.toml").public in "".join(lines)
 
 
 def test_a_client_that_expects_another_daemon_hears_nothing(

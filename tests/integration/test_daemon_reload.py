@@ -93,9 +93,11 @@ def test_a_port_that_cannot_be_opened_is_told_and_the_others_are() -> None:
 def test_what_only_a_restart_changes_is_named() -> None:
     with DaemonProcess(f"[[rtp]]\nport = {free_port_pair()}\n") as daemon:
         text = daemon.control.with_name("serstream.toml").read_text()
-        status = reload(daemon, text.replace("heartbeat_s = 0.25", "heartbeat_s = 0.5"))
+        text = text.replace("heartbeat_s = 0.25", "heartbeat_s = 0.5") + "[model]\nthreads = 2\n"
+        status = reload(daemon, text)
         assert status.feed == daemon.endpoint
-        assert "feed.heartbeat_s is changed only by a restart" in daemon.log()
+        assert "changed only by a restart: model.threads: a model is exchanged" in daemon.log()
+        assert "feed.heartbeat_s: subscribers are connected" in daemon.log()
 
 
 def test_an_alert_that_is_never_raised_is_named_at_the_start_and_at_a_reload() -> None:

@@ -121,14 +121,15 @@ def test_an_inherited_socket_is_used_and_not_stored_again(systemd: socket.socket
     assert messages(systemd) == []
 
 
-def test_a_socket_that_nobody_wants_is_closed_and_forgotten(
+def test_sockets_that_nobody_wants_are_named_closed_and_forgotten(
     systemd: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    inherited = bind("127.0.0.1", 0)
-    SocketShelf(notifier(systemd), {inherited.getsockname(): ("rtp", inherited)}).close_unused()
-    assert inherited.fileno() == -1
-    assert messages(systemd) == [b"FDSTOREREMOVE=1\nFDNAME=rtp"]
-    assert "no [[rtp]] uses it" in caplog.text
+    inherited = {socket.getsockname(): ("rtp", socket) for socket in (bind("127.0.0.1", 0) for _ in range(2))}
+    SocketShelf(notifier(systemd), inherited).close_unused()
+    assert [unused.fileno() for _, unused in inherited.values()] == [-1, -1]
+    assert messages(systemd) == [b"FDSTOREREMOVE=1\nFDNAME=rtp"] * 2
+    (told,) = caplog.messages
+    assert ", ".join(f"{address}:{port}" for address, port in inherited) in told
 
 
 HEIR = """

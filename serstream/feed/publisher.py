@@ -30,6 +30,7 @@ from serstream.feed.protocol import (
     request_decoder,
     snapshot_endpoint,
 )
+from serstream.unix_socket import connect_error
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ WARNING_INTERVAL_S = 1.0
 
 _BIND_ADVICE = {
     errno.EADDRINUSE: "stop the program that uses it (another serstream?)",
+    errno.EEXIST: "move that file away",
     errno.ENOENT: "make its directory",
     errno.EACCES: "let the daemon's user write there",
 }
@@ -175,6 +177,7 @@ class Publisher:
             if self._gatekeeper:
                 self._gatekeeper.guard(socket)
             try:
+                _look_before_binding(endpoint)
                 socket.bind(endpoint)
             except zmq.ZMQError as error:
                 code = error.errno or 0
@@ -257,6 +260,22 @@ class Publisher:
             )
             self._warned_overflows = self.counters.overflowed
             self._next_warning = now + WARNING_INTERVAL_S
+
+
+def _look_before_binding(endpoint: str) -> None:
+    """ZeroMQ would remove whatever has the path of an ipc endpoint, another daemon's socket too.
+
+    Raises:
+        zmq.ZMQError: something has it that is alive or no socket.
+    """
+    transport, _, name = endpoint.partition("://")
+    path = Path(name)
+    if transport != "ipc" or not path.exists():
+        return
+    if not path.is_socket():
+        raise zmq.ZMQError(errno.EEXIST)
+    if not isinstance(connect_error(path), ConnectionRefusedError):
+        raise zmq.ZMQError(errno.EADDRINUSE)
 
 
 def _name(frame: zmq.Frame) -> str:

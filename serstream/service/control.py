@@ -7,7 +7,6 @@ batches, so a request is answered by the thread that owns what is asked about. R
 from __future__ import annotations
 
 import os
-import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from msgspec import Meta
 import serstream
 from serstream.errors import ControlError, NotRunningError, SerstreamError
 from serstream.service.health import Health
+from serstream.unix_socket import connect_error
 
 REQUESTS_PER_POLL = 16
 """Requests answered before the daemon goes on with sound; the rest wait for the next poll."""
@@ -198,7 +198,7 @@ class ControlServer:
                 f"control socket {path}: longer than {MAX_PATH_BYTES} bytes; set control.socket"
             )
         _make_private_directory(path.parent)
-        if _connect(path) is None:
+        if connect_error(path) is None:
             raise ControlError(
                 f"control socket {path}: another serstream listens there; stop it, or set control.socket"
             )
@@ -259,7 +259,7 @@ def ask(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Status | 
         NotRunningError: nobody listens there.
         ControlError: the request is refused, not allowed, or not answered in time.
     """
-    if error := _connect(path):
+    if error := connect_error(path):
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
             raise NotRunningError(
                 f"no daemon listens at {path}; start it with 'serstream run', or name its control.socket"
@@ -286,16 +286,6 @@ def ask(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Status | 
     if isinstance(reply, Refused):
         raise ControlError(reply.reason)
     return reply
-
-
-def _connect(path: Path) -> OSError | None:
-    """Why nobody can be reached there, or None; ZeroMQ itself would wait in silence."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(os.fspath(path))
-        except OSError as error:
-            return error
-    return None
 
 
 def _make_private_directory(directory: Path) -> None:

@@ -1,3 +1,5 @@
+import contextlib
+import socket as sockets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +146,36 @@ def test_an_endpoint_in_use_is_named(tmp_path: Path) -> None:
             FeedError, match=rf"tcp://127.0.0.1:{port} cannot be bound: Address already in use; stop"
         ):
             Publisher(FeedSettings(endpoint=f"tcp://127.0.0.1:{port}"))
+
+
+def can_be_heard(publisher: Publisher, endpoint: str) -> bool:
+    """Whether a new subscriber gets a heartbeat."""
+    with zmq.Context() as outside, listener(outside, endpoint) as subscriber:
+        deadline = time.monotonic() + 5
+        while not (heard := subscriber.poll(2)) and time.monotonic() < deadline:
+            publisher.poll(time.monotonic(), 0.0)
+        return bool(heard)
+
+
+def test_another_daemons_socket_and_a_file_are_not_bound_over(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/feed"
+    with contextlib.closing(Publisher(FeedSettings(endpoint=endpoint, heartbeat_s=0.05))) as first:
+        with pytest.raises(FeedError, match="cannot be bound: Address already in use; stop the program"):
+            Publisher(FeedSettings(endpoint=endpoint))
+        assert can_be_heard(first, endpoint)
+    file = tmp_path / "file"
+    file.write_text("precious")
+    with pytest.raises(FeedError, match="cannot be bound: File exists; move that file away"):
+        Publisher(FeedSettings(endpoint=f"ipc://{file}"))
+    assert file.read_text() == "precious"
+
+
+def test_the_socket_of_a_killed_daemon_is_bound_again(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/feed"
+    with sockets.socket(sockets.AF_UNIX) as killed:
+        killed.bind(f"{tmp_path}/feed")
+    with contextlib.closing(Publisher(FeedSettings(endpoint=endpoint, heartbeat_s=0.05))) as publisher:
+        assert can_be_heard(publisher, endpoint)
 
 
 @pytest.mark.parametrize(

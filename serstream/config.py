@@ -276,7 +276,7 @@ def load(path: Path | None, overrides: Sequence[Override] = ()) -> Settings:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except OSError as error:
         raise ConfigError(
             f"configuration {path}: cannot read it: {error.strerror}; give the path of a serstream.toml that "

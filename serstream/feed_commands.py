@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serstream import config
+from serstream.errors import ConfigError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -68,9 +69,12 @@ def try_rules(rules: Path, recordings: list[Path]) -> int:
     from serstream.emotion.alerts import try_rules
     from serstream.feed.recording import read
 
+    alerts = config.load(rules).alert
+    if not alerts:
+        raise ConfigError(f"configuration {rules}: has no [[alert]], wanted the rules to try")
     messages = (message for recording in recordings for message in read(recording))
     table = Table("rule", "role", "severity", "raised", "per hour", "share of time")
-    for trial in try_rules(messages, config.load(rules).alert):
+    for trial in try_rules(messages, alerts):
         share = trial.raised_s / 3600 / trial.hours if trial.hours else 0.0
         rule = trial.rule
         table.add_row(

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,12 @@ def _score(job: Job, settings: Settings, roles: tuple[Role, ...]) -> Done:
                 file.write(encode(message) + b"\n")
                 seconds += message.end if isinstance(message, StreamEnded) else 0.0
         partial.replace(job.events)
-    except (SerstreamError, OSError) as error:
+    except SerstreamError as error:
         partial.unlink(missing_ok=True)
         return Done(job, seconds, str(error))
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        told = f"events {job.events}: cannot write them: {error.strerror}; choose another folder with -o"
+        return Done(job, seconds, told)
     return Done(job, seconds)

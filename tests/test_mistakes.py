@@ -14,6 +14,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text.txt").write_text("hello\n")
     (tmp_path / "empty.wav").touch()
     (tmp_path / "folder").mkdir()
+    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbf[[rtp]]\nport = 0\n")
     (tmp_path / "rtp.toml").write_text("[[rtp]]\n[control]\nsocket = 'none'\n[metrics]\nport = 0\n")
 
 
@@ -25,6 +26,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("run -c text.txt", "configuration text.txt: not TOML"),
         ("run -c rtp.toml --set feed.endpoint=ipc://none/feed", "No such file or directory; make its direct"),
         ("run -c rtp.toml --set feed.history=0.5", "feed.history is 0.5: wanted a whole number"),
+        ("check marked.toml", "rtp[0].port is 0: wanted a whole number >= 1"),
         ("status -c rtp.toml", "no daemon listens at"),
         ("reload -c rtp.toml", "start it with 'serstream run'"),
         ("replay none.wav", "file none.wav: no such file; give the path of a recording"),
@@ -36,6 +38,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("replay empty.wav -o text.txt", "output text.txt: a file, wanted a folder for the events"),
         ("replay empty.wav -j 0", "--jobs is 0, wanted at least 1"),
         ("replay empty.wav --roles boss", "'boss': wanted one of agent, customer, unknown"),
+        ("replay text.txt --rules rtp.toml", "rtp.toml: has no [[alert]], wanted the rules to try"),
         ("report text.txt -o x.html", "text.txt, line 1: message b'hello\\n': JSON is malformed"),
         (
             "report none.jsonl -o x.html",

@@ -71,3 +71,14 @@ def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
         find_jobs([tmp_path], tmp_path / "out")
     with pytest.raises(SourceError, match="no such file or folder"):
         find_jobs([tmp_path / "none"], tmp_path / "out")
+
+
+def test_events_that_cannot_be_written_are_told(
+    folder: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder.parent / "out").mkdir()
+    (folder.parent / "out" / "deeper").write_text("in the way")
+    assert run(folder, tiny_model) == 2
+    told = capsys.readouterr().err
+    assert "b.flac.jsonl: cannot write them: " in told
+    assert "1 scored, 0 already there, 2 failed" in told

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from serstream.errors import ConfigError
 from trainer import corpora
 from trainer.augment import Sounds
 from trainer.dataset import CLEAN_CONDITION, Preparation, WindowSet, gather
@@ -38,7 +39,12 @@ class Workplace:
     def folder(self, recipe: Recipe) -> Path:
         """Where results of a recipe go; made if it is not there."""
         folder = self.runs / f"{recipe.name}-{recipe.with_seed(0).sha256[:8]}"
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"runs folder {self.runs}: cannot make {folder}: {error.strerror}; give another with --runs"
+            ) from error
         return folder
 
     def weights(self, recipe: Recipe) -> Path:

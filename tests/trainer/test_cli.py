@@ -13,6 +13,7 @@ from serstream.emotion.store import ModelStore, Reference
 from trainer.cli import main
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+RECIPE = str(Path(__file__).parents[2] / "trainer" / "recipes" / "cnn-lstm.toml")
 PUBLISH = ["publish", "--data", str(FIXTURES), "--held-out", "emo-db", "--floor", "0"]
 
 pytestmark = pytest.mark.trainer
@@ -99,6 +100,7 @@ def test_cuda_that_is_not_there_is_said(tiny_recipe: Path, capsys: pytest.Captur
     [
         (["corpora", "--data", "nowhere"], "data folder nowhere: no such folder"),
         (["train", "missing.toml"], "recipe missing.toml: cannot read it: No such file or directory; give"),
+        (["export", RECIPE, "--model-version", "1", "--runs", "/dev/null"], "runs folder /dev/null: cannot"),
         (["report", "nowhere"], "nowhere/run.json: no such file; a finished run has one"),
     ],
 )

@@ -102,7 +102,7 @@ def _listen(arguments: argparse.Namespace) -> int:
     from serstream.feed.messages import encode
 
     silent_until = time.monotonic() + SILENCE_S
-    with subscribe(*arguments.endpoint, keys=arguments.keys) as subscription:
+    with subscribe(*arguments.endpoints, keys=arguments.keys) as subscription:
         while True:
             for event in subscription.receive(0.5):
                 sys.stdout.buffer.write(encode(event) + b"\n")
@@ -120,7 +120,7 @@ def _listen(arguments: argparse.Namespace) -> int:
 def _live(arguments: argparse.Namespace) -> int:
     from serstream.view.live import run_live
 
-    run_live(*arguments.endpoint, keys=arguments.keys)
+    run_live(*arguments.endpoints, keys=arguments.keys)
     return 0
 
 
@@ -211,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def endpoint(command: argparse.ArgumentParser) -> None:
         command.add_argument(
-            "endpoint",
+            "endpoints",
             nargs="*",
             default=[DEFAULT_ENDPOINT],
             metavar="ENDPOINT",

@@ -19,7 +19,7 @@ from serstream.feed.protocol import snapshot_endpoint
 POLL_S = 0.25
 """How often timeouts are looked after."""
 READ_LIMIT = 1000
-"""Frames sets read before the reader gets its events."""
+"""Messages read before the reader gets its events."""
 HANG_UPS = 5
 """Handshakes in a row that end without a word before it is taken for an answer."""
 HIGH_WATER_MARK = 100_000

@@ -47,20 +47,21 @@ SYSTEM_PACKAGES := ffmpeg libportaudio2 libasound2-plugins pulseaudio pulseaudio
 	gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good sip-tester libbcg729-0 prometheus \
 	debootstrap systemd-container iproute2
 
-# Each stamp holds until pyproject.toml changes, so that a second run starts in seconds.
+# Each stamp holds until something of these changes, so that a second run starts in seconds.
+BUILT_FROM := pyproject.toml hatch_build.py serstream/emotion/spectra.c
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "serstream needs Python 3.11 or newer, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
 
-.venv/installed-base: pyproject.toml | .venv/bin/python
+.venv/installed-base: $(BUILT_FROM) | .venv/bin/python
 	$(PIP) --editable .
 	touch $@
 
-.venv/installed-dev: pyproject.toml | .venv/bin/python
+.venv/installed-dev: $(BUILT_FROM) | .venv/bin/python
 	$(PIP) --editable '.[dev,trainer]'
 	touch $@ .venv/installed-base
 
-.venv/installed-bench: pyproject.toml | .venv/bin/python
+.venv/installed-bench: $(BUILT_FROM) | .venv/bin/python
 	$(PIP) --editable '.[dev,trainer,bench]'
 	touch $@ .venv/installed-dev .venv/installed-base
 
@@ -113,4 +114,4 @@ soak: .venv/installed-base
 	$(BIN)/python benchmarks/soak.py
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist *.egg-info serstream/emotion/libspectra.so

@@ -18,16 +18,13 @@ from numpy.typing import NDArray
 
 from serstream.audio.resample import interpolation_filter
 from serstream.emotion.baseline import BaselineSpec
+from serstream.emotion.compiled import CompiledAnalyser, can_do
 from serstream.emotion.functionals import FunctionalsSpec, functionals, names
-from serstream.emotion.pitch import PitchSpec, track
+from serstream.emotion.pitch import PitchSpec, search, track
+from serstream.emotion.spectra import Analysis, NumpyAnalyser
 from serstream.errors import ModelError
 
 FloatArray = NDArray[np.float32]
-
-WINDOWS_PER_BLOCK = 4
-"""Windows transformed at once; keeps the spectra in the processor's cache."""
-BANDS = 4
-"""Parts into which the mel filters are divided."""
 
 _BLAS = threadpoolctl.ThreadpoolController()
 
@@ -177,26 +174,17 @@ def mfcc(windows: FloatArray, spec: FeatureSpec, sample_rate: int | None = None)
     n_samples = spec.window_length(sample_rate)
     if windows.ndim != 2 or windows.shape[1] != n_samples:
         raise ValueError(f"windows have shape {windows.shape}, wanted (n_windows, {n_samples})")
+    analysis, analyse, cosines = _tables(spec, spec.sample_rate // (sample_rate or spec.sample_rate))
+    windows = np.ascontiguousarray(windows, np.float32)
+    gain = np.ones(len(windows), np.float32) if spec.level_dbfs is None else _gain(windows, spec.level_dbfs)
     features = np.empty((len(windows), spec.n_coeffs, spec.n_frames), np.float32)
-    step = spec.sample_rate // (sample_rate or spec.sample_rate)
-    taper, bands, cosines = _matrices(spec, step)
     # On matrices this small, further BLAS threads only spin: they double the processor time for nothing.
     with _BLAS.limit(limits=1, user_api="blas"):
-        for begin in range(0, len(windows), WINDOWS_PER_BLOCK):
-            block = np.ascontiguousarray(windows[begin : begin + WINDOWS_PER_BLOCK], np.float32)
-            rows = features[begin : begin + WINDOWS_PER_BLOCK]
-            gain = 1.0 if spec.level_dbfs is None else _gain(block, spec.level_dbfs)[:, None, None]
-            frames = _frames(block, len(taper), spec.hop_length // step, spec.n_frames)
-            spectrum = scipy.fft.rfft(frames * (taper * gain), axis=-1)
-            power = np.square(spectrum.real)
-            power += np.square(spectrum.imag)
-            mel = np.zeros((*power.shape[:2], spec.n_mels), np.float32)
-            for band in bands:
-                np.matmul(power[..., band.bins], band.filters, out=mel[..., band.mels])
-            mel += np.float32(spec.log_offset)
-            np.matmul(cosines.T, np.log(mel, out=mel).swapaxes(1, 2), out=rows[:, : spec.n_mfcc])
-            if spec.pitch is not None:
-                rows[:, -2:] = track(power, _taper(spec), spec.pitch, spec.sample_rate)
+        mel, peaks = analyse(windows, gain)
+        mel += np.float32(spec.log_offset)
+        np.matmul(cosines, np.log(mel, out=mel), out=features[:, : spec.n_mfcc])
+    if spec.pitch is not None and analysis.search is not None and peaks is not None:
+        features[:, -2:] = track(peaks, analysis.search, spec.pitch)
     coefficients = features[:, : spec.n_mfcc]
     if spec.mean_normalise:
         coefficients -= coefficients.mean(axis=2, keepdims=True)
@@ -218,10 +206,10 @@ def summarise(features: FloatArray, spec: FeatureSpec) -> FloatArray:
     """
     if spec.functionals is None:
         return np.empty((len(features), 0), np.float32)
-    cosines = _matrices(spec, 1)[-1]
+    cosines = _tables(spec, 1).cosines
     with _BLAS.limit(limits=1, user_api="blas"):
         # The DCT is orthonormal: backwards it loses nothing, with fewer coefficients it smooths the spectrum.
-        log_mel = cosines @ features[:, : spec.n_mfcc]
+        log_mel = cosines.T @ features[:, : spec.n_mfcc]
         cepstra, pitch = features[:, : spec.functionals.cepstra], features[:, -2:]
         return functionals(cepstra, log_mel, pitch, spec.functionals, spec.hop_length / spec.sample_rate)
 
@@ -256,14 +244,6 @@ def pad(samples: FloatArray, spec: FeatureSpec, sample_rate: int | None = None) 
     return np.pad(samples, (0, n_samples - len(samples)))
 
 
-def _frames(windows: FloatArray, length: int, hop_length: int, n_frames: int) -> FloatArray:
-    """A view of windows (n, n_samples) as overlapping frames (n, n_frames, length)."""
-    step = windows.itemsize
-    strides = (windows.strides[0], hop_length * step, step)
-    frames: FloatArray = np.ndarray((len(windows), n_frames, length), np.float32, windows, strides=strides)
-    return frames
-
-
 def _power(windows: FloatArray) -> FloatArray:
     """Mean square of each window, shape (n_windows,)."""
     power: FloatArray = np.einsum("ij,ij->i", windows, windows) / np.float32(windows.shape[1])
@@ -287,18 +267,18 @@ def _slope(coefficients: FloatArray) -> FloatArray:
     return slope
 
 
-class _Band(NamedTuple):
-    """Some neighbouring mel filters and the bins that they reach over."""
+class _Tables(NamedTuple):
+    """What a recipe says, made ready for use."""
 
-    bins: slice
-    mels: slice
-    filters: FloatArray
-    """Shape (n_bins, n_mels) of the band."""
+    analysis: Analysis
+    analyse: CompiledAnalyser | NumpyAnalyser
+    cosines: FloatArray
+    """The first rows of the orthonormal DCT-II, shape (n_mfcc, n_mels)."""
 
 
 @lru_cache(maxsize=16)
-def _matrices(spec: FeatureSpec, step: int) -> tuple[FloatArray, list[_Band], FloatArray]:
-    """For every ``step``-th sample: taper (n_fft // step,), mel filters and DCT-II (n_mels, n_mfcc)."""
+def _tables(spec: FeatureSpec, step: int) -> _Tables:
+    """For every ``step``-th sample. Looking it up hashes the whole recipe, so that is done once a batch."""
 
     def mel(hz: float) -> float:
         return float(2595.0 * np.log10(1.0 + hz / 700.0))
@@ -310,11 +290,19 @@ def _matrices(spec: FeatureSpec, step: int) -> tuple[FloatArray, list[_Band], Fl
     filters = np.maximum(0.0, np.minimum(rising, falling))
     if step == 2:
         filters = _fold(filters)
-    cosines = scipy.fft.dct(np.eye(spec.n_mels), type=2, norm="ortho", axis=1)[:, : spec.n_mfcc]
-    return _taper(spec)[::step], _bands(filters.astype(np.float32)), cosines.astype(np.float32)
+    taper = _taper(spec)
+    analysis = Analysis(
+        taper=taper[::step],
+        hop_length=spec.hop_length // step,
+        n_frames=spec.n_frames,
+        filters=filters.astype(np.float32),
+        search=None if spec.pitch is None else search(spec.pitch, taper, spec.sample_rate),
+    )
+    analyser = CompiledAnalyser if can_do(analysis) else NumpyAnalyser
+    cosines = scipy.fft.dct(np.eye(spec.n_mels), type=2, norm="ortho", axis=0)[: spec.n_mfcc]
+    return _Tables(analysis, analyser(analysis), cosines.astype(np.float32))
 
 
-@lru_cache(maxsize=16)
 def _taper(spec: FeatureSpec) -> FloatArray:
     """Shape (n_fft,)."""
     left = (spec.n_fft - spec.win_length) // 2
@@ -334,14 +322,3 @@ def _fold(filters: NDArray[np.float64]) -> NDArray[np.float64]:
     folded: NDArray[np.float64] = heard[: n_bins // 2 + 1]
     folded[:-1] += heard[: n_bins // 2 : -1]
     return folded
-
-
-def _bands(filters: FloatArray) -> list[_Band]:
-    """Mel filters (n_bins, n_mels) in groups: low ones reach over few bins, most of the matrix is zeros."""
-    bands = []
-    for mels in np.array_split(np.arange(filters.shape[1]), BANDS):
-        bins = np.flatnonzero(filters[:, mels].any(axis=1))
-        if len(bins):
-            reach, group = slice(int(bins[0]), int(bins[-1]) + 1), slice(int(mels[0]), int(mels[-1]) + 1)
-            bands.append(_Band(reach, group, filters[reach, group].copy()))
-    return bands

@@ -6,8 +6,7 @@ searched, so a frame costs one inverse transform and nothing looks ahead.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -35,41 +34,84 @@ class PitchSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             raise ValueError(f"pitch: f_min is {self.f_min}, must be below f_max ({self.f_max})")
 
 
-def track(power: FloatArray, taper: FloatArray, spec: PitchSpec, sample_rate: int) -> FloatArray:
+class Search(NamedTuple):
+    """Which lags of a spectrum's autocorrelation are compared, and how."""
+
+    rate: float
+    """Hz of the lags."""
+    n_lags: int
+    """Length of the autocorrelation; its spectrum has ``n_lags // 2 + 1`` bins."""
+    first_bin: int
+    """Power below it is left out."""
+    shortest: int
+    """Shortest lag that may be the period."""
+    longest: int
+    """Longest one."""
+    taper: FloatArray
+    """Autocorrelation of the frames' taper, 1 at lag 0, shape (longest + 2,)."""
+    cost: FloatArray
+    """What is taken off the strength of every lag, shape (longest + 1,)."""
+
+
+def search(spec: PitchSpec, taper: FloatArray, sample_rate: int) -> Search:
+    """How to look for the pitch in spectra of frames with this taper (n_fft,) at ``sample_rate`` (Hz).
+
+    A telephone passes half the band, and half the band makes half the transform: lags are at half the rate.
+    """
+    n_fft, rate = len(taper), sample_rate / 2
+    shortest, longest = int(rate / spec.f_max), int(np.ceil(rate / spec.f_min))
+    of_taper = scipy.fft.irfft(np.abs(scipy.fft.rfft(taper, 2 * n_fft)) ** 2)[:n_fft:2]
+    lags = np.arange(longest + 1)
+    return Search(
+        rate=rate,
+        n_lags=n_fft // 2,
+        first_bin=int(spec.f_min / sample_rate * n_fft) + 1,
+        shortest=shortest,
+        longest=longest,
+        taper=(of_taper[: longest + 2] / of_taper[0]).astype(np.float32),
+        cost=(spec.octave_cost * np.log2(np.maximum(lags, shortest) / shortest)).astype(np.float32),
+    )
+
+
+def peaks(power: FloatArray, search: Search) -> FloatArray:
+    """Where the autocorrelation of every frame is highest.
+
+    Args:
+        power: spectra of tapered frames, shape (n_windows, n_frames, at least search.n_lags // 2 + 1).
+        search: where to look.
+
+    Returns:
+        float32, shape (n_windows, 4, n_frames): the lag, and the normalised autocorrelation one lag before
+        it, at it, and one lag behind it.
+    """
+    band = power[:, :, : search.n_lags // 2 + 1].copy()
+    band[:, :, : search.first_bin] = 0
+    correlation = scipy.fft.irfft(band, search.n_lags, axis=-1)[:, :, : search.longest + 2]
+    correlation /= np.maximum(correlation[:, :, :1], 1e-9) * search.taper
+    among = slice(search.shortest, search.longest + 1)
+    best = search.shortest + (correlation[:, :, among] - search.cost[among]).argmax(axis=-1)
+    around = np.take_along_axis(correlation, best[:, :, None] + (-1, 0, 1), axis=-1)
+    return np.concatenate([best[:, None].astype(np.float32), around.swapaxes(1, 2)], axis=1)
+
+
+def track(peaks: FloatArray, search: Search, spec: PitchSpec) -> FloatArray:
     """Follow the pitch through windows.
 
     Args:
-        power: spectra of tapered frames, shape (n_windows, n_frames, n_fft // 2 + 1).
-        taper: of the frames, shape (n_fft,).
+        peaks: as `peaks` returns them, shape (n_windows, 4, n_frames).
+        search: what they were found with.
         spec: the recipe.
-        sample_rate: Hz.
 
     Returns:
         float32, shape (n_windows, 2, n_frames). First row: octaves above ``spec.f_min``; an unvoiced frame
         keeps the last voiced one's, those before the first voiced frame have its. Second row: strength, the
         normalised autocorrelation at the pitch period, at most 1.
     """
-    n_fft = len(taper)
-    # A telephone passes half the band, and half the band makes half the transform.
-    rate = sample_rate / 2
-    shortest, longest = int(rate / spec.f_max), int(np.ceil(rate / spec.f_min))
-    band = power[:, :, : n_fft // 4 + 1].copy()
-    band[:, :, : int(spec.f_min / sample_rate * n_fft) + 1] = 0
-    correlation = scipy.fft.irfft(band, n_fft // 2, axis=-1)[:, :, : longest + 2]
-    correlation /= np.maximum(correlation[:, :, :1], 1e-9) * _of_taper(taper.tobytes())[: longest + 2]
-    lags = np.arange(shortest, longest + 1)
-    cost = (spec.octave_cost * np.log2(lags / shortest)).astype(np.float32)
-    best = shortest + (correlation[:, :, shortest : longest + 1] - cost).argmax(axis=-1)
-
-    before, strength, after = (
-        np.take_along_axis(correlation, (best + offset)[:, :, None], axis=-1)[:, :, 0]
-        for offset in (-1, 0, 1)
-    )
+    best, before, strength, after = peaks.swapaxes(0, 1)
     curvature = np.minimum(before - 2 * strength + after, -1e-6)
     period = best + np.clip((before - after) / (2 * curvature), -0.5, 0.5)
-    octaves = np.log2(rate / period / spec.f_min)
-    rows = np.stack([_hold(octaves, strength, spec.voicing_threshold), np.minimum(strength, 1)], axis=1)
-    return rows.astype(np.float32)
+    octaves = np.log2(search.rate / period / spec.f_min)
+    return np.stack([_hold(octaves, strength, spec.voicing_threshold), np.minimum(strength, 1)], axis=1)
 
 
 def _hold(octaves: FloatArray, strength: FloatArray, threshold: float) -> FloatArray:
@@ -79,12 +121,3 @@ def _hold(octaves: FloatArray, strength: FloatArray, threshold: float) -> FloatA
     held = np.maximum(np.maximum.accumulate(frame, axis=1), voiced.argmax(axis=1)[:, None])
     contour: FloatArray = np.take_along_axis(octaves, held, axis=1)
     return contour
-
-
-@lru_cache(maxsize=8)
-def _of_taper(taper: bytes) -> FloatArray:
-    """Autocorrelation of a float32 taper (n_fft,) at every second lag, 1 at lag 0, shape (n_fft // 2,)."""
-    samples = np.frombuffer(taper, np.float32)
-    correlation = scipy.fft.irfft(np.abs(scipy.fft.rfft(samples, 2 * len(samples))) ** 2)[: len(samples) : 2]
-    normalised: FloatArray = (correlation / correlation[0]).astype(np.float32)
-    return normalised

@@ -19,6 +19,7 @@ from types import FrameType
 import numpy as np
 
 from serstream.config import Settings
+from serstream.emotion import compiled
 from serstream.emotion.loading import load_model
 from serstream.errors import ControlError, SerstreamError
 from serstream.feed.messages import Message, ModelChanged, rfc3339
@@ -129,7 +130,13 @@ class Daemon:
         silence = np.zeros((MEASURED_WINDOWS, model.metadata.feature_spec.n_samples), np.float32)
         began = time.monotonic()
         model.score_samples(silence)
-        self._capacity.observe(MEASURED_WINDOWS, time.monotonic() - began)
+        taken = time.monotonic() - began
+        self._capacity.observe(MEASURED_WINDOWS, taken)
+        log.info(
+            "a window takes %.1f ms to score, MFCC %s",
+            1000 * taken / MEASURED_WINDOWS,
+            "in C" if compiled.is_there() else "by numpy: libspectra.so was not compiled at installation",
+        )
 
     def run(self) -> int:
         """Work until SIGINT, SIGTERM or the end of all sources.

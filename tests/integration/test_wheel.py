@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,13 +13,20 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+def built(folder: Path, **environment: str) -> list[Path]:
+    """The wheels that a build leaves in a folder."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, timeout=60, env=os.environ | environment
+    )
+    return list(folder.glob("*.whl"))
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds what the wheel installs."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
-    (wheel,) = folder.glob("*.whl")
+    (wheel,) = built(folder)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
     return folder / "site"
@@ -30,6 +38,20 @@ def test_the_wheel_holds_model_sample_and_licences(installed: Path) -> None:
     assert (shipped / "sample" / "call.wav").is_file() and (shipped / "sample" / "ATTRIBUTION.md").is_file()
     assert (installed / "serstream" / "py.typed").is_file() and (installed / "trainer" / "py.typed").is_file()
     assert list(installed.glob("*.dist-info/licenses/LICENSE"))
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc)")
+def test_the_wheel_holds_what_was_compiled(installed: Path) -> None:
+    assert (installed / "serstream" / "emotion" / "libspectra.so").is_file()
+    (tags,) = installed.glob("*.dist-info/WHEEL")
+    assert "Tag: py3-none-linux" in tags.read_text()
+
+
+def test_without_a_compiler_there_is_a_wheel_for_every_platform(tmp_path: Path) -> None:
+    (wheel,) = built(tmp_path, CC="no-such-compiler")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert "serstream/emotion/libspectra.so" not in archive.namelist()
 
 
 def test_the_demo_loses_nothing(installed: Path, tmp_path: Path) -> None:

@@ -77,6 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SerstreamError as error:
         print(f"serstream-train: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        # A folder that may not be written, a full disk: what was finished is kept.
+        print(f"serstream-train: error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("serstream-train: interrupted; give the command again to go on", file=sys.stderr)
         return 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import ipaddress
 import logging
 import os
@@ -247,8 +248,12 @@ def bind(address: str, port: int) -> socket.socket:
         udp.bind((address, port))
     except OSError as error:
         udp.close()
+        advice = (
+            "give an address of this machine ('ip address' lists them)"
+            if error.errno == errno.EADDRNOTAVAIL
+            else f"choose another port or stop the program that uses it ('ss -lupn sport = :{port}' names it)"
+        )
         raise SourceError(
-            f"rtp {address}:{port}: cannot bind the UDP port: {os.strerror(error.errno or 0)}; choose "
-            f"another port or stop the program that uses it ('ss -lupn sport = :{port}' names it)"
+            f"rtp {address}:{port}: cannot bind the UDP port: {os.strerror(error.errno or 0)}; {advice}"
         ) from error
     return udp

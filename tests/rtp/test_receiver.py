@@ -98,7 +98,9 @@ def test_a_port_in_use_is_named(offset: int) -> None:
 
 
 def test_an_address_of_another_machine_is_named() -> None:
-    with pytest.raises(SourceError, match=r"rtp 192\.0\.2\.1:5004: cannot bind .* Cannot assign"):
+    with pytest.raises(
+        SourceError, match=r"rtp 192\.0\.2\.1:5004: cannot bind .* Cannot assign .*'ip address' lists"
+    ):
         RtpReceiver([RtpSettings(address="192.0.2.1")])
     with pytest.raises(SourceError, match="address is 'localhost', wanted an IP address"):
         RtpReceiver([RtpSettings(address="localhost")])

@@ -109,6 +109,14 @@ def test_bad_input_is_named(arguments: list[str], said: str, capsys: pytest.Capt
     assert said in capsys.readouterr().err
 
 
+def test_a_cache_that_cannot_be_written_is_named(
+    tiny_data: Path, tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cache").touch()
+    assert main(["prepare", str(tiny_recipe), "--data", str(tiny_data), "--runs", str(tmp_path)]) == 2
+    assert f"serstream-train: error: {tmp_path / 'cache'}: File exists" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("line", "wanted", "said"),
     [

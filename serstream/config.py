@@ -30,6 +30,8 @@ class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class RtpSettings(_Settings, frozen=True):
     """``[[rtp]]``: one UDP port that takes RTP."""
 
+    name: CallName = ""
+    """What its streams, and calls without a name of their own, are named after; empty: ``rtp-PORT``."""
     address: str = "127.0.0.1"
     """Local address to bind; 0.0.0.0 takes RTP from everywhere."""
     port: Port = 5004
@@ -41,7 +43,7 @@ class RtpSettings(_Settings, frozen=True):
     """Roles by sender: an SSRC (``0x1A2B3C4D``) or a network (``10.1.0.0/16``)."""
     parties: tuple[Role, ...] = ()
     """The streams of this port that live at the same time are one call, in these roles as they appear."""
-    call: str = ""
+    call: CallName = ""
     """Call that the streams belong to; empty: every stream is a call of its own (but see ``parties``)."""
     silence_timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 5.0
     """A stream without packets for so long is over."""
@@ -80,6 +82,11 @@ class RtpSettings(_Settings, frozen=True):
                         raise ValueError(
                             f"{key} has {network!r}: {error}; wanted e.g. '10.1.0.0/16'"
                         ) from error
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its streams begin with."""
+        return self.name or f"rtp-{self.port}"
 
 
 class MicrophoneSettings(_Settings, frozen=True):

@@ -66,7 +66,7 @@ class Streams:
     Args:
         settings: of the port.
         utc_offset: seconds to add to monotonic time for UTC.
-        name: what stream names begin with; empty: ``rtp-PORT``.
+        name: what stream names begin with; empty: as the settings say.
         source: `StreamStart.source`; empty: ``rtp:PORT``.
 
     Raises:
@@ -80,7 +80,7 @@ class Streams:
         self._formats = media.formats
         self._unprotector = Unprotector(media.keys) if media.keys else None
         self._allowed = AllowList(settings)
-        self._name = name or f"rtp-{settings.port}"
+        self._name = name or settings.prefix
         self._source = source or f"rtp:{settings.port}"
         self._parties = Parties(settings, self._name)
         self._probation = Probation()

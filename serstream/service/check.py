@@ -40,7 +40,7 @@ def check(settings: Settings, base: Path) -> EmotionModel:
 
 
 def check_sources(settings: Settings, base: Path) -> None:
-    """There is a source, no two share a UDP port, and each is understood.
+    """There is a source, no two share a UDP port or their streams' names, and each is understood.
 
     Args:
         settings: what to check.
@@ -55,6 +55,7 @@ def check_sources(settings: Settings, base: Path) -> None:
             "no source: the configuration needs at least one [[rtp]], [[microphone]] or [[file]]"
         )
     taken: dict[tuple[str, int], str] = {}
+    names: dict[str, str] = {}
     for port in settings.rtp:
         numbers = {port.port: "RTP"} if port.rtcp_mux else {port.port: "RTP", port.port + 1: "RTCP"}
         for number, what in numbers.items():
@@ -65,6 +66,13 @@ def check_sources(settings: Settings, base: Path) -> None:
                     f"UDP port {port.address}:{number} is wanted twice, for {other} and for {user}; give one "
                     "of them another (RTP ports are even, RTCP takes the next one unless rtcp_mux is set)"
                 )
+        where = f"{port.address}:{port.port}"
+        other = names.setdefault(port.prefix, where)
+        if other != where:
+            raise ConfigError(
+                f"[[rtp]] {where}: its first stream would be called {port.prefix}-1, as that of {other}; "
+                "give one of them another name"
+            )
         family_of(port.address)
         Streams(port, utc_offset=0.0)
     for file in settings.file:

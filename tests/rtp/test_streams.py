@@ -70,6 +70,11 @@ def test_port_reuse_begins_a_new_stream() -> None:
     assert chunks(events, "rtp-5004-2")[0].start == 0
 
 
+def test_streams_and_calls_are_named_after_the_port() -> None:
+    (start,) = starts(listen(talk(SPEECH), RtpSettings(name="frankfurt")))
+    assert (start.stream, start.call) == ("frankfurt-1", "frankfurt-1")
+
+
 def test_packets_are_counted_by_fate_beyond_the_end_of_their_streams() -> None:
     sent = talk(SPEECH)
     lost, duplicate = sent[10], sent[20]

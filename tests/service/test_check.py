@@ -14,7 +14,12 @@ def settings_of(**tables: object) -> Settings:
 
 
 def test_what_runs_is_fine(tmp_path: Path) -> None:
-    ports = [{"port": 5004}, {"port": 5006, "rtcp_mux": True}, {"port": 5007, "address": "::1"}]
+    ports = [
+        {"port": 5004},
+        {"port": 5006, "rtcp_mux": True},
+        {"port": 5007, "address": "::1"},
+        {"port": 5004, "address": "::1", "name": "six"},
+    ]
     assert check(settings_of(rtp=ports), tmp_path).metadata.labels
 
 
@@ -28,6 +33,11 @@ def test_what_runs_is_fine(tmp_path: Path) -> None:
         ({"rtp": [{"srtp": ["ROT13 inline:AAAA"]}]}, "crypto suite 'ROT13', wanted one of"),
         ({"rtp": [{"port": 5004}, {"port": 5004}]}, "UDP port .*:5004 is wanted twice"),
         ({"rtp": [{"port": 5004}, {"port": 5005}]}, "5005 is wanted twice, for RTCP of .* 5004"),
+        (
+            {"rtp": [{"port": 5004}, {"port": 5004, "address": "::1"}]},
+            r"::1:5004: its first stream would be called rtp-5004-1, as that of 127\.0\.0\.1:5004; give",
+        ),
+        ({"rtp": [{"name": "desk"}, {"port": 5006, "name": "desk"}]}, "called desk-1"),
         ({"file": [{"path": "missing.wav"}]}, "missing.wav"),
         ({"rtp": [{}], "feed": {"endpoint": "nonsense"}}, "feed endpoint 'nonsense': wanted tcp://"),
         ({"rtp": [{}], "feed": {"endpoint": "tcp://0.0.0.0:5555"}}, "can be reached from outside"),

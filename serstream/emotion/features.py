@@ -83,6 +83,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 f"win_length is {self.win_length} samples, must hold 3 periods of the lowest pitch, "
                 f"{self.pitch.f_min} Hz ({3 * self.sample_rate / self.pitch.f_min:.0f} samples)"
             )
+        highest = self.sample_rate / 4
+        if self.pitch is not None and self.pitch.f_max > highest:
+            raise ValueError(
+                f"pitch: f_max is {self.pitch.f_max}, must be at most sample_rate / 4 ({highest})"
+            )
         if self.functionals is not None and (self.pitch is None or self.functionals.cepstra > self.n_mfcc):
             raise ValueError(
                 f"functionals want pitch and at least {self.functionals.cepstra} coefficients (n_mfcc is "

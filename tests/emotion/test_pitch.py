@@ -89,6 +89,7 @@ def test_speech_has_the_pitch_that_opensmile_finds() -> None:
     [
         ('{"f_min": 400, "f_max": 300}', r"f_min is 400\.0, must be below f_max \(300\.0\)"),
         ('{"f_min": 40}', r"win_length is 1024 samples, must hold 3 periods of the lowest pitch, 40\.0 Hz"),
+        ('{"f_max": 4001}', r"f_max is 4001\.0, must be at most sample_rate / 4 \(4000\.0\)"),
         ('{"octave": 1}', "octave"),
     ],
 )

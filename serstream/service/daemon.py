@@ -135,7 +135,7 @@ class Daemon:
         log.info(
             "a window takes %.1f ms to score, MFCC %s",
             1000 * taken / MEASURED_WINDOWS,
-            "in C" if compiled.is_there() else "by numpy: libspectra.so was not compiled at installation",
+            "in C" if compiled.is_there() else "by numpy: no C compiler when this was installed",
         )
 
     def run(self) -> int:

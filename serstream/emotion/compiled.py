@@ -84,7 +84,6 @@ class CompiledAnalyser:
     def __init__(self, analysis: Analysis):
         assert _LIBRARY is not None
         self._analyse = _LIBRARY.analyse
-        self._analysis = analysis
         self._tables: list[NDArray[Any]] = []
         plan = _Plan(analysis.hop_length, analysis.n_frames, analysis.filters.shape[1])
         plan.taper = self._floats(analysis.taper)

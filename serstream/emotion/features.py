@@ -188,8 +188,8 @@ def mfcc(windows: FloatArray, spec: FeatureSpec, sample_rate: int | None = None)
         mel, peaks = analyse(windows, gain)
         mel += np.float32(spec.log_offset)
         np.matmul(cosines, np.log(mel, out=mel), out=features[:, : spec.n_mfcc])
-    if spec.pitch is not None and analysis.search is not None and peaks is not None:
-        features[:, -2:] = track(peaks, analysis.search, spec.pitch)
+    if analysis.search is not None and peaks is not None:
+        features[:, -2:] = track(peaks, analysis.search)
     coefficients = features[:, : spec.n_mfcc]
     if spec.mean_normalise:
         coefficients -= coefficients.mean(axis=2, keepdims=True)

@@ -37,6 +37,8 @@ class PitchSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class Search(NamedTuple):
     """Which lags of a spectrum's autocorrelation are compared, and how."""
 
+    spec: PitchSpec
+    """What is looked for."""
     rate: float
     """Hz of the lags."""
     n_lags: int
@@ -63,6 +65,7 @@ def search(spec: PitchSpec, taper: FloatArray, sample_rate: int) -> Search:
     of_taper = scipy.fft.irfft(np.abs(scipy.fft.rfft(taper, 2 * n_fft)) ** 2)[:n_fft:2]
     lags = np.arange(longest + 1)
     return Search(
+        spec=spec,
         rate=rate,
         n_lags=n_fft // 2,
         first_bin=int(spec.f_min / sample_rate * n_fft) + 1,
@@ -94,24 +97,24 @@ def peaks(power: FloatArray, search: Search) -> FloatArray:
     return np.concatenate([best[:, None].astype(np.float32), around.swapaxes(1, 2)], axis=1)
 
 
-def track(peaks: FloatArray, search: Search, spec: PitchSpec) -> FloatArray:
+def track(peaks: FloatArray, search: Search) -> FloatArray:
     """Follow the pitch through windows.
 
     Args:
         peaks: as `peaks` returns them, shape (n_windows, 4, n_frames).
         search: what they were found with.
-        spec: the recipe.
 
     Returns:
-        float32, shape (n_windows, 2, n_frames). First row: octaves above ``spec.f_min``; an unvoiced frame
+        float32, shape (n_windows, 2, n_frames). First row: octaves above the lowest pitch; an unvoiced frame
         keeps the last voiced one's, those before the first voiced frame have its. Second row: strength, the
         normalised autocorrelation at the pitch period, at most 1.
     """
     best, before, strength, after = peaks.swapaxes(0, 1)
     curvature = np.minimum(before - 2 * strength + after, -1e-6)
     period = best + np.clip((before - after) / (2 * curvature), -0.5, 0.5)
-    octaves = np.log2(search.rate / period / spec.f_min)
-    return np.stack([_hold(octaves, strength, spec.voicing_threshold), np.minimum(strength, 1)], axis=1)
+    octaves = np.log2(search.rate / period / search.spec.f_min)
+    contour = _hold(octaves, strength, search.spec.voicing_threshold)
+    return np.stack([contour, np.minimum(strength, 1)], axis=1)
 
 
 def _hold(octaves: FloatArray, strength: FloatArray, threshold: float) -> FloatArray:

@@ -72,18 +72,19 @@ def is_there() -> bool:
     return _LIBRARY is not None
 
 
-def can_do(analysis: Analysis) -> bool:
-    """Whether `CompiledAnalyser` takes it."""
+def compiled_analyser(analysis: Analysis) -> CompiledAnalyser | None:
+    """What does an analysis in C; None if nothing can."""
     n_fft = len(analysis.taper)
-    return _LIBRARY is not None and n_fft >= _FEWEST and n_fft & (n_fft - 1) == 0
+    if _LIBRARY is None or n_fft < _FEWEST or n_fft & (n_fft - 1):
+        return None
+    return CompiledAnalyser(_LIBRARY, analysis)
 
 
 class CompiledAnalyser:
-    """Does an analysis that it `can_do`."""
+    """Does an analysis; made by `compiled_analyser`."""
 
-    def __init__(self, analysis: Analysis):
-        assert _LIBRARY is not None
-        self._analyse = _LIBRARY.analyse
+    def __init__(self, library: ctypes.PyDLL, analysis: Analysis):
+        self._analyse = library.analyse
         self._tables: list[NDArray[Any]] = []
         plan = _Plan(analysis.hop_length, analysis.n_frames, analysis.filters.shape[1])
         plan.taper = self._floats(analysis.taper)

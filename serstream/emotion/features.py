@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from serstream.audio.resample import interpolation_filter
 from serstream.emotion.baseline import BaselineSpec
-from serstream.emotion.compiled import CompiledAnalyser, can_do
+from serstream.emotion.compiled import CompiledAnalyser, compiled_analyser
 from serstream.emotion.functionals import FunctionalsSpec, functionals, names
 from serstream.emotion.pitch import PitchSpec, search, track
 from serstream.emotion.spectra import Analysis, NumpyAnalyser
@@ -303,9 +303,9 @@ def _tables(spec: FeatureSpec, step: int) -> _Tables:
         filters=filters.astype(np.float32),
         search=None if spec.pitch is None else search(spec.pitch, taper, spec.sample_rate),
     )
-    analyser = CompiledAnalyser if can_do(analysis) else NumpyAnalyser
+    analyse = compiled_analyser(analysis) or NumpyAnalyser(analysis)
     cosines = scipy.fft.dct(np.eye(spec.n_mels), type=2, norm="ortho", axis=0)[: spec.n_mfcc]
-    return _Tables(analysis, analyser(analysis), cosines.astype(np.float32))
+    return _Tables(analysis, analyse, cosines.astype(np.float32))
 
 
 def _taper(spec: FeatureSpec) -> FloatArray:

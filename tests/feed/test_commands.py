@@ -1,7 +1,7 @@
 """The commands around the feed, as a user types them."""
 
+import logging
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,21 +29,19 @@ def test_keys_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "'anna' has a key already" in capsys.readouterr().err
 
 
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """Is pressed a moment later."""
-    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-    signal.setitimer(signal.ITIMER_REAL, 0.8)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+class CtrlC(logging.Handler):
+    """Is pressed as soon as something is logged, behind those who hear of it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_listen_names_every_feed_that_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cli, "SILENCE_S", 0.0)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [*root.handlers, CtrlC(logging.WARNING)])
     keys = tmp_path / "anna.toml"
     assert main(["keys", "new", "anna", "--keys", str(tmp_path / "keys"), "-o", str(keys)]) == 0
     feeds = [f"ipc://{tmp_path}/{name}" for name in ("one", "two")]

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import serstream
@@ -28,7 +29,7 @@ DEFAULT_ENDPOINT = config.FeedSettings().endpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 when it went well, 2 when the user can mend what went wrong."""
+    """Run a command; 0 when it went well, 2 when the user can mend what went wrong, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
     _log(logging.DEBUG if arguments.verbose else logging.INFO)
     try:
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"serstream: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 0
+        print("serstream: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # Whoever read our lines has closed the pipe; keep Python from complaining once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -102,7 +104,10 @@ def _listen(arguments: argparse.Namespace) -> int:
     from serstream.feed.messages import encode
 
     silent_until = time.monotonic() + SILENCE_S
-    with subscribe(*arguments.endpoints, keys=arguments.keys) as subscription:
+    with (
+        suppress(KeyboardInterrupt),  # its only end
+        subscribe(*arguments.endpoints, keys=arguments.keys) as subscription,
+    ):
         while True:
             for event in subscription.receive(0.5):
                 sys.stdout.buffer.write(encode(event) + b"\n")
@@ -115,12 +120,14 @@ def _listen(arguments: argparse.Namespace) -> int:
                         "nothing heard from %s yet; is it running%s? Waiting.", ", ".join(silent), keys
                     )
                 silent_until = float("inf")
+    return 0
 
 
 def _live(arguments: argparse.Namespace) -> int:
     from serstream.view.live import run_live
 
-    run_live(*arguments.endpoints, keys=arguments.keys)
+    with suppress(KeyboardInterrupt):
+        run_live(*arguments.endpoints, keys=arguments.keys)
     return 0
 
 

@@ -114,11 +114,11 @@ def _score(job: Job, settings: Settings, roles: tuple[Role, ...]) -> Done:
                 seconds += message.end if isinstance(message, StreamEnded) else 0.0
         partial.replace(job.events)
     except SerstreamError as error:
-        partial.unlink(missing_ok=True)
         return Done(job, seconds, str(error))
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         told = f"events {job.events}: cannot write them: {error.strerror}; choose another folder with -o"
         return Done(job, seconds, told)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
     return Done(job, seconds)

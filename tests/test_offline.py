@@ -1,4 +1,9 @@
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,7 @@ from serstream.feed.messages import encode
 from serstream.offline import find_jobs
 from serstream.replay import recording_events, replay
 from serstream.replay_command import replay_into
+from serstream.shipped import SAMPLE_CALL
 
 CLIPS = sorted((Path(__file__).parent / "fixtures" / "emo-db").glob("*.flac"))
 
@@ -55,6 +61,24 @@ def test_what_is_there_already_is_not_scored_again(
     run(folder, tiny_model)
     assert "1 scored, 1 already there, 1 failed" in capsys.readouterr().err
     assert (folder.parent / "out" / "a.flac.jsonl").read_text() == "kept\n"
+
+
+def test_an_interrupted_run_says_so_and_leaves_whole_files(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for i in range(300):
+        (tmp_path / "in" / f"{i}.wav").symlink_to(SAMPLE_CALL)
+    command = [sys.executable, "-m", "serstream", "replay", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "serstream: interrupted" in errors
+    files = list((tmp_path / "out").iterdir())
+    assert 0 < len(files) < 300
+    assert len({file.read_bytes().count(b"\n") for file in files}) == 1, "none is cut off"
 
 
 def test_recordings_that_would_share_their_events_are_refused(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The commands around the feed, as a user types them."""
 
 import logging
-import signal
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ class CtrlC(logging.Handler):
     """Is pressed as soon as something is logged, behind those who hear of it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
 
 def test_listen_names_every_feed_that_is_silent(

@@ -68,7 +68,14 @@ def test_an_interrupted_run_says_so_and_leaves_whole_files(tmp_path: Path) -> No
     for i in range(300):
         (tmp_path / "in" / f"{i}.wav").symlink_to(SAMPLE_CALL)
     command = [sys.executable, "-m", "serstream", "replay", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Who runs the tests in the background has SIGINT ignored, and so would their processes.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.jsonl")):
         assert process.poll() is None
         time.sleep(0.05)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import suppress
@@ -99,6 +100,8 @@ _model: EmotionModel
 
 def _load(settings: Settings, base: Path) -> None:
     global _model
+    # A terminal interrupts us, too; what is being scored is finished, and who started us starts no more.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _model = load_model(settings.model, base)
 
 

@@ -13,7 +13,8 @@ from serstream.rtp.sender import send_in_real_time
 from serstream.service.control import StatusRequest, ask
 from serstream.shipped import SAMPLE_CALL
 
-LEGS = 12
+LEGS = 40
+"""So many that ten milliseconds are too few for their windows on any machine."""
 SECONDS = 9
 
 

@@ -20,7 +20,7 @@ from serstream.audio.resample import interpolation_filter
 from serstream.emotion.baseline import BaselineSpec
 from serstream.emotion.compiled import CompiledAnalyser, compiled_analyser
 from serstream.emotion.functionals import FunctionalsSpec, functionals, names
-from serstream.emotion.pitch import PitchSpec, search, track
+from serstream.emotion.pitch import PitchSpec, Search, track
 from serstream.emotion.spectra import Analysis, NumpyAnalyser
 from serstream.errors import ModelError
 
@@ -301,7 +301,7 @@ def _tables(spec: FeatureSpec, step: int) -> _Tables:
         hop_length=spec.hop_length // step,
         n_frames=spec.n_frames,
         filters=filters.astype(np.float32),
-        search=None if spec.pitch is None else search(spec.pitch, taper, spec.sample_rate),
+        search=None if spec.pitch is None else Search.of(spec.pitch, taper, spec.sample_rate),
     )
     analyse = compiled_analyser(analysis) or NumpyAnalyser(analysis)
     cosines = scipy.fft.dct(np.eye(spec.n_mels), type=2, norm="ortho", axis=0)[: spec.n_mfcc]

@@ -54,26 +54,27 @@ class Search(NamedTuple):
     cost: FloatArray
     """What is taken off the strength of every lag, shape (longest + 1,)."""
 
+    @staticmethod
+    def of(spec: PitchSpec, taper: FloatArray, sample_rate: int) -> Search:
+        """For spectra of frames with this taper (n_fft,) at ``sample_rate`` (Hz).
 
-def search(spec: PitchSpec, taper: FloatArray, sample_rate: int) -> Search:
-    """How to look for the pitch in spectra of frames with this taper (n_fft,) at ``sample_rate`` (Hz).
-
-    A telephone passes half the band, and half the band makes half the transform: lags are at half the rate.
-    """
-    n_fft, rate = len(taper), sample_rate / 2
-    shortest, longest = int(rate / spec.f_max), int(np.ceil(rate / spec.f_min))
-    of_taper = scipy.fft.irfft(np.abs(scipy.fft.rfft(taper, 2 * n_fft)) ** 2)[:n_fft:2]
-    lags = np.arange(longest + 1)
-    return Search(
-        spec=spec,
-        rate=rate,
-        n_lags=n_fft // 2,
-        first_bin=int(spec.f_min / sample_rate * n_fft) + 1,
-        shortest=shortest,
-        longest=longest,
-        taper=(of_taper[: longest + 2] / of_taper[0]).astype(np.float32),
-        cost=(spec.octave_cost * np.log2(np.maximum(lags, shortest) / shortest)).astype(np.float32),
-    )
+        A telephone passes half the band, and half the band makes half the transform: lags are at half the
+        rate.
+        """
+        n_fft, rate = len(taper), sample_rate / 2
+        shortest, longest = int(rate / spec.f_max), int(np.ceil(rate / spec.f_min))
+        of_taper = scipy.fft.irfft(np.abs(scipy.fft.rfft(taper, 2 * n_fft)) ** 2)[:n_fft:2]
+        lags = np.arange(longest + 1)
+        return Search(
+            spec=spec,
+            rate=rate,
+            n_lags=n_fft // 2,
+            first_bin=int(spec.f_min / sample_rate * n_fft) + 1,
+            shortest=shortest,
+            longest=longest,
+            taper=(of_taper[: longest + 2] / of_taper[0]).astype(np.float32),
+            cost=(spec.octave_cost * np.log2(np.maximum(lags, shortest) / shortest)).astype(np.float32),
+        )
 
 
 def peaks(power: FloatArray, search: Search) -> FloatArray:

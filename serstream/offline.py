@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,11 +87,30 @@ def score_all(
         initargs=(settings, base),
     )
     try:
-        running: list[Future[Done]] = [pool.submit(_score, job, settings, roles) for job in jobs]
+        with _uninterrupted():  # submitting starts the workers
+            running: list[Future[Done]] = [pool.submit(_score, job, settings, roles) for job in jobs]
         for future in as_completed(running):
             yield future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """SIGINT comes when the block is over; processes that are started in it never get it.
+
+    A terminal interrupts workers, too: what they are scoring is finished, and they are given no more.
+    """
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a child inherits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 _model: EmotionModel
@@ -100,8 +119,6 @@ _model: EmotionModel
 
 def _load(settings: Settings, base: Path) -> None:
     global _model
-    # A terminal interrupts us, too; what is being scored is finished, and who started us starts no more.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _model = load_model(settings.model, base)
 
 

@@ -107,7 +107,9 @@ class FileSource:
                 if not len(block):
                     break
                 # Float formats may hold anything.
-                yield position, np.clip(np.nan_to_num(block), -1.0, 1.0)
+                np.clip(block, -1.0, 1.0, out=block)
+                block[np.isnan(block)] = 0.0
+                yield position, block
                 position += len(block)
                 if len(block) < frames:
                     break

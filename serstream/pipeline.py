@@ -16,6 +16,7 @@ from serstream.admission import admit
 from serstream.config import Settings
 from serstream.emotion.tracker import Tracker
 from serstream.feed.messages import NONE, CallEnded, CallStarted, Message, Mute, UnscoredReason, rfc3339
+from serstream.speech.bank import SegmenterBank
 from serstream.speech.quality import quality_fault
 from serstream.speech.segmenter import Segment, UtteranceEnd
 from serstream.speech.stream import StreamSegmenter
@@ -64,6 +65,8 @@ class Pipeline:
         self.muted_s = 0.0
         """The same of muted streams."""
         self._streams: dict[str, _Stream] = {}
+        self._bank = SegmenterBank(settings.segmenter)
+        """Of the streams that come in blocks."""
         self._shed: Counter[str] = Counter()
         """Windows that each live stream has lost to overload."""
         self._calls: dict[str, _Call] = {}
@@ -122,29 +125,34 @@ class Pipeline:
         return steps
 
     def _segment_block(self, block: AudioBlock, steps: list[Step]) -> None:
-        """Once for every packet of a busy port: nothing here may touch numpy row by row."""
-        pcm = block.pcm.tobytes()
-        length = len(pcm) // len(block.streams)
-        n_samples, step = block.pcm.shape[1], SAMPLE_RATE // block.sample_rate
-        n_muted = 0
-        begins = range(0, len(pcm), length)
-        for name, begin, start, arrived in zip(
-            block.streams, begins, block.starts, block.arrived, strict=True
-        ):
+        """Once for every packet of a busy port: most of it is left to the bank."""
+        if self._bank.settings != self.settings.segmenter:
+            self._bank = SegmenterBank(self.settings.segmenter)
+        segments: list[tuple[int, Segment]] = []
+        others: Sequence[int] = range(len(block.streams))
+        suits = self._bank.suits(block)
+        if suits:
+            segments, others = self._bank.push(block)
+        steps += [(self._streams[block.streams[place]], segment) for place, segment in segments]
+        n_heard = len(block.streams) - len(others)
+        for place in others:
+            name, start = block.streams[place], block.starts[place]
             stream = self._streams.get(name)
             if stream is None:
                 log.warning("stream %s was never announced, sound ignored", name)
                 continue
             if stream.is_muted:
-                n_muted += 1
-                stream.passed_to = (start + n_samples) * step
+                behind = start + block.pcm.shape[1]
+                stream.passed_to = behind * SAMPLE_RATE // block.sample_rate
+                self.muted_s += block.pcm.shape[1] / block.sample_rate
                 continue
-            row = pcm[begin : begin + length]
-            if segments := stream.sound.push_pcm(row, block.sample_rate, start, block.lost, arrived):
-                steps += [(stream, segment) for segment in segments]
-        muted_s = block.duration_s * n_muted / len(block.streams)
-        self.muted_s += muted_s
-        self.heard_s += block.duration_s - muted_s
+            n_heard += 1
+            sound = block.pcm[place].tobytes()
+            pushed = stream.sound.push_pcm(sound, block.sample_rate, start, block.lost, block.arrived[place])
+            steps += [(stream, segment) for segment in pushed]
+            if suits:
+                stream.sound.join(self._bank)
+        self.heard_s += n_heard * block.pcm.shape[1] / block.sample_rate
 
     def tell(self, steps: list[Step], limit: int | None = None) -> list[Message]:
         """The second half of `feed`: score the windows and return what there is to tell.

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from serstream.config import QualitySettings, Settings
+from serstream.config import QualitySettings, SegmenterSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.feed.messages import (
     CallEnded,
@@ -21,7 +22,17 @@ from serstream.feed.messages import (
     encode,
 )
 from serstream.pipeline import Pipeline
-from serstream.types import AudioBlock, AudioChunk, Role, Samples, SourceEvent, StreamEnd, StreamStart
+from serstream.types import (
+    AudioBlock,
+    AudioChunk,
+    Role,
+    Samples,
+    Scores,
+    SourceEvent,
+    SpeechWindow,
+    StreamEnd,
+    StreamStart,
+)
 
 T = TypeVar("T")
 
@@ -183,6 +194,112 @@ def test_a_block_tells_what_chunks_of_its_streams_tell(model: EmotionModel) -> N
     told = run(starts + blocks + ends, model)
     assert len(of_type(told, WindowEmotion)) > 10
     assert told == run(starts + chunks + ends, model)
+
+
+class Listener:
+    """A scorer that says of every window what its samples are."""
+
+    def begin(self, start: StreamStart) -> str:
+        return "listener@1"
+
+    def score(self, windows: Sequence[SpeechWindow]) -> list[Scores]:
+        return [
+            Scores(("heard", "else"), np.array([level, 1 - level], np.float32), "listener@1")
+            for level in (
+                float(np.abs(w.samples * np.linspace(1, 2, len(w.samples))).mean()) for w in windows
+            )
+        ]
+
+    def forget(self, stream: str) -> None:
+        pass
+
+
+TELEPHONE = np.round(SPEECH[::2] * 32767).astype(np.int16)
+PACKETS = len(TELEPHONE) // 160
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(
+    irregular=st.dictionaries(
+        st.tuples(st.integers(0, 2), st.integers(0, PACKETS - 1)),
+        st.sampled_from(["chunk", "missing", "concealed"]),
+        max_size=12,
+    ),
+    shifts=st.lists(st.integers(0, PACKETS), min_size=3, max_size=3),
+    window_ms=st.sampled_from([500, 2000]),
+    start_speech_ms=st.sampled_from([20, 120, 700]),
+)
+def test_streams_in_blocks_are_segmented_as_each_alone(
+    irregular: dict[tuple[int, int], str], shifts: list[int], window_ms: int, start_speech_ms: int
+) -> None:
+    names = ["one", "two", "three"]
+    sound = [np.roll(TELEPHONE[: PACKETS * 160].reshape(PACKETS, 160), shift, axis=0) for shift in shifts]
+    mixed: list[SourceEvent] = []
+    alone: list[SourceEvent] = []
+    for packet in range(PACKETS):
+        here = [i for i in range(3) if irregular.get((i, packet)) != "missing"]
+        chunks = []
+        for i in here:
+            lost = 80 if irregular.get((i, packet)) == "concealed" else 0
+            samples = sound[i][packet].astype(np.float32) / 32768
+            chunks.append(AudioChunk(names[i], samples, 8000, 160 * packet, lost, arrived=packet))
+        alone += chunks
+        mixed += [chunk for i, chunk in zip(here, chunks, strict=True) if (i, packet) in irregular]
+        if plain := [i for i in here if (i, packet) not in irregular]:
+            pcm = np.stack([sound[i][packet] for i in plain])
+            n = len(plain)
+            mixed.append(
+                AudioBlock([names[i] for i in plain], pcm, 8000, [160 * packet] * n, [float(packet)] * n)
+            )
+    settings = Settings(
+        segmenter=SegmenterSettings(window_ms=window_ms, hop_ms=500, start_speech_ms=start_speech_ms)
+    )
+    starts: list[SourceEvent] = [StreamStart(name, name, "customer", "test", 0.0) for name in names]
+    ends: list[SourceEvent] = [StreamEnd(name, "bye") for name in names]
+    told, wanted = (Pipeline(settings, Listener()).feed([*starts, *sent, *ends]) for sent in (mixed, alone))
+    for name in names:
+        assert [m for m in told if m.stream == name] == [m for m in wanted if m.stream == name]
+    assert sum(isinstance(message, WindowEmotion) for message in told) > 10
+
+
+def test_streams_that_come_and_go_leave_the_others_as_they_are() -> None:
+    names = [f"s{i}" for i in range(200)]
+    starts: list[SourceEvent] = [StreamStart(name, name, "customer", "test", 0.0) for name in names]
+    ends: list[SourceEvent] = [StreamEnd(name, "bye") for name in names]
+    packets = TELEPHONE[: PACKETS * 160].reshape(PACKETS, 160)
+
+    def block(packet: int, streams: range) -> AudioBlock:
+        pcm = np.stack([packets[(packet + 3 * i) % PACKETS] for i in streams])
+        n = len(streams)
+        return AudioBlock([names[i] for i in streams], pcm, 8000, [160 * packet] * n, [0.0] * n)
+
+    every, last, half = range(200), range(197, 200), PACKETS // 2
+    many = [*starts, *(block(k, every) for k in range(half)), *ends[:197]]
+    told = Pipeline(Settings(), Listener()).feed(
+        [*many, *(block(k, last) for k in range(half, PACKETS)), *ends[197:]]
+    )
+    few = [*starts[197:], *(block(k, last) for k in range(PACKETS)), *ends[197:]]
+    wanted = Pipeline(Settings(), Listener()).feed(few)
+    stayed = names[197:]
+    assert [m for m in told if m.stream in stayed] == [m for m in wanted if m.stream in stayed]
+
+
+def test_new_settings_hold_for_streams_that_begin_later() -> None:
+    starts, blocks = call_in_blocks(2, SPEECH)
+    pipeline = Pipeline(Settings(), Listener())
+    first = [AudioBlock(b.streams[:1], b.pcm[:1], 8000, b.starts[:1], b.arrived[:1]) for b in blocks]
+    told = pipeline.feed([starts[0], *first[:50]])
+    pipeline.settings = Settings(segmenter=SegmenterSettings(window_ms=1000, hop_ms=500))
+    told += pipeline.feed([starts[1], *first[50:100], *blocks[100:]])
+    lengths = {
+        name: {round(w.end - w.start, 3) for w in windows_of(told, name) if not w.final}
+        for name in ("s0", "s1")
+    }
+    assert lengths == {"s0": {2.0}, "s1": {1.0}}
+
+
+def windows_of(messages: list[Message], stream: str) -> list[WindowEmotion]:
+    return [message for message in of_type(messages, WindowEmotion) if message.stream == stream]
 
 
 def test_a_block_of_streams_that_nobody_announced_is_ignored(model: EmotionModel) -> None:

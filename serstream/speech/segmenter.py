@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import webrtcvad
@@ -42,6 +42,27 @@ class UtteranceEnd:
 Segment: TypeAlias = SpeechWindow | UtteranceEnd
 
 
+class Progress(NamedTuple):
+    """Where a segmenter is between two frames. Frames are numbered from the last `Segmenter.reset`."""
+
+    begin: int
+    """The oldest frame that it may still want."""
+    end: int
+    """The next frame."""
+    voiced_run: int
+    """Voiced frames since the last silent one."""
+    silent_run: int
+    speaking: bool
+    next_window: int
+    """Frame with which the next window begins, while it is speaking."""
+    speech: int
+    """`Segmenter.speech`."""
+    pcm: bytes
+    """16 bits a sample, of frames ``begin`` to ``end``."""
+    voiced: bytes
+    """One byte for each of these: whether it was speech."""
+
+
 class Segmenter:
     """Cuts one stream into utterances and those into overlapping windows.
 
@@ -55,8 +76,8 @@ class Segmenter:
     """
 
     def __init__(self, stream: str, settings: SegmenterSettings):
-        self._stream = stream
-        self._settings = settings
+        self.stream = stream
+        self.settings = settings
         self._start_frames = max(1, settings.start_speech_ms // FRAME_MS)
         self._end_frames = settings.end_silence_ms // FRAME_MS
         self._pre_roll_frames = settings.pre_roll_ms // FRAME_MS
@@ -78,8 +99,9 @@ class Segmenter:
             position: of what comes next.
             sample_rate: of what comes next, one of `RATES`.
         """
-        self._vad = webrtcvad.Vad(self._settings.aggressiveness)
-        self._sample_rate = sample_rate
+        self.is_speech = webrtcvad.Vad(self.settings.aggressiveness).is_speech
+        """WebRTC's decision on the stream's next frame: bytes and rate to whether it is speech."""
+        self.sample_rate = sample_rate
         self._frame_bytes = _BYTES * sample_rate * FRAME_MS // 1000
         self._partial = b""
         self._origin = position
@@ -95,7 +117,7 @@ class Segmenter:
     @property
     def position(self) -> int:
         """Position behind the last sample pushed."""
-        partial = len(self._partial) // _BYTES * (SAMPLE_RATE // self._sample_rate)
+        partial = len(self._partial) // _BYTES * (SAMPLE_RATE // self.sample_rate)
         return self._origin + self._history.end * FRAME + partial
 
     def push(self, samples: Samples, lost: float = 0.0, arrived: float = 0.0) -> list[Segment]:
@@ -123,8 +145,42 @@ class Segmenter:
         self._history.extend(pending[:whole])
         for begin in range(0, whole, self._frame_bytes):
             frame = pending[begin : begin + self._frame_bytes]
-            self._advance(self._vad.is_speech(frame, self._sample_rate), arrived, segments)
+            self._advance(self.is_speech(frame, self.sample_rate), arrived, segments)
         return segments
+
+    def push_judged(self, frame: bytes, voiced: bool, arrived: float) -> list[Segment]:
+        """As `push_pcm`, for one frame that `is_speech` has judged already."""
+        segments: list[Segment] = []
+        self._history.extend(frame)
+        self._advance(voiced, arrived, segments)
+        return segments
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds whole frames only, without sound that was lost: all that a `Progress` can say."""
+        return not self._partial and not self._history.lost_by_frame
+
+    def suspend(self) -> Progress:
+        """Hand over what is to be remembered and forget it until `resume`; only if it `is_whole`."""
+        history = self._history
+        pcm, voiced = history.take()
+        return Progress(
+            history.begin,
+            history.end,
+            self._voiced_run,
+            self._silent_run,
+            self._speaking,
+            self._next_window,
+            self.speech,
+            pcm,
+            voiced,
+        )
+
+    def resume(self, progress: Progress) -> None:
+        """Go on from there, behind frames in which nothing began or ended."""
+        self._history.put(progress.begin, progress.pcm, progress.voiced)
+        self._voiced_run, self._silent_run = progress.voiced_run, progress.silent_run
+        self.speech = progress.speech
 
     def flush(self, arrived: float = 0.0) -> list[Segment]:
         """End of the stream: end the utterance that is still going on. A last partial frame is dropped."""
@@ -169,7 +225,7 @@ class Segmenter:
             segments.append(self._window(end, arrived, final=True))
         segments.append(
             UtteranceEnd(
-                stream=self._stream,
+                stream=self.stream,
                 utterance=self.utterances - 1,
                 start=self._origin + self._utterance_start * FRAME,
                 end=self._origin + end * FRAME,
@@ -184,7 +240,7 @@ class Segmenter:
         begin = self._next_window
         samples = self._history.samples(begin, end).astype(np.float32) / np.float32(INT16_SCALE)
         return SpeechWindow(
-            stream=self._stream,
+            stream=self.stream,
             samples=samples,
             start=self._origin + begin * FRAME,
             end=self._origin + end * FRAME,
@@ -198,7 +254,7 @@ class Segmenter:
             speech_so_far=self.speech,
             lost_so_far=self.lost,
             arrived=arrived,
-            sample_rate=self._sample_rate,
+            sample_rate=self.sample_rate,
         )
 
 
@@ -220,6 +276,19 @@ class _FrameHistory:
         """Number of the frame that the arrays begin with."""
         self._pcm = bytearray()
         self._voiced = bytearray()
+
+    def take(self) -> tuple[bytes, bytes]:
+        """Sound and judgements of frames `begin` to `end`, which are dropped."""
+        excess = self.begin - self._offset
+        pcm, voiced = bytes(self._pcm[excess * self._frame_bytes :]), bytes(self._voiced[excess:])
+        self._pcm, self._voiced = bytearray(), bytearray()
+        return pcm, voiced
+
+    def put(self, begin: int, pcm: bytes, voiced: bytes) -> None:
+        """Hold these frames and no others."""
+        self._pcm, self._voiced = bytearray(pcm), bytearray(voiced)
+        self.begin = self._offset = begin
+        self.end = begin + len(voiced)
 
     def extend(self, pcm: bytes) -> None:
         """Whole frames have come."""

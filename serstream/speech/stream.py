@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from serstream.audio.resample import Resampler
 from serstream.config import SegmenterSettings
+from serstream.speech.bank import SegmenterBank
 from serstream.speech.segmenter import RATES, Segment, Segmenter
 from serstream.types import SAMPLE_RATE, AudioChunk
 
@@ -17,6 +18,8 @@ class StreamSegmenter:
 
     def __init__(self, stream: str, settings: SegmenterSettings):
         self._segmenter = Segmenter(stream, settings)
+        self._bank: SegmenterBank | None = None
+        """Has the segmenter's state while the stream is in a row of it."""
         self._resampler: Resampler | None = None
         self._source_rate = 0
         self._next = 0
@@ -25,17 +28,31 @@ class StreamSegmenter:
     @property
     def position(self) -> int:
         """Samples at `SAMPLE_RATE` since the stream began."""
+        self._leave_bank()
         return self._segmenter.position
 
     @property
     def speech(self) -> int:
         """Voiced samples so far."""
+        self._leave_bank()
         return self._segmenter.speech
 
     @property
     def lost(self) -> float:
         """Concealed samples so far."""
+        self._leave_bank()
         return self._segmenter.lost
+
+    def join(self, bank: SegmenterBank) -> None:
+        """Go on in a row of the bank, if the stream is fit for one."""
+        self._leave_bank()
+        if self._resampler is None and bank.take(self._segmenter, self._next):
+            self._bank = bank
+
+    def _leave_bank(self) -> None:
+        if self._bank is not None:
+            self._next = self._bank.give_back(self._segmenter)
+            self._bank = None
 
     def push(self, chunk: AudioChunk) -> list[Segment]:
         """The segments that the chunk completes, in order."""
@@ -51,6 +68,7 @@ class StreamSegmenter:
 
     def _follow(self, sample_rate: int, start: int, n_samples: int) -> list[Segment]:
         """Go on with a piece of sound, or begin anew where it does not continue what was; what that ends."""
+        self._leave_bank()
         follows = start == self._next and sample_rate == self._source_rate
         self._next = start + n_samples
         if follows:
@@ -64,5 +82,6 @@ class StreamSegmenter:
 
     def flush(self) -> list[Segment]:
         """End of the stream: the segments that were still open."""
+        self._leave_bank()
         segments = self._segmenter.push(self._resampler.flush()) if self._resampler else []
         return segments + self._segmenter.flush()

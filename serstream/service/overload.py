@@ -44,9 +44,9 @@ class Capacity:
 class StreamLimit:
     """How many streams there is time to hear; clock-free.
 
-    Sound that waits longer and longer says that there are too many. All of them would lose something then,
-    and nearly all of their windows with it: so some are not heard at all, and the others completely. A
-    machine that only stood still is not overloaded: it works off what has waited faster than it comes.
+    Sound that waits long, and no less than a second before, says that there are too many. All of them would
+    lose something then, and nearly all of their windows with it: so some are not heard at all, and the others
+    completely. A machine that only stood still is not overloaded: it works off what has waited.
     """
 
     def __init__(self, max_delay_s: float):
@@ -55,6 +55,8 @@ class StreamLimit:
         """None as long as all of them can be heard."""
         self._reviewed = 0.0
         self._heard_s = self._busy_s = 0.0
+        self._age_s = 0.0
+        """How long the sound of the turn at the last review had waited."""
 
     def observe(self, sound_s: float, age_s: float, seconds: float, streams: int, now: float) -> None:
         """A turn has heard sound.
@@ -72,9 +74,12 @@ class StreamLimit:
         if elapsed < REVIEW_S:
             return
         limit, busy = self.streams or streams, self._busy_s / elapsed
-        if age_s > self.max_delay_s / 4 and seconds:
+        late_s = self.max_delay_s / 4
+        is_growing = age_s >= self._age_s > late_s
+        if age_s > late_s and (is_growing or self.streams is not None) and seconds:
             limit = max(1, min(limit, int(UTILISATION * self._heard_s / self._busy_s)))
         elif self.streams is not None and busy < SPARE:
             limit += max(1, int((SPARE - busy) * limit))
         self.streams = limit if limit < streams else None
-        self._reviewed, self._heard_s, self._busy_s = now, 0.0, 0.0
+        self._reviewed, self._age_s = now, age_s
+        self._heard_s = self._busy_s = 0.0

@@ -23,8 +23,10 @@ RATE = SAMPLE_RATE // 2
 
 _SAMPLES = RATE * FRAME_MS // 1000
 """Of one frame."""
-_MIN_ROWS = 64
-"""There is always room for so many."""
+_ROOM = 2048
+"""Rows to begin with: the kernel gives memory only to those that are used."""
+_FEW = 64
+"""Rows that are not worth giving back."""
 _ROW = np.dtype(
     [
         ("next", np.int64),  # where the stream goes on, samples at `RATE`
@@ -61,6 +63,9 @@ class SegmenterBank:
         self._is_speech: dict[int, Callable[[bytes, int, int], bool]] = {}
         """Likewise, because looking it up in the segmenter would cost as much as the rest."""
         self._free: list[int] = []
+        """The lowest is the last."""
+        self._n_touched = 0
+        """Rows that take up memory, from the first on."""
         self._rows = np.zeros(0, _ROW)
         self._voiced = np.zeros((0, self._n_slots), np.bool_)
         """Frame ``n`` is in slot ``n % n_slots``."""
@@ -76,8 +81,9 @@ class SegmenterBank:
         if segmenter.sample_rate != RATE or not segmenter.is_whole or segmenter.settings != self.settings:
             return False
         if not self._free:
-            self._resize(max(_MIN_ROWS, 2 * len(self._rows)))
+            self._resize(max(_ROOM, 2 * len(self._rows)))
         row = self._free.pop()
+        self._n_touched = max(self._n_touched, row + 1)
         self._row_of[segmenter.stream] = row
         self._segmenter_of[row] = segmenter
         self._is_speech[row] = segmenter.is_speech
@@ -96,8 +102,8 @@ class SegmenterBank:
         position = int(self._rows["next"][row])
         del self._segmenter_of[row]
         self._free.append(row)
-        if len(self._rows) > max(_MIN_ROWS, 4 * len(self)):
-            self._resize(max(_MIN_ROWS, 2 * len(self)))
+        if self._n_touched > max(_FEW, 4 * len(self)):
+            self._resize(max(_ROOM, 2 * len(self)))
         return position
 
     @staticmethod
@@ -169,7 +175,7 @@ class SegmenterBank:
         self._segmenter_of[row].resume(progress)
 
     def _resize(self, n_rows: int) -> None:
-        """Have so many rows, the first of them in use."""
+        """Have so many rows, with the streams in the first of them."""
         used = list(self._row_of.values())
         for name in ("_rows", "_voiced", "_pcm"):
             old = getattr(self, name)
@@ -180,3 +186,4 @@ class SegmenterBank:
         self._segmenter_of = {new: self._segmenter_of[old] for new, old in enumerate(used)}
         self._row_of = {name: row for row, name in enumerate(self._row_of)}
         self._free = list(range(n_rows - 1, len(used) - 1, -1))
+        self._n_touched = len(used)

@@ -10,6 +10,8 @@ UTILISATION = 0.8
 """Share of the time that hearing streams may take: the rest is for bursts."""
 SPARE = 0.7
 """Below this share more streams are heard again, the more the more is left to it."""
+CLEARLY = 0.85
+"""What can be borne must be this much less than what there is, or sound must wait longer and longer."""
 REVIEW_S = 1.0
 """How often the number of streams is looked at."""
 
@@ -44,17 +46,16 @@ class Capacity:
 class StreamLimit:
     """How many streams there is time to hear; clock-free.
 
-    Sound that waits long, and no less than a second before, says that there are too many. All of them would
-    lose something then, and nearly all of their windows with it: so some are not heard at all, and the others
-    completely. A machine that only stood still is not overloaded: it works off what has waited.
+    Sound that waits says that there are too many. All of them would lose something then, and nearly all of
+    their windows with it: so some are not heard at all, and the others completely. A machine that only stood
+    still is not overloaded: what it takes in afterwards, it works off as fast as ever.
     """
 
     def __init__(self, max_delay_s: float):
         self.max_delay_s = max_delay_s
         self.streams: int | None = None
         """None as long as all of them can be heard."""
-        self._reviewed = 0.0
-        self._heard_s = self._busy_s = 0.0
+        self._reviewed = self._busy_s = 0.0
         self._age_s = 0.0
         """How long the sound of the turn at the last review had waited."""
 
@@ -68,18 +69,17 @@ class StreamLimit:
             streams: that are alive.
             now: monotonic seconds.
         """
-        self._heard_s += sound_s
         self._busy_s += seconds
         elapsed = now - self._reviewed
         if elapsed < REVIEW_S:
             return
         limit, busy = self.streams or streams, self._busy_s / elapsed
         late_s = self.max_delay_s / 4
-        is_growing = age_s >= self._age_s > late_s
-        if age_s > late_s and (is_growing or self.streams is not None) and seconds:
-            limit = max(1, min(limit, int(UTILISATION * self._heard_s / self._busy_s)))
+        if age_s > late_s and seconds:
+            bearable = max(1, int(UTILISATION * sound_s / seconds))
+            if bearable < CLEARLY * limit or age_s >= self._age_s > late_s:
+                limit = min(limit, bearable)
         elif self.streams is not None and busy < SPARE:
             limit += max(1, int((SPARE - busy) * limit))
         self.streams = limit if limit < streams else None
-        self._reviewed, self._age_s = now, age_s
-        self._heard_s = self._busy_s = 0.0
+        self._reviewed, self._busy_s, self._age_s = now, 0.0, age_s

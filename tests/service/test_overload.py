@@ -74,7 +74,7 @@ def test_all_streams_are_heard_while_there_is_time() -> None:
 
 def test_too_many_streams_are_cut_to_what_can_be_borne_and_sound_stops_waiting() -> None:
     machine = Machine(cost_s=0.001)
-    machine.run(3000, 15)
+    machine.run(3000, 10)
     assert machine.worst_age_s < 2.0
     machine.worst_age_s = 0.0
     machine.run(3000, 120)

@@ -108,7 +108,7 @@ def publish(endpoint: str, rate: float, seconds: float, high_water_mark: int, re
 
 
 def listen(endpoint: str, result: Connection) -> None:
-    """Subscribe until told to stop, and tell what came."""
+    """Subscribe until told to stop; tell when the first event has come, and in the end what came."""
     state = FeedState()
     seen: dict[tuple[str, str], set[int]] = {}
     gaps = 0
@@ -119,6 +119,8 @@ def listen(endpoint: str, result: Connection) -> None:
                 if isinstance(event, Gap):
                     gaps += 1
                     continue
+                if not received:
+                    result.send("joined")
                 received += 1
                 seen.setdefault((event.call, event.stream), set()).add(event.sequence)
                 state.update(event)
@@ -224,6 +226,8 @@ def main() -> None:
     start("joining", join_often, endpoint, arguments.seconds)
     pipes["daemon"].recv()
     began = time.monotonic()
+    for name in ("healthy", "stopped", "cut"):
+        pipes[name].recv()  # it has joined
     stopped = processes["stopped"].pid
     assert stopped is not None
     os.kill(stopped, signal.SIGSTOP)
@@ -236,6 +240,7 @@ def main() -> None:
     time.sleep(max(0.0, began + arguments.seconds - time.monotonic()))
     os.kill(stopped, signal.SIGCONT)
     time.sleep(SETTLE_S - 1)
+    pipes["joining"].recv()  # it has joined for the last time
     for name in ("healthy", "stopped", "cut", "joining"):
         pipes[name].send("stop")
     results = {name: pipe.recv() for name, pipe in pipes.items()}

@@ -100,7 +100,7 @@ class SegmenterBank:
         row = self._row_of.pop(segmenter.stream)
         self._restore(row)
         position = int(self._rows["next"][row])
-        del self._segmenter_of[row]
+        del self._segmenter_of[row], self._is_speech[row]
         self._free.append(row)
         if self._n_touched > max(_FEW, 4 * len(self)):
             self._resize(max(_ROOM, 2 * len(self)))

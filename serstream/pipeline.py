@@ -134,7 +134,8 @@ class Pipeline:
         if suits:
             segments, others = self._bank.push(block)
         steps += [(self._streams[block.streams[place]], segment) for place, segment in segments]
-        n_heard = len(block.streams) - len(others)
+        n_samples, step = block.pcm.shape[1], SAMPLE_RATE // block.sample_rate
+        n_heard, n_muted = len(block.streams) - len(others), 0
         for place in others:
             name, start = block.streams[place], block.starts[place]
             stream = self._streams.get(name)
@@ -142,9 +143,8 @@ class Pipeline:
                 log.warning("stream %s was never announced, sound ignored", name)
                 continue
             if stream.is_muted:
-                behind = start + block.pcm.shape[1]
-                stream.passed_to = behind * SAMPLE_RATE // block.sample_rate
-                self.muted_s += block.pcm.shape[1] / block.sample_rate
+                n_muted += 1
+                stream.passed_to = (start + n_samples) * step
                 continue
             n_heard += 1
             sound = block.pcm[place].tobytes()
@@ -152,7 +152,8 @@ class Pipeline:
             steps += [(stream, segment) for segment in pushed]
             if suits:
                 stream.sound.join(self._bank)
-        self.heard_s += n_heard * block.pcm.shape[1] / block.sample_rate
+        self.heard_s += n_heard * n_samples / block.sample_rate
+        self.muted_s += n_muted * n_samples / block.sample_rate
 
     def tell(self, steps: list[Step], limit: int | None = None) -> list[Message]:
         """The second half of `feed`: score the windows and return what there is to tell.

@@ -11,7 +11,8 @@ UTILISATION = 0.8
 SPARE = 0.7
 """Below this share more streams are heard again, the more the more is left to it."""
 CLEARLY = 0.85
-"""What can be borne must be this much less than what there is, or sound must wait longer and longer."""
+"""If less than this share of the streams can be borne, there are too many; if more, only when sound waits no
+less at the next review."""
 REVIEW_S = 1.0
 """How often the number of streams is looked at."""
 

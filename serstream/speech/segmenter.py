@@ -100,8 +100,9 @@ class Segmenter:
             sample_rate: of what comes next, one of `RATES`.
         """
         self.is_speech = webrtcvad.Vad(self.settings.aggressiveness).is_speech
-        """WebRTC's decision on the stream's next frame: bytes and rate to whether it is speech."""
+        """WebRTC's decision on the stream's next frame, from its bytes and rate."""
         self.sample_rate = sample_rate
+        """Hz, of what comes next."""
         self._frame_bytes = _BYTES * sample_rate * FRAME_MS // 1000
         self._partial = b""
         self._origin = position

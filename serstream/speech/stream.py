@@ -50,6 +50,7 @@ class StreamSegmenter:
             self._bank = bank
 
     def _leave_bank(self) -> None:
+        """Have the segmenter's state back, if a bank has it."""
         if self._bank is not None:
             self._next = self._bank.give_back(self._segmenter)
             self._bank = None

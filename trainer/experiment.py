@@ -137,7 +137,7 @@ def _train(
     on_epoch: Callable[[Epoch], None],
     device: torch.device,
 ) -> Trained:
-    if recipe.network == "linear":
+    if recipe.network == "ridge":
         return solve(recipe, windows, checkpoint.with_suffix(".csv"), on_epoch)
     return train(recipe, windows, valid, checkpoint, on_epoch, device)
 

@@ -1,4 +1,4 @@
-"""Training in closed form: ridge regression of the labels on functionals (Hoerl and Kennard 1970).
+"""Training in closed form: ridge regression of the labels (Hoerl and Kennard 1970).
 
 Squared error against 0 and 1 with a strong penalty is what a few hundred clips support, and it has a
 solution: seconds instead of epochs, and speakers are left out by subtraction.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import scipy.linalg
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -26,7 +27,7 @@ from trainer.dataset import WindowSet
 from trainer.evaluation import clip_scores, fit_temperature, log_softmax, uar
 from trainer.folds import deal
 from trainer.history import Epoch
-from trainer.networks import Linear
+from trainer.networks import Ridge
 from trainer.recipe import Recipe
 from trainer.training import MASKED, Targets, Trained
 
@@ -38,16 +39,19 @@ GROUPS = 5
 BLOCK = 256
 """Windows drawn at once."""
 
+Values = Callable[[FloatArray], FloatArray]
+"""Functionals (n, ...) to what the maps are applied to and a one behind it, (n, n_values + 1)."""
+
 
 def solve(recipe: Recipe, windows: WindowSet, log: Path, on_epoch: Callable[[Epoch], None]) -> Trained:
-    """Solve for the weights of a `Linear` network.
+    """Solve for the weights of a `Ridge` network.
 
     Every window counts once without a baseline, for the first map, and after ``training.epochs`` random
     histories, for the second. The scale of each map's logits is what calibrates it on groups of training
     speakers that were left out.
 
     Args:
-        recipe: of network ``linear``.
+        recipe: of network ``ridge``.
         windows: the training part.
         log: written at the end; its validation UAR is of the speakers left out, the better map's.
         on_epoch: told about the end.
@@ -63,23 +67,24 @@ def solve(recipe: Recipe, windows: WindowSet, log: Path, on_epoch: Callable[[Epo
     spec = recipe.features
     if recipe.baseline is not None:
         spec = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, recipe.baseline))
-    network = Linear(spec, len(recipe.labels))
-    network.standardise(torch.from_numpy(windows.functionals))
+    network = Ridge(spec, len(recipe.labels))
+    network.fit(torch.from_numpy(windows.functionals), recipe.training.seed)
     part = _Part.of(windows, recipe.labels)
 
     def values(functionals: FloatArray) -> FloatArray:
-        return network.values(torch.from_numpy(functionals)).numpy()
+        with_constant = nn.functional.pad(network.values(torch.from_numpy(functionals)), (0, 1), value=1.0)
+        return with_constant.numpy()
 
-    first = values(as_heard(windows, spec, 0.0)[FUNCTIONALS])
-    solutions = [_solution(network.cold, [first], part)]
+    first = as_heard(windows, spec, 0.0)[FUNCTIONALS]
+    solutions = [_solution(network.cold, [first], values, part)]
     if recipe.baseline is not None and network.warm is not None:
         calls, settings = Calls(windows, spec), msgspec.structs.replace(recipe.baseline, cold=0.0)
         rows = np.array_split(np.arange(len(first)), -(-len(first) // BLOCK))
         draws = [
-            np.concatenate([values(calls.draw(block, settings, rng)[FUNCTIONALS]) for block in rows])
+            np.concatenate([calls.draw(block, settings, rng)[FUNCTIONALS] for block in rows])
             for _ in range(recipe.training.epochs)
         ]
-        solutions.append(_solution(network.warm, draws, part))
+        solutions.append(_solution(network.warm, draws, values, part))
     best = max(solutions, key=lambda solution: solution.uar)
     seconds = time.perf_counter() - began
     told = Epoch(recipe.training.epochs, best.loss, best.uar, 0.0, seconds, 0.0)
@@ -136,22 +141,22 @@ class _Part:
 class _Equations:
     """Normal equations, apart for every group of speakers and every set of known labels."""
 
-    def __init__(self, draws: list[FloatArray], part: _Part):
+    def __init__(self, draws: list[FloatArray], values: Values, part: _Part):
         known = part.targets.known[part.clip]
         self._n_rows = len(known)
         self._groups = np.unique(part.group)
         self._sets, own = np.unique(known, axis=0, return_inverse=True)
         one_hot = np.eye(known.shape[1], dtype=np.float32)[part.targets.label[part.clip]]
-        size = draws[0].shape[1] + 1
+        size = values(draws[0][:1]).shape[1]
         self._left = np.zeros((len(self._sets), len(self._groups), size, size))
         self._right = np.zeros((len(self._sets), len(self._groups), size, one_hot.shape[1]))
         for k, g in np.ndindex(len(self._sets), len(self._groups)):
             rows = (own.ravel() == k) & (part.group == self._groups[g])
-            for values in draws:
-                x = _with_constant(values[rows])
-                weighted = (x * part.weight[rows, None] / len(draws)).T
-                self._left[k, g] += weighted @ x
-                self._right[k, g] += weighted @ one_hot[rows]
+            root = np.sqrt(part.weight[rows, None] / len(draws))
+            for functionals in draws:
+                x = values(functionals[rows]) * root
+                self._left[k, g] += x.T @ x
+                self._right[k, g] += x.T @ (one_hot[rows] * root)
 
     def solve(self, penalty: float, without: int | None = None) -> NDArray[np.float64]:
         """Weights (n_values + 1, n_labels), the constant last; each label by the corpora that know it."""
@@ -163,20 +168,22 @@ class _Equations:
         for knowing in np.unique(self._sets.T, axis=0):
             labels = (self._sets.T == knowing).all(axis=1)
             if knowing.any():
-                weights[:, labels] = np.linalg.solve(
-                    left[knowing].sum(axis=0) + np.diag(ridge), right[knowing].sum(axis=0)[:, labels]
+                weights[:, labels] = scipy.linalg.solve(
+                    left[knowing].sum(axis=0) + np.diag(ridge),
+                    right[knowing].sum(axis=0)[:, labels],
+                    assume_a="pos",
                 )
         return weights
 
 
-def _solution(layer: nn.Linear, draws: list[FloatArray], part: _Part) -> _Solution:
+def _solution(layer: nn.Linear, draws: list[FloatArray], values: Values, part: _Part) -> _Solution:
     """Find the scale by the speakers left out, and give the layer the weights of all."""
-    equations = _Equations(draws, part)
-    values, clip, group = _with_constant(draws[0][part.clean]), part.clip[part.clean], part.group[part.clean]
+    equations = _Equations(draws, values, part)
+    heard, clip, group = values(draws[0][part.clean]), part.clip[part.clean], part.group[part.clean]
     label, known = part.targets.label, part.targets.known
     scores = np.empty((len(clip), known.shape[1]), np.float32)
     for g in np.unique(group):
-        scores[group == g] = values[group == g] @ equations.solve(PENALTY, without=int(g))
+        scores[group == g] = heard[group == g] @ equations.solve(PENALTY, without=int(g))
     clips, of_clips = clip_scores(scores, clip)
     reached = uar(label[clips], np.where(known[clips], of_clips, -np.inf).argmax(axis=1))
     masked: FloatArray = np.where(known[clip], scores, np.float32(MASKED))
@@ -188,8 +195,3 @@ def _solution(layer: nn.Linear, draws: list[FloatArray], part: _Part) -> _Soluti
         layer.weight.copy_(torch.from_numpy(weights[:-1].T))
         layer.bias.copy_(torch.from_numpy(weights[-1]))
     return _Solution(float(loss), reached)
-
-
-def _with_constant(values: FloatArray) -> FloatArray:
-    """Values (n, n_values) and a one behind them."""
-    return np.concatenate([values, np.ones((len(values), 1), np.float32)], axis=1)

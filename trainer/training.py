@@ -26,7 +26,7 @@ from trainer.dataset import WindowSet
 from trainer.device import CPU
 from trainer.evaluation import clip_scores, uar
 from trainer.history import Epoch
-from trainer.networks import Linear, Network, build
+from trainer.networks import Network, Ridge, build
 from trainer.recipe import Recipe, Training
 
 MASKED = -1e4
@@ -328,7 +328,7 @@ def load(recipe: Recipe, path: Path) -> Trained:
     stored = torch.load(path, weights_only=True)
     spec = FeatureSpec.from_json(stored["spec"])
     n_labels = len(recipe.labels)
-    solved = recipe.network == "linear"
-    network = Linear(spec, n_labels) if solved else build(recipe.network, spec, n_labels)
+    solved = recipe.network == "ridge"
+    network = Ridge(spec, n_labels) if solved else build(recipe.network, spec, n_labels)
     network.load_state_dict(stored["network"])
     return Trained(network.eval(), spec, [])

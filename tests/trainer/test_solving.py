@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the trainer extra")
 
+from serstream.emotion.features import FloatArray
 from serstream.emotion.metadata import ModelMetadata
 from serstream.errors import ConfigError
 from trainer import history, recipe
@@ -23,43 +24,43 @@ pytestmark = pytest.mark.trainer
 
 
 @pytest.fixture(scope="module")
-def linear(tiny_recipe: Path) -> recipe.Recipe:
+def ridge(tiny_recipe: Path) -> recipe.Recipe:
     tiny = recipe.load(tiny_recipe)
-    return msgspec.structs.replace(tiny, network="linear", training=Training(epochs=2))
+    return msgspec.structs.replace(tiny, network="ridge", training=Training(epochs=2))
 
 
 @pytest.fixture(scope="module")
-def windows(linear: recipe.Recipe, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> WindowSet:
-    return Workplace(tiny_data, tiny_data, tmp_path_factory.mktemp("runs")).windows(linear)
+def windows(ridge: recipe.Recipe, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> WindowSet:
+    return Workplace(tiny_data, tiny_data, tmp_path_factory.mktemp("runs")).windows(ridge)
 
 
 def test_weights_are_solved_for_once_and_for_all(
-    linear: recipe.Recipe, windows: WindowSet, tmp_path: Path
+    ridge: recipe.Recipe, windows: WindowSet, tmp_path: Path
 ) -> None:
     told = []
-    one, other = (solve(linear, windows, tmp_path / "log.csv", told.append) for _ in range(2))
+    one, other = (solve(ridge, windows, tmp_path / "log.csv", told.append) for _ in range(2))
     for mine, its in zip(one.network.parameters(), other.network.parameters(), strict=True):
         assert torch.equal(mine, its)
     assert [epoch.epoch for epoch in history.read(tmp_path / "log.csv")] == [2]
     assert told[0].valid_uar > 0.9  # three pitches, four speakers: each left out is told by the others
     assert told[0].loss < np.log(3) / 2
-    label = np.array([linear.labels.index(clip.emotion) for clip in windows.clips])[windows.clip]
+    label = np.array([ridge.labels.index(clip.emotion) for clip in windows.clips])[windows.clip]
     for heard_s in (0.0, 5.0):
         assert np.mean(logits_of(one, windows, heard_s).argmax(axis=1) == label) > 0.9
     assert not np.allclose(logits_of(one, windows, 5.0), logits_of(one, windows))
     save(one, tmp_path / "weights.pt")
-    back = load(linear, tmp_path / "weights.pt")
+    back = load(ridge, tmp_path / "weights.pt")
     np.testing.assert_array_equal(logits_of(back, windows), logits_of(one, windows))
 
 
 def test_what_was_solved_for_runs_in_the_daemon(
-    linear: recipe.Recipe, windows: WindowSet, tmp_path: Path
+    ridge: recipe.Recipe, windows: WindowSet, tmp_path: Path
 ) -> None:
-    solved = solve(linear, windows, tmp_path / "log.csv", lambda epoch: None)
+    solved = solve(ridge, windows, tmp_path / "log.csv", lambda epoch: None)
     metadata = ModelMetadata(
         name="tiny",
         version=1,
-        labels=linear.labels,
+        labels=ridge.labels,
         feature_spec=solved.spec,
         temperature=1.0,
         licence="CC0-1.0",
@@ -77,9 +78,13 @@ def test_equations_leave_out_groups_and_labels_that_a_corpus_lacks() -> None:
     label = np.where(known[:, 2], rng.integers(3, size=n), rng.integers(2, size=n))
     group, weight = rng.integers(3, size=n), rng.uniform(0.5, 1.5, n).astype(np.float32)
     targets = Targets(label, known, np.ones(n))
+
+    def with_constant(rows: FloatArray) -> FloatArray:
+        return np.column_stack([rows, np.ones(len(rows), np.float32)])
+
     part = _Part(targets, np.arange(n, dtype=np.int32), group, weight, np.ones(n, np.bool_))
-    solved = _Equations([values], part).solve(0.1, without=1)
-    x = np.column_stack([values, np.ones(n)])
+    solved = _Equations([values], with_constant, part).solve(0.1, without=1)
+    x = with_constant(values)
     for k in range(3):
         rows = (group != 1) & known[:, k]
         left = (x[rows].T * weight[rows]) @ x[rows] + np.diag([0.1 * n] * size + [0])
@@ -87,10 +92,10 @@ def test_equations_leave_out_groups_and_labels_that_a_corpus_lacks() -> None:
         np.testing.assert_allclose(solved[:, k], np.linalg.solve(left, right), rtol=1e-4, atol=1e-6)
 
 
-def test_one_speaker_cannot_calibrate(linear: recipe.Recipe, windows: WindowSet, tmp_path: Path) -> None:
+def test_one_speaker_cannot_calibrate(ridge: recipe.Recipe, windows: WindowSet, tmp_path: Path) -> None:
     alone = windows.of_clips([i for i, clip in enumerate(windows.clips) if clip.speaker == "s0"])
     with pytest.raises(ConfigError, match="one speaker, s0; wanted two or more to calibrate by"):
-        solve(linear, alone, tmp_path / "log.csv", lambda epoch: None)
+        solve(ridge, alone, tmp_path / "log.csv", lambda epoch: None)
 
 
 def test_keys_of_the_loop_are_refused(tmp_path: Path) -> None:
@@ -98,7 +103,7 @@ def test_keys_of_the_loop_are_refused(tmp_path: Path) -> None:
     path.write_text(
         """
 name = "x"
-network = "linear"
+network = "ridge"
 corpora = ["tiny"]
 labels = ["angry", "sad"]
 [features]
@@ -110,5 +115,5 @@ win_length = 1024
 batch = 8
 """
     )
-    with pytest.raises(ConfigError, match=r"training\.batch is 8, wanted no such key: network linear"):
+    with pytest.raises(ConfigError, match=r"training\.batch is 8, wanted no such key: network ridge"):
         recipe.load(path)

@@ -8,11 +8,11 @@ from serstream.emotion.features import FeatureSpec
 from trainer.networks.cnn_2d import Cnn2d
 from trainer.networks.cnn_lstm import CnnLstm
 from trainer.networks.ensemble import Ensemble
-from trainer.networks.linear import Linear
+from trainer.networks.ridge import Ridge
 
-__all__ = ["NETWORKS", "Ensemble", "Linear", "Network", "build"]
+__all__ = ["NETWORKS", "Ensemble", "Network", "Ridge", "build"]
 
-Network: TypeAlias = Ensemble | Linear
+Network: TypeAlias = Ensemble | Ridge
 """What a recipe makes: learned in steps, or solved for."""
 
 NETWORKS: dict[str, type[CnnLstm] | type[Cnn2d] | None] = {

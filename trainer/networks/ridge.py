@@ -1,0 +1,73 @@
+"""Linear maps of functionals and of random cosines of them, whose weights are solved for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from serstream.emotion.features import FeatureSpec
+
+COMPONENTS = 200
+"""Principal components that the cosines hear."""
+COSINES = 1500
+WIDTH = 1.0
+"""Variance of the Gaussian kernel that the cosines approximate, relative to that of the components."""
+WEIGHT = 300.0
+"""The Gaussian kernel's, beside the linear one of the values (about as many as there are functionals)."""
+
+
+class Ridge(nn.Module):
+    """The inputs of `serstream.emotion.inputs` to ``logits`` (batch, n_labels).
+
+    Functionals and random cosines of them together are ridge regression with the sum of a linear and a
+    Gaussian kernel (Rahimi and Recht 2007). One map is for a window without a speaker baseline, another for
+    one with it, mixed by the trust relative to its limit. ``features`` are not looked at.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    components: Tensor
+    frequencies: Tensor
+    phases: Tensor
+
+    def __init__(self, spec: FeatureSpec, n_labels: int):
+        super().__init__()
+        self.size = spec.n_functionals
+        self.trust_limit = spec.baseline.trust_limit if spec.baseline else 0.0
+        self.n_components = min(COMPONENTS, self.size)
+        self.register_buffer("mean", torch.zeros(self.size))
+        self.register_buffer("deviation", torch.ones(self.size))
+        self.register_buffer("components", torch.zeros(self.size, self.n_components))
+        self.register_buffer("frequencies", torch.zeros(self.n_components, COSINES))
+        self.register_buffer("phases", torch.zeros(COSINES))
+        self.cold = nn.Linear(self.size + COSINES, n_labels)
+        self.warm = nn.Linear(self.size + COSINES, n_labels) if spec.baseline else None
+
+    def fit(self, functionals: Tensor, seed: int) -> None:
+        """Learn from training functionals (n_windows, n_functionals) how to standardise; draw the cosines."""
+        self.mean.copy_(functionals.mean(dim=0))
+        self.deviation.copy_(functionals.std(dim=0).clamp_min(1e-4))
+        variances, components = torch.linalg.eigh(torch.cov(self.standardised(functionals).T))
+        variances, components = variances[-self.n_components :], components[:, -self.n_components :]
+        self.components.copy_(components)
+        generator = torch.Generator().manual_seed(seed)
+        self.frequencies.normal_(generator=generator).div_((WIDTH * variances.sum()).sqrt())
+        self.phases.uniform_(0, 2 * torch.pi, generator=generator)
+
+    def standardised(self, functionals: Tensor) -> Tensor:
+        """And bounded, shape (batch, n_functionals)."""
+        return ((functionals[:, : self.size] - self.mean) / self.deviation).clamp(-5, 5)
+
+    def values(self, functionals: Tensor) -> Tensor:
+        """What the maps are applied to, shape (batch, n_functionals + COSINES)."""
+        plain = self.standardised(functionals)
+        cosines = torch.cos(plain @ self.components @ self.frequencies + self.phases)
+        return torch.cat([plain, cosines * (2 * WEIGHT / COSINES) ** 0.5], dim=1)
+
+    def forward(self, features: Tensor, functionals: Tensor) -> Tensor:
+        values = self.values(functionals)
+        says: Tensor = self.cold(values)
+        if self.warm is None:
+            return says
+        trust = functionals[:, -1:] / self.trust_limit
+        return torch.lerp(says, self.warm(values), trust)

@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the trainer extra")
 
+import trainer
 from serstream.emotion.features import FloatArray
 from serstream.emotion.metadata import ModelMetadata
 from serstream.errors import ConfigError
@@ -16,6 +17,7 @@ from trainer.calls import as_heard
 from trainer.dataset import WindowSet
 from trainer.experiment import Workplace
 from trainer.export import TOLERANCE, export
+from trainer.networks.ridge import WEIGHT, WIDTH, Ridge
 from trainer.recipe import Training
 from trainer.solving import _Equations, _Part, solve
 from trainer.training import Targets, load, logits_of, save
@@ -90,6 +92,27 @@ def test_equations_leave_out_groups_and_labels_that_a_corpus_lacks() -> None:
         left = (x[rows].T * weight[rows]) @ x[rows] + np.diag([0.1 * n] * size + [0])
         right = (x[rows].T * weight[rows]) @ (label[rows] == k)
         np.testing.assert_allclose(solved[:, k], np.linalg.solve(left, right), rtol=1e-4, atol=1e-6)
+
+
+def test_cosines_are_a_gaussian_kernel_of_the_components(ridge: recipe.Recipe, windows: WindowSet) -> None:
+    network = Ridge(ridge.features, len(ridge.labels))
+    functionals = torch.from_numpy(windows.functionals)
+    network.fit(functionals, seed=0)
+    values = network.values(functionals)[:, network.size :]
+    components = network.standardised(functionals) @ network.components
+    variance = WIDTH * torch.cov(components.T).trace()
+    gaussian = WEIGHT * torch.exp(-(torch.cdist(components, components) ** 2) / (2 * variance))
+    errors = values @ values.T - gaussian
+    assert errors.abs().max() < 0.2 * WEIGHT  # of the mean of 1,500 cosines: six standard deviations
+    assert gaussian.min() < 0.5 * WEIGHT
+
+
+@pytest.mark.parametrize("name", ["emo-db", "ravdess"])
+def test_the_protocols_networks_have_at_most_a_million_numbers(name: str) -> None:
+    committed = recipe.load(Path(trainer.__file__).parent / "recipes" / f"{name}.toml")
+    network = Ridge(committed.features, len(committed.labels))
+    numbers = sum(part.numel() for part in network.state_dict().values())
+    assert numbers + sum(part.numel() for part in network.cold.parameters()) <= 1_000_000  # the other map
 
 
 def test_one_speaker_cannot_calibrate(ridge: recipe.Recipe, windows: WindowSet, tmp_path: Path) -> None:

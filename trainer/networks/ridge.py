@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from serstream.emotion.features import FeatureSpec
 
 COMPONENTS = 200
-"""Principal components that the cosines hear."""
+"""Principal components that the cosines hear: with more the network would have over a million numbers."""
 COSINES = 1500
 WIDTH = 1.0
-"""Variance of the Gaussian kernel that the cosines approximate, relative to that of the components."""
+"""Variance of the Gaussian kernel that the cosines approximate, relative to that of the components. Chosen as
+`trainer.solving.PENALTY` was, and so was its weight."""
 WEIGHT = 300.0
-"""The Gaussian kernel's, beside the linear one of the values (about as many as there are functionals)."""
+"""Of the Gaussian kernel; the linear one is of standardised functionals, about as large as they are many."""
 
 
 class Ridge(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from serstream.feed.messages import Position
 
@@ -11,28 +12,38 @@ Key = tuple[str, str]
 """(call, stream)."""
 
 
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """What is kept of a stream."""
+
+    key: Key
+    following: int
+    """Sequence number behind the last message kept."""
+    bodies: list[bytes] = field(default_factory=list)
+    """Most have few messages, and a deque begins with 600 bytes."""
+
+
 class History:
     """The last messages of all streams, at most ``limit``; the oldest is forgotten first."""
 
     def __init__(self, limit: int):
         self.limit = limit
-        self._order: deque[Key] = deque()
-        self._streams: dict[Key, deque[bytes]] = {}
-        self._next: dict[Key, int] = {}
-        """Sequence number behind the last one kept, per stream."""
+        self._order: deque[_Stream] = deque()
+        """One entry a message."""
+        self._streams: dict[Key, _Stream] = {}
 
     def __len__(self) -> int:
         return len(self._order)
 
     def add(self, key: Key, sequence: int, body: bytes) -> None:
         """Keep a message. A sequence number that does not follow the stream's last begins it anew."""
-        kept = self._streams.get(key)
-        if kept is None or sequence != self._next[key]:
-            self._forget(key)
-            kept = self._streams[key] = deque()
-        kept.append(body)
-        self._next[key] = sequence + 1
-        self._order.append(key)
+        stream = self._streams.get(key)
+        if stream is None or sequence != stream.following:
+            self._forget(stream)
+            stream = self._streams[key] = _Stream(key, sequence)
+        stream.bodies.append(body)
+        stream.following += 1
+        self._order.append(stream)
         if len(self._order) > self.limit:
             self._drop_oldest()
 
@@ -42,28 +53,25 @@ class History:
         Returns:
             The sequence number of the first one found, and the messages.
         """
-        kept = self._streams.get(key)
-        if not kept:
+        stream = self._streams.get(key)
+        if stream is None:
             return first, []
-        oldest = self._next[key] - len(kept)
+        oldest = stream.following - len(stream.bodies)
         begin = max(first, oldest)
-        end = min(self._next[key], begin + limit)
-        return begin, [kept[i - oldest] for i in range(begin, end)]
+        return begin, stream.bodies[begin - oldest :][:limit]
 
     def positions(self) -> Iterator[Position]:
         """The last sequence number of every stream of which something is kept, ended ones included."""
-        for key, following in self._next.items():
-            yield Position(*key, following - 1)
+        for key, stream in self._streams.items():
+            yield Position(*key, stream.following - 1)
 
     def _drop_oldest(self) -> None:
-        key = self._order.popleft()
-        kept = self._streams[key]
-        kept.popleft()
-        if not kept:
-            del self._streams[key], self._next[key]
+        stream = self._order.popleft()
+        del stream.bodies[0]
+        if not stream.bodies:
+            del self._streams[stream.key]
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, stream: _Stream | None) -> None:
         """Rare: a stream's name is used again. Costs one pass over the order."""
-        if self._streams.pop(key, None) is not None:
-            del self._next[key]
-            self._order = deque(other for other in self._order if other != key)
+        if stream is not None:
+            self._order = deque(other for other in self._order if other is not stream)

@@ -102,7 +102,9 @@ class SegmenterBank:
         position = int(self._rows["next"][row])
         del self._segmenter_of[row], self._is_speech[row]
         self._free.append(row)
-        if self._n_touched > max(_FEW, 4 * len(self)):
+        if not self._row_of:
+            self._resize(0)
+        elif self._n_touched > max(_FEW, 4 * len(self)):
             self._resize(max(_ROOM, 2 * len(self)))
         return position
 

@@ -1,7 +1,7 @@
 """Training in closed form: ridge regression of the labels (Hoerl and Kennard 1970).
 
 Squared error against 0 and 1 with a strong penalty is what a few hundred clips support, and it has a
-solution: seconds instead of epochs, and speakers are left out by subtraction.
+solution: no epochs, and speakers are left out by subtraction.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ class History:
         """Keep a message. A sequence number that does not follow the stream's last begins it anew."""
         stream = self._streams.get(key)
         if stream is None or sequence != stream.following:
-            self._forget(stream)
+            if stream is not None:
+                self._forget(stream)
             stream = self._streams[key] = _Stream(key, sequence)
         stream.bodies.append(body)
         stream.following += 1
@@ -71,7 +72,6 @@ class History:
         if not stream.bodies:
             del self._streams[stream.key]
 
-    def _forget(self, stream: _Stream | None) -> None:
+    def _forget(self, stream: _Stream) -> None:
         """Rare: a stream's name is used again. Costs one pass over the order."""
-        if stream is not None:
-            self._order = deque(other for other in self._order if other is not stream)
+        self._order = deque(other for other in self._order if other is not stream)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +23,8 @@ from trainer.predictions import Part, Predictions, read_run, write_parts, write_
 from trainer.recipe import Recipe
 from trainer.solving import solve
 from trainer.training import Targets, Trained, logits_of, train
+
+logger = logging.getLogger(__name__)
 
 TEST_CONDITIONS = (CLEAN_CONDITION, "g711", "noise10", "loss5")
 HEARD_S = (0.0, 10.0, 30.0, 60.0)
@@ -92,12 +96,13 @@ def run(
         for number, fold in enumerate(protocol.folds(windows.clips, workplace.folds)):
             path = folder / f"seed-{seed}-fold-{number + 1}.npz"
             if not path.is_file():
-                title = f"{protocol.name}, seed {seed}, {fold.name}"
+                title, began = f"{protocol.name}, seed {seed}, {fold.name}", time.perf_counter()
                 trained = train_fold(
                     seeded, fold, windows, path.with_suffix(".pt"), partial(on_epoch, title), workplace.device
                 )
                 write_parts(path, list(_test(trained, fold, tests)))
-                path.with_suffix(".pt").unlink(missing_ok=True)  # what is solved for has none
+                path.with_suffix(".pt").unlink(missing_ok=True)  # what is only solved for has none
+                logger.info("%s: trained and tested in %.0f s", title, time.perf_counter() - began)
             trainings.append((seed, path.stem))
     known = Targets.of(windows, recipe.labels).known
     for fold in protocol.folds(windows.clips, workplace.folds):
@@ -137,9 +142,10 @@ def _train(
     on_epoch: Callable[[Epoch], None],
     device: torch.device,
 ) -> Trained:
-    if recipe.network == "ridge":
-        return solve(recipe, windows, checkpoint.with_suffix(".csv"), on_epoch)
-    return train(recipe, windows, valid, checkpoint, on_epoch, device)
+    trained = train(recipe, windows, valid, checkpoint, on_epoch, device)
+    if trained.network.ridge is not None:
+        solve(trained.network.ridge, recipe, windows, trained.spec)
+    return trained
 
 
 def _test(trained: Trained, fold: Fold, tests: WindowSet) -> Iterator[Part]:

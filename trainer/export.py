@@ -33,7 +33,7 @@ from trainer.calls import as_heard
 from trainer.card import training_data, write_card
 from trainer.dataset import CLEAN_CONDITION
 from trainer.experiment import HEARD_S, Workplace
-from trainer.networks import Network
+from trainer.networks import Ensemble
 from trainer.recipe import Recipe
 from trainer.training import Trained
 
@@ -95,7 +95,7 @@ def export(network: nn.Module, metadata: ModelMetadata | None, path: Path, examp
 
 
 def write_draft(
-    network: Network, metadata: ModelMetadata, folder: Path, examples: Inputs, card: str
+    network: Ensemble, metadata: ModelMetadata, folder: Path, examples: Inputs, card: str
 ) -> float:
     """Write a draft.
 
@@ -174,7 +174,7 @@ def write_model(
     return write_draft(trained.network, metadata, folder, examples, card)
 
 
-def golden_clips(network: Network, metadata: ModelMetadata) -> GoldenClips:
+def golden_clips(network: Ensemble, metadata: ModelMetadata) -> GoldenClips:
     """What torch says about `golden_windows`, each as the first of its stream."""
     samples = golden_windows(metadata.feature_spec.n_samples)
     spec = metadata.feature_spec

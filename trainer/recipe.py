@@ -24,7 +24,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """``[training]``: the loop."""
 
     epochs: Positive = 40
-    """Passes over the clips; for network ``ridge`` histories drawn of every window."""
+    """Passes over the clips."""
     batch: Positive = 64
     learning_rate: Annotated[float, Meta(gt=0)] = 2e-3
     """Peak of the one-cycle schedule (Smith and Topin 2018)."""
@@ -48,7 +48,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,63}$")]
     """Name of the model."""
-    network: Literal["cnn_lstm", "cnn_2d", "perceptron", "ridge"]
+    network: Literal["cnn_lstm", "cnn_2d", "cnn_lstm_ridge", "ridge"]
     corpora: tuple[str, ...]
     labels: tuple[str, ...]
     """Clips with another emotion are left out; labels a corpus lacks are masked in its loss."""
@@ -61,17 +61,17 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The speaker baseline; None: every window stands for itself."""
 
     def __post_init__(self) -> None:
-        if self.network in ("perceptron", "ridge") and self.features.functionals is None:
-            raise ValueError(f"network {self.network} hears functionals only, wanted [features.functionals]")
+        if self.network in ("cnn_lstm_ridge", "ridge") and self.features.functionals is None:
+            raise ValueError(f"network {self.network} hears functionals, wanted [features.functionals]")
         if self.network == "ridge":
-            used = Training(epochs=self.training.epochs, seed=self.training.seed)
+            used = Training(seed=self.training.seed)
             idle = [
                 name for name in used.__struct_fields__ if getattr(used, name) != getattr(self.training, name)
             ]
             if idle:
                 raise ValueError(
                     f"training.{idle[0]} is {getattr(self.training, idle[0])}, wanted no such key: network "
-                    "ridge is solved for, and only epochs and seed matter to it"
+                    "ridge is solved for, and only the seed matters to it"
                 )
 
     def with_seed(self, seed: int) -> Recipe:

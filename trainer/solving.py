@@ -1,4 +1,4 @@
-"""Training in closed form: ridge regression of the labels (Hoerl and Kennard 1970).
+"""The ridge of a network in closed form: ridge regression of the labels (Hoerl and Kennard 1970).
 
 Squared error against 0 and 1 with a strong penalty is what a few hundred clips support, and it has a
 solution: no epochs, and speakers are left out by subtraction.
@@ -6,34 +6,37 @@ solution: no epochs, and speakers are left out by subtraction.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import scipy.linalg
 import torch
 from numpy.typing import NDArray
+from scipy.linalg.blas import ssyrk
 from torch import nn
 
-from serstream.emotion.features import FloatArray
+from serstream.emotion.features import FeatureSpec, FloatArray
 from serstream.emotion.inputs import FUNCTIONALS
 from serstream.errors import ConfigError
-from trainer import history
-from trainer.calls import Calls, as_heard, average_speaker
+from trainer.calls import Calls, as_heard
 from trainer.dataset import WindowSet
-from trainer.evaluation import clip_scores, fit_temperature, log_softmax, uar
+from trainer.evaluation import clip_scores, fit_temperature, uar
 from trainer.folds import deal
-from trainer.history import Epoch
 from trainer.networks import Ridge
 from trainer.recipe import Recipe
-from trainer.training import MASKED, Targets, Trained
+from trainer.training import MASKED, Targets
+
+logger = logging.getLogger(__name__)
 
 PENALTY = 0.1
 """Of both maps, relative to the number of windows, for values of unit variance. Training speakers left out
 chose it, of EMO-DB and RAVDESS together, with and without a baseline; those of a single fold are too few."""
+HISTORIES = 2
+"""Drawn of every window for the map with a baseline."""
 GROUPS = 5
 """Of training speakers; each validates once."""
 BLOCK = 256
@@ -43,62 +46,53 @@ Values = Callable[[FloatArray], FloatArray]
 """Functionals (n, ...) to what the maps are applied to and a one behind it, (n, n_values + 1)."""
 
 
-def solve(recipe: Recipe, windows: WindowSet, log: Path, on_epoch: Callable[[Epoch], None]) -> Trained:
-    """Solve for the weights of a `Ridge` network.
+def solve(ridge: Ridge, recipe: Recipe, windows: WindowSet, spec: FeatureSpec) -> float:
+    """Solve for the weights of a `Ridge`, in place; the same for the same seed.
 
-    Every window counts once without a baseline, for the first map, and after ``training.epochs`` random
-    histories, for the second. The scale of each map's logits is what calibrates it on groups of training
-    speakers that were left out.
+    Every window counts once without a baseline, for the first map, and after `HISTORIES` random histories,
+    for the second. The scale of each map's logits is what calibrates it on groups of training speakers that
+    were left out.
 
     Args:
-        recipe: of network ``ridge``.
+        ridge: of the network of the recipe.
+        recipe: says the labels, the histories and the seed.
         windows: the training part.
-        log: written at the end; its validation UAR is of the speakers left out, the better map's.
-        on_epoch: told about the end.
+        spec: of its functionals, with the baseline if there is one.
 
     Returns:
-        The network and the feature spec it needs; the same for the same seed.
+        UAR of the speakers left out, the better map's.
 
     Raises:
         ConfigError: the training part has only one speaker.
     """
     began = time.perf_counter()
     rng = np.random.default_rng(recipe.training.seed)
-    spec = recipe.features
-    if recipe.baseline is not None:
-        spec = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, recipe.baseline))
-    network = Ridge(spec, len(recipe.labels))
-    network.fit(torch.from_numpy(windows.functionals), recipe.training.seed)
+    device = ridge.phases.device
+    ridge.cpu().fit(torch.from_numpy(windows.functionals), recipe.training.seed)
     part = _Part.of(windows, recipe.labels)
 
     def values(functionals: FloatArray) -> FloatArray:
-        with_constant = nn.functional.pad(network.values(torch.from_numpy(functionals)), (0, 1), value=1.0)
+        with_constant = nn.functional.pad(ridge.values(torch.from_numpy(functionals)), (0, 1), value=1.0)
         return with_constant.numpy()
 
     first = as_heard(windows, spec, 0.0)[FUNCTIONALS]
-    solutions = [_solution(network.cold, [first], values, part)]
-    if recipe.baseline is not None and network.warm is not None:
+    reached = _solution(ridge.cold, [first], values, part)
+    if recipe.baseline is not None and ridge.warm is not None:
         calls, settings = Calls(windows, spec), msgspec.structs.replace(recipe.baseline, cold=0.0)
         rows = np.array_split(np.arange(len(first)), -(-len(first) // BLOCK))
         draws = [
             np.concatenate([calls.draw(block, settings, rng)[FUNCTIONALS] for block in rows])
-            for _ in range(recipe.training.epochs)
+            for _ in range(HISTORIES)
         ]
-        solutions.append(_solution(network.warm, draws, values, part))
-    best = max(solutions, key=lambda solution: solution.uar)
-    seconds = time.perf_counter() - began
-    told = Epoch(recipe.training.epochs, best.loss, best.uar, 0.0, seconds, 0.0)
-    history.write(log, [told])
-    on_epoch(told)
-    return Trained(network.eval(), spec, [told])
-
-
-@dataclass(frozen=True, slots=True)
-class _Solution:
-    loss: float
-    """Cross-entropy of the windows of speakers left out."""
-    uar: float
-    """Of their clips, 0 to 1."""
+        reached = max(reached, _solution(ridge.warm, draws, values, part))
+    ridge.to(device)
+    logger.info(
+        "ridge: solved for from %s windows in %.0f s, UAR of training speakers left out %.1f %%",
+        len(first),
+        time.perf_counter() - began,
+        100 * reached,
+    )
+    return reached
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +133,10 @@ class _Part:
 
 
 class _Equations:
-    """Normal equations, apart for every group of speakers and every set of known labels."""
+    """Normal equations, apart for every group of speakers and every set of known labels.
+
+    Of their symmetric left sides only the lower triangles are kept.
+    """
 
     def __init__(self, draws: list[FloatArray], values: Values, part: _Part):
         known = part.targets.known[part.clip]
@@ -155,7 +152,7 @@ class _Equations:
             root = np.sqrt(part.weight[rows, None] / len(draws))
             for functionals in draws:
                 x = values(functionals[rows]) * root
-                self._left[k, g] += x.T @ x
+                self._left[k, g] += ssyrk(1.0, x.T, lower=True)
                 self._right[k, g] += x.T @ (one_hot[rows] * root)
 
     def solve(self, penalty: float, without: int | None = None) -> NDArray[np.float64]:
@@ -172,12 +169,13 @@ class _Equations:
                     left[knowing].sum(axis=0) + np.diag(ridge),
                     right[knowing].sum(axis=0)[:, labels],
                     assume_a="pos",
+                    lower=True,
                 )
         return weights
 
 
-def _solution(layer: nn.Linear, draws: list[FloatArray], values: Values, part: _Part) -> _Solution:
-    """Find the scale by the speakers left out, and give the layer the weights of all."""
+def _solution(layer: nn.Linear, draws: list[FloatArray], values: Values, part: _Part) -> float:
+    """Find the scale by the speakers left out, and give the layer the weights of all; UAR of the former."""
     equations = _Equations(draws, values, part)
     heard, clip, group = values(draws[0][part.clean]), part.clip[part.clean], part.group[part.clean]
     label, known = part.targets.label, part.targets.known
@@ -188,10 +186,8 @@ def _solution(layer: nn.Linear, draws: list[FloatArray], values: Values, part: _
     reached = uar(label[clips], np.where(known[clips], of_clips, -np.inf).argmax(axis=1))
     masked: FloatArray = np.where(known[clip], scores, np.float32(MASKED))
     temperature = fit_temperature(masked, label[clip])
-    chances = log_softmax((masked / temperature).astype(np.float32))
-    loss = -chances[np.arange(len(clip)), label[clip]].mean()
     weights = equations.solve(PENALTY) / temperature
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weights[:-1].T))
         layer.bias.copy_(torch.from_numpy(weights[-1]))
-    return _Solution(float(loss), reached)
+    return reached

@@ -26,7 +26,7 @@ from trainer.dataset import WindowSet
 from trainer.device import CPU
 from trainer.evaluation import clip_scores, uar
 from trainer.history import Epoch
-from trainer.networks import Network, Ridge, build
+from trainer.networks import Ensemble, build
 from trainer.recipe import Recipe, Training
 
 MASKED = -1e4
@@ -37,7 +37,7 @@ MASKED = -1e4
 class Trained:
     """A network and the features it learned from."""
 
-    network: Network
+    network: Ensemble
     spec: FeatureSpec
     history: list[Epoch]
 
@@ -85,7 +85,7 @@ def train(
     on_epoch: Callable[[Epoch], None],
     device: torch.device = CPU,
 ) -> Trained:
-    """Train a network.
+    """Train what a network learns in steps.
 
     Args:
         recipe: everything that can be chosen.
@@ -107,10 +107,13 @@ def train(
         spec = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, recipe.baseline))
     steps = max(1, len(np.unique(windows.clip)) * 2 // settings.batch)
     state = _State(recipe, spec, windows, steps, device)
-    draw = _Draw(windows, targets, recipe.baseline, spec, state.rng)
+    baseline = recipe.baseline if state.network.learned_with_baseline else None
+    draw = _Draw(windows, targets, baseline, spec, state.rng)
     if checkpoint.is_file():
         state.restore(checkpoint)
-    for number in range(len(state.history) + 1, settings.epochs + 1):
+    history.write(checkpoint.with_suffix(".csv"), state.history)
+    epochs = settings.epochs if state.network.learned else 0
+    for number in range(len(state.history) + 1, epochs + 1):
         if settings.patience and _epochs_without_gain(state.history) >= settings.patience:
             break
         began, draw.seconds = time.perf_counter(), 0.0
@@ -327,8 +330,6 @@ def load(recipe: Recipe, path: Path) -> Trained:
         raise ConfigError(f"{path}: no weights of recipe {recipe.name}; run 'serstream-train train' first")
     stored = torch.load(path, weights_only=True)
     spec = FeatureSpec.from_json(stored["spec"])
-    n_labels = len(recipe.labels)
-    solved = recipe.network == "ridge"
-    network = Ridge(spec, n_labels) if solved else build(recipe.network, spec, n_labels)
+    network = build(recipe.network, spec, len(recipe.labels))
     network.load_state_dict(stored["network"])
     return Trained(network.eval(), spec, [])

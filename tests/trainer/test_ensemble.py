@@ -10,6 +10,7 @@ from serstream.emotion.features import FeatureSpec
 from serstream.emotion.functionals import FunctionalsSpec
 from serstream.emotion.pitch import PitchSpec
 from trainer.networks import build
+from trainer.networks.functionals import FunctionalsOpinions
 
 pytestmark = pytest.mark.trainer
 
@@ -22,10 +23,10 @@ SPEC = msgspec.structs.replace(
 
 def test_the_weights_change_with_the_trust_in_the_baseline() -> None:
     torch.manual_seed(0)
-    network = build("perceptron", SPEC, 6).eval()
+    network = FunctionalsOpinions(SPEC, 6).eval()
     functionals = torch.randn(1, SPEC.n_functionals + 1).repeat(3, 1)
     functionals[:, -1] = torch.tensor([0.0, 1.0, 0.5])
-    cold, warm, half = network.opinions(torch.zeros(3, ROWS.n_coeffs, ROWS.n_frames), functionals)[:, 0]
+    cold, warm, half = network(functionals)[:, 0]
     assert not torch.allclose(cold, warm, atol=1e-2)
     torch.testing.assert_close(half, (cold + warm) / 2)  # the first opinion is linear
 

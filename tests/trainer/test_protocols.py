@@ -52,7 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(write_recipe: Callable[..., Path]) -> Path:
-    return write_recipe("crema-d", network="ridge", variants=0, training="epochs = 1", windows=2)
+    return write_recipe("crema-d", network="ridge", variants=0, training="", windows=2)
 
 
 def evaluate(crema_d: Path, protocol: str, recipe: Path, runs: Path) -> tuple[dict[str, Any], str]:

@@ -9,18 +9,22 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the trainer extra")
 
 import trainer
+from serstream.emotion.baseline import BaselineSpec
 from serstream.emotion.features import FloatArray
 from serstream.emotion.metadata import ModelMetadata
 from serstream.errors import ConfigError
-from trainer import history, recipe
+from trainer import recipe
 from trainer.calls import as_heard
 from trainer.dataset import WindowSet
-from trainer.experiment import Workplace
+from trainer.evaluation import log_softmax
+from trainer.experiment import Workplace, train_all
 from trainer.export import TOLERANCE, export
+from trainer.history import Epoch
+from trainer.networks import build
 from trainer.networks.ridge import WEIGHT, WIDTH, Ridge
 from trainer.recipe import Training
 from trainer.solving import _Equations, _Part, solve
-from trainer.training import Targets, load, logits_of, save
+from trainer.training import Targets, Trained, load, logits_of, save
 
 pytestmark = pytest.mark.trainer
 
@@ -28,37 +32,69 @@ pytestmark = pytest.mark.trainer
 @pytest.fixture(scope="module")
 def ridge(tiny_recipe: Path) -> recipe.Recipe:
     tiny = recipe.load(tiny_recipe)
-    return msgspec.structs.replace(tiny, network="ridge", training=Training(epochs=2))
+    return msgspec.structs.replace(tiny, network="ridge", training=Training())
 
 
 @pytest.fixture(scope="module")
-def windows(ridge: recipe.Recipe, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> WindowSet:
-    return Workplace(tiny_data, tiny_data, tmp_path_factory.mktemp("runs")).windows(ridge)
+def workplace(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return Workplace(tiny_data, tiny_data, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def windows(ridge: recipe.Recipe, workplace: Workplace) -> WindowSet:
+    return workplace.windows(ridge)
+
+
+@pytest.fixture(scope="module")
+def solved(ridge: recipe.Recipe, workplace: Workplace) -> Trained:
+    return train_all(ridge, workplace, lambda epoch: pytest.fail("nothing is learned in steps"))
 
 
 def test_weights_are_solved_for_once_and_for_all(
-    ridge: recipe.Recipe, windows: WindowSet, tmp_path: Path
+    ridge: recipe.Recipe, windows: WindowSet, solved: Trained, workplace: Workplace, tmp_path: Path
 ) -> None:
-    told = []
-    one, other = (solve(ridge, windows, tmp_path / "log.csv", told.append) for _ in range(2))
-    for mine, its in zip(one.network.parameters(), other.network.parameters(), strict=True):
+    other = train_all(ridge, workplace, lambda epoch: None)
+    for mine, its in zip(solved.network.parameters(), other.network.parameters(), strict=True):
         assert torch.equal(mine, its)
-    assert [epoch.epoch for epoch in history.read(tmp_path / "log.csv")] == [2]
-    assert told[0].valid_uar > 0.9  # three pitches, four speakers: each left out is told by the others
-    assert told[0].loss < np.log(3) / 2
     label = np.array([ridge.labels.index(clip.emotion) for clip in windows.clips])[windows.clip]
     for heard_s in (0.0, 5.0):
-        assert np.mean(logits_of(one, windows, heard_s).argmax(axis=1) == label) > 0.9
-    assert not np.allclose(logits_of(one, windows, 5.0), logits_of(one, windows))
-    save(one, tmp_path / "weights.pt")
+        assert np.mean(logits_of(solved, windows, heard_s).argmax(axis=1) == label) > 0.9
+    assert not np.allclose(logits_of(solved, windows, 5.0), logits_of(solved, windows))
+    save(solved, tmp_path / "weights.pt")
     back = load(ridge, tmp_path / "weights.pt")
-    np.testing.assert_array_equal(logits_of(back, windows), logits_of(one, windows))
+    np.testing.assert_array_equal(logits_of(back, windows), logits_of(solved, windows))
+
+
+def test_speakers_that_are_left_out_calibrate(
+    ridge: recipe.Recipe, windows: WindowSet, solved: Trained
+) -> None:
+    own = Ridge(solved.spec, len(ridge.labels))
+    assert solve(own, ridge, windows, solved.spec) > 0.9  # three pitches, four speakers: others tell each
+    label = np.array([ridge.labels.index(clip.emotion) for clip in windows.clips])[windows.clip]
+    chances = log_softmax(logits_of(solved, windows))
+    assert -chances[np.arange(len(label)), label].mean() < np.log(3) / 2
+
+
+def test_beside_a_convolution_it_is_the_same_ridge(
+    ridge: recipe.Recipe, windows: WindowSet, solved: Trained, workplace: Workplace
+) -> None:
+    both = msgspec.structs.replace(ridge, network="cnn_lstm_ridge", training=Training(epochs=2))
+    epochs: list[Epoch] = []
+    trained = train_all(both, workplace, epochs.append)
+    assert [epoch.epoch for epoch in epochs] == [1, 2]
+    assert trained.network.ridge is not None and solved.network.ridge is not None
+    for mine, its in zip(trained.network.ridge.parameters(), solved.network.ridge.parameters(), strict=True):
+        assert torch.equal(mine, its)
+    inputs = {name: torch.from_numpy(part) for name, part in as_heard(windows, trained.spec, 5.0).items()}
+    with torch.inference_mode():
+        convolution = trained.network.opinions(**inputs)[:, 0]
+        said = trained.network.ridge(inputs["functionals"])
+        torch.testing.assert_close(trained.network(**inputs), convolution / 3 + said * 2 / 3)
 
 
 def test_what_was_solved_for_runs_in_the_daemon(
-    ridge: recipe.Recipe, windows: WindowSet, tmp_path: Path
+    ridge: recipe.Recipe, windows: WindowSet, solved: Trained, tmp_path: Path
 ) -> None:
-    solved = solve(ridge, windows, tmp_path / "log.csv", lambda epoch: None)
     metadata = ModelMetadata(
         name="tiny",
         version=1,
@@ -110,15 +146,17 @@ def test_cosines_are_a_gaussian_kernel_of_the_components(ridge: recipe.Recipe, w
 @pytest.mark.parametrize("name", ["emo-db", "ravdess"])
 def test_the_protocols_networks_have_at_most_a_million_numbers(name: str) -> None:
     committed = recipe.load(Path(trainer.__file__).parent / "recipes" / f"{name}.toml")
-    network = Ridge(committed.features, len(committed.labels))
-    numbers = sum(part.numel() for part in network.state_dict().values())
-    assert numbers + sum(part.numel() for part in network.cold.parameters()) <= 1_000_000  # the other map
+    spec = msgspec.structs.replace(
+        committed.features, baseline=BaselineSpec(mean=(0.0,) * committed.features.n_functionals)
+    )
+    network = build(committed.network, spec, len(committed.labels))
+    assert sum(part.numel() for part in network.state_dict().values()) <= 1_000_000
 
 
-def test_one_speaker_cannot_calibrate(ridge: recipe.Recipe, windows: WindowSet, tmp_path: Path) -> None:
+def test_one_speaker_cannot_calibrate(ridge: recipe.Recipe, windows: WindowSet, solved: Trained) -> None:
     alone = windows.of_clips([i for i, clip in enumerate(windows.clips) if clip.speaker == "s0"])
     with pytest.raises(ConfigError, match="one speaker, s0; wanted two or more to calibrate by"):
-        solve(ridge, alone, tmp_path / "log.csv", lambda epoch: None)
+        solve(Ridge(solved.spec, len(ridge.labels)), ridge, alone, solved.spec)
 
 
 def test_keys_of_the_loop_are_refused(tmp_path: Path) -> None:

@@ -228,8 +228,8 @@ def test_logits_depend_on_what_was_heard(tiny: recipe.Recipe, windows: WindowSet
     assert not np.allclose(logits_of(trained, windows, 10.0), logits_of(trained, windows))
 
 
-def test_a_perceptron_wants_functionals(tmp_path: Path) -> None:
+def test_a_ridge_wants_functionals(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
-    path.write_text('name = "x"\nnetwork = "perceptron"\ncorpora = ["tiny"]\nlabels = ["angry", "sad"]\n')
-    with pytest.raises(ConfigError, match="hears functionals only"):
+    path.write_text('name = "x"\nnetwork = "ridge"\ncorpora = ["tiny"]\nlabels = ["angry", "sad"]\n')
+    with pytest.raises(ConfigError, match="network ridge hears functionals, wanted"):
         recipe.load(path)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from serstream.emotion.features import FeatureSpec
 from trainer.networks.functionals import FunctionalsOpinions
 from trainer.networks.layers import LogMel, SpecAugment
+from trainer.networks.ridge import Ridge
 
 CONVOLUTION_COUNTS = 0.5
 """Weight of the convolutional opinion where there are others, which count 1 each: it knows the voices of its
@@ -20,23 +21,32 @@ class Ensemble(nn.Module):
     Nothing outside the fixed window is seen.
 
     Args:
-        spec: the recipe; with functionals, perceptrons have opinions on them.
-        n_labels: of the task.
-        convolutional: has its opinion on the standardised log-mel bands (batch, 1, n_mels, n_frames); None
-            leaves functionals alone, for a few hundred clips of which a CNN would learn the speakers.
+        spec: the recipe of the features.
+        convolution: has its opinion on the standardised log-mel bands (batch, 1, n_mels, n_frames).
+        perceptrons: have two opinions on functionals.
+        ridge: has one on functionals too, which is solved for when the others have been learned.
     """
 
     shares: Tensor
 
-    def __init__(self, spec: FeatureSpec, n_labels: int, convolutional: nn.Module | None):
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        *,
+        convolution: nn.Module | None,
+        perceptrons: FunctionalsOpinions | None,
+        ridge: Ridge | None,
+    ):
         super().__init__()
         self.spec = spec
         self.front = LogMel(spec)
         self.mask = SpecAugment()
-        self.convolutional = convolutional
-        self.on_functionals = None if spec.functionals is None else FunctionalsOpinions(spec, n_labels)
-        counts = [] if convolutional is None else [CONVOLUTION_COUNTS]
-        counts += [] if spec.functionals is None else [1.0, 1.0]
+        self.convolution, self.perceptrons, self.ridge = convolution, perceptrons, ridge
+        self.learned = convolution is not None or perceptrons is not None
+        # The baseline is of functionals; of the rows, which a convolution hears, only where there are none.
+        self.learned_with_baseline = perceptrons is not None or spec.functionals is None
+        counts = [CONVOLUTION_COUNTS] * (convolution is not None)
+        counts += [1.0, 1.0] * (perceptrons is not None) + [1.0] * (ridge is not None)
         self.register_buffer("shares", torch.tensor(counts) / sum(counts), persistent=False)
 
     def standardise(self, features: Tensor, functionals: Tensor) -> None:
@@ -47,18 +57,24 @@ class Ensemble(nn.Module):
             functionals: shape (n_windows, n_functionals).
         """
         self.front.standardise(features)
-        if self.on_functionals is not None:
-            self.on_functionals.standardise(functionals)
+        if self.perceptrons is not None:
+            self.perceptrons.standardise(functionals)
 
     def opinions(self, features: Tensor, functionals: Tensor | None = None) -> Tensor:
-        """Logits of every opinion, shape (batch, n_opinions, n_labels)."""
-        says = []
-        if self.convolutional is not None:
-            says.append(self.convolutional(self.mask(self.front(features))).unsqueeze(1))
-        if self.on_functionals is not None:
-            says.append(self.on_functionals(functionals))
-        return torch.cat(says, dim=1)
+        """Logits of every opinion that is learned in steps, shape (batch, n_opinions, n_labels)."""
+        return torch.cat(self._learned(features, functionals), dim=1)
 
     def forward(self, features: Tensor, functionals: Tensor | None = None) -> Tensor:
-        """Weighted mean of the opinions."""
-        return (self.shares[:, None] * self.opinions(features, functionals)).sum(dim=1)
+        """Weighted mean of all opinions."""
+        says = self._learned(features, functionals)
+        if self.ridge is not None:
+            says.append(self.ridge(functionals).unsqueeze(1))
+        return (self.shares[:, None] * torch.cat(says, dim=1)).sum(dim=1)
+
+    def _learned(self, features: Tensor, functionals: Tensor | None) -> list[Tensor]:
+        says = []
+        if self.convolution is not None:
+            says.append(self.convolution(self.mask(self.front(features))).unsqueeze(1))
+        if self.perceptrons is not None:
+            says.append(self.perceptrons(functionals))
+        return says

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from serstream.emotion.features import FeatureSpec
 
-COMPONENTS = 200
-"""Principal components that the cosines hear: with more the network would have over a million numbers."""
+COMPONENTS = 190
+"""Principal components that the cosines hear: with more, and a convolution beside, a network would have over
+a million numbers."""
 COSINES = 1500
 WIDTH = 1.0
 """Variance of the Gaussian kernel that the cosines approximate, relative to that of the components. Chosen as
@@ -18,11 +19,11 @@ WEIGHT = 300.0
 
 
 class Ridge(nn.Module):
-    """The inputs of `serstream.emotion.inputs` to ``logits`` (batch, n_labels).
+    """``functionals`` (batch, n_functionals), the trust in the baseline behind them, to (batch, n_labels).
 
     Functionals and random cosines of them together are ridge regression with the sum of a linear and a
     Gaussian kernel (Rahimi and Recht 2007). One map is for a window without a speaker baseline, another for
-    one with it, mixed by the trust relative to its limit. ``features`` are not looked at.
+    one with it, mixed by the trust relative to its limit.
     """
 
     mean: Tensor
@@ -43,6 +44,8 @@ class Ridge(nn.Module):
         self.register_buffer("phases", torch.zeros(COSINES))
         self.cold = nn.Linear(self.size + COSINES, n_labels)
         self.warm = nn.Linear(self.size + COSINES, n_labels) if spec.baseline else None
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)  # it has no opinion until it is solved for
 
     def fit(self, functionals: Tensor, seed: int) -> None:
         """Learn from training functionals (n_windows, n_functionals) how to standardise; draw the cosines."""
@@ -65,7 +68,7 @@ class Ridge(nn.Module):
         cosines = torch.cos(plain @ self.components @ self.frequencies + self.phases)
         return torch.cat([plain, cosines * (2 * WEIGHT / COSINES) ** 0.5], dim=1)
 
-    def forward(self, features: Tensor, functionals: Tensor) -> Tensor:
+    def forward(self, functionals: Tensor) -> Tensor:
         values = self.values(functionals)
         says: Tensor = self.cold(values)
         if self.warm is None:

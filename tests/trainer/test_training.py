@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import astuple, replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import msgspec
 import numpy as np
@@ -226,6 +227,10 @@ def test_logits_depend_on_what_was_heard(tiny: recipe.Recipe, windows: WindowSet
     network = build(tiny.network, heard, 3)
     trained = Trained(network, heard, [])
     assert not np.allclose(logits_of(trained, windows, 10.0), logits_of(trained, windows))
+
+
+def test_recipes_name_every_network() -> None:
+    assert set(get_args(get_type_hints(recipe.Recipe)["network"])) == set(NETWORKS)
 
 
 def test_a_ridge_wants_functionals(tmp_path: Path) -> None:

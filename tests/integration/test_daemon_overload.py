@@ -7,6 +7,7 @@ import time
 import numpy as np
 import soundfile
 
+from serstream.config import SegmenterSettings
 from serstream.feed.messages import StreamEnded, WindowEmotion, WindowUnscored
 from serstream.rehearsal import DaemonProcess, Leg, free_port_pair
 from serstream.rtp.sender import send_in_real_time
@@ -14,7 +15,8 @@ from serstream.service.control import StatusRequest, ask
 from serstream.shipped import SAMPLE_CALL
 
 LEGS = 40
-"""So many that ten milliseconds are too few for their windows on any machine."""
+HOP_MS = 200
+"""So many windows fall due at once that ten milliseconds are too few for them on any machine."""
 SECONDS = 9
 
 
@@ -22,11 +24,13 @@ def test_windows_beyond_the_capacity_are_shed_and_told() -> None:
     samples, rate = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True)
     port = free_port_pair()
     party = np.ascontiguousarray(samples[: SECONDS * rate, 0])
-    legs = {ssrc: Leg(party, port, ssrc) for ssrc in range(1, LEGS + 1)}
+    segmenter = SegmenterSettings(hop_ms=HOP_MS)
+    legs = {ssrc: Leg(party, port, ssrc, segmenter=segmenter) for ssrc in range(1, LEGS + 1)}
     received: dict[str, set[tuple[float, float]]] = {}
     reasons: set[str] = set()
     ended: list[StreamEnded] = []
-    with DaemonProcess(f"[[rtp]]\nport = {port}\n[overload]\nmax_delay_ms = 10\n") as daemon:
+    settings = f"[[rtp]]\nport = {port}\n[segmenter]\nhop_ms = {HOP_MS}\n[overload]\nmax_delay_ms = 10\n"
+    with DaemonProcess(settings) as daemon:
         sender = threading.Thread(target=send_in_real_time, args=([leg.outgoing for leg in legs.values()],))
         sender.start()
         time.sleep(2)

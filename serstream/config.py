@@ -19,8 +19,9 @@ from serstream.types import Role, Severity
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
-CallName = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$")]
-"""Letters, digits, '-' and '_': it becomes a part of ZeroMQ topics, which '.' separates."""
+CallName = Annotated[str, Meta(pattern="^(?!-$)[A-Za-z0-9_-]{0,64}$")]
+"""Letters, digits, '-' and '_': it becomes a part of ZeroMQ topics, which '.' separates. '-' alone is
+the daemon's own."""
 
 
 class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename=None):

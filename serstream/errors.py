@@ -3,6 +3,11 @@
 A message names the thing (key, file, device), the value seen, the value wanted and what to do.
 """
 
+import msgspec
+
+UNDECODABLE = (msgspec.MsgspecError, RecursionError)
+"""What msgspec raises for bytes that it cannot decode; those nested a thousand deep raise the second."""
+
 
 class SerstreamError(Exception):
     """Root of all errors that a user can mend; the command line turns it into exit code 2."""

@@ -33,6 +33,9 @@ from serstream.types import (
 
 log = logging.getLogger(__name__)
 
+ENDED_CALLS = 10_000
+"""Names of calls that are over whose counts are kept, the oldest forgotten first."""
+
 
 class Scorer(Protocol):
     """A model, or what stands for one."""
@@ -70,6 +73,9 @@ class Pipeline:
         self._shed: Counter[str] = Counter()
         """Windows that each live stream has lost to overload."""
         self._calls: dict[str, _Call] = {}
+        self._counted: dict[str, int] = {}
+        """How far calls that are over have counted: the next one of the name counts on, so that a subscriber
+        who missed the end of the one before notices."""
 
     @property
     def n_streams(self) -> int:
@@ -201,7 +207,7 @@ class Pipeline:
         info = stream.tracker.info
         messages: list[Message] = []
         if info.call not in self._calls:
-            self._calls[info.call] = _Call(info, stream.tracker.model)
+            self._calls[info.call] = _Call(info, stream.tracker.model, self._counted.pop(info.call, 0))
             messages.append(self._calls[info.call].started())
         self._calls[info.call].join(stream.tracker)
         messages.append(stream.tracker.started())
@@ -219,6 +225,9 @@ class Pipeline:
         if call.leave(info.stream, info.started_at + position / SAMPLE_RATE):
             messages.append(call.ended())
             del self._calls[info.call]
+            self._counted[info.call] = call.sequence
+            if len(self._counted) > ENDED_CALLS:
+                del self._counted[next(iter(self._counted))]
         return messages
 
 
@@ -291,10 +300,11 @@ Step: TypeAlias = tuple[_Stream, StreamStart | Segment | _Muting | StreamEnd]
 class _Call:
     """What belongs to one call while a stream of it is alive."""
 
-    def __init__(self, first: StreamStart, model: str):
+    def __init__(self, first: StreamStart, model: str, sequence: int):
+        self.sequence = sequence
+        """Of its next message."""
         self._first = first
         self._model = model
-        self._sequence = 0
         self._alive: set[str] = set()
         self._trackers: dict[str, Tracker] = {}
         self._ended_at = first.started_at
@@ -322,8 +332,8 @@ class _Call:
         )
 
     def _header(self, end_s: float) -> dict[str, Any]:
-        sequence = self._sequence
-        self._sequence += 1
+        sequence = self.sequence
+        self.sequence += 1
         return {
             "source": self._first.source,
             "call": self._first.call,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from serstream.config import QualitySettings, SegmenterSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.feed.messages import (
+    NONE,
     CallEnded,
     Message,
     Mute,
@@ -73,7 +74,7 @@ def of_type(messages: list[Message], kind: type[T]) -> list[T]:
 
 def test_a_call_from_its_first_word_to_its_summary(model: EmotionModel) -> None:
     messages = run(events(), model)
-    types = [message.TYPE for message in messages]
+    types = [message.type for message in messages]
     assert types[:2] == ["call_start", "stream_start"]
     assert types[-2:] == ["stream_end", "call_end"]
     windows = of_type(messages, WindowEmotion)
@@ -119,13 +120,23 @@ def test_streams_do_not_hear_each_other(model: EmotionModel) -> None:
     mixed_source = [e for pair in zip(events("a"), events("b", "agent"), strict=True) for e in pair]
     together = run(mixed_source, model)
     for mine, other in zip(alone, [m for m in together if m.stream == "a"], strict=True):
-        assert (mine.TYPE, mine.start, mine.end, mine.sequence) == (
-            other.TYPE,
+        assert (mine.type, mine.start, mine.end, mine.sequence) == (
+            other.type,
             other.start,
             other.end,
             other.sequence,
         )
-    assert [m.TYPE for m in together].count("call_end") == 1, "the call ends with its last stream"
+    assert [m.type for m in together].count("call_end") == 1, "the call ends with its last stream"
+
+
+def test_the_next_call_of_a_name_counts_on(model: EmotionModel) -> None:
+    messages = run([*events("a"), *events("b")], model)
+    assert [(m.type, m.sequence) for m in messages if m.stream == NONE] == [
+        ("call_start", 0),
+        ("call_end", 1),
+        ("call_start", 2),
+        ("call_end", 3),
+    ]
 
 
 def test_a_window_with_too_much_loss_is_unscored_with_the_reason(model: EmotionModel) -> None:

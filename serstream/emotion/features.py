@@ -22,7 +22,7 @@ from serstream.emotion.compiled import CompiledAnalyser, compiled_analyser
 from serstream.emotion.functionals import FunctionalsSpec, functionals, names
 from serstream.emotion.pitch import PitchSpec, Search, track
 from serstream.emotion.spectra import Analysis, NumpyAnalyser
-from serstream.errors import ModelError
+from serstream.errors import UNDECODABLE, ModelError
 
 FloatArray = NDArray[np.float32]
 
@@ -149,7 +149,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         """
         try:
             return msgspec.json.decode(text, type=FeatureSpec)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             raise ModelError(
                 f"feature spec: {error}; this serstream knows {FeatureSpec.__struct_fields__}"
             ) from error

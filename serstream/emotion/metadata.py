@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from serstream.emotion.features import FeatureSpec
-from serstream.errors import ModelError
+from serstream.errors import UNDECODABLE, ModelError
 
 Label = Annotated[str, Meta(pattern="^[a-z][a-z-]{0,31}$")]
 
@@ -79,7 +79,7 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
                 continue
             try:
                 values[field] = msgspec.json.decode(props[field])
-            except msgspec.DecodeError as error:
+            except UNDECODABLE as error:
                 raise ModelError(
                     f"{where}: metadata entry {field} is {props[field]!r}, wanted JSON"
                 ) from error

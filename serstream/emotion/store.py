@@ -27,7 +27,7 @@ import msgspec
 from msgspec import Meta
 
 from serstream.config import ModelSettings
-from serstream.errors import ModelError
+from serstream.errors import UNDECODABLE, ModelError
 from serstream.shipped import models_dir
 
 MODEL_FILE = "model.onnx"
@@ -140,7 +140,7 @@ class ModelStore:
                 f"models {self.root}: no {POINTER_FILE}: no version is active; "
                 f"choose one with 'serstream models activate NAME@V'; {self._what_there_is()}"
             ) from error
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, *UNDECODABLE) as error:
             raise ModelError(
                 f"models {path}: cannot read it: {error}; mend it with 'serstream models activate NAME@V'"
             ) from error

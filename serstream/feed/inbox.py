@@ -10,9 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
-from serstream.errors import FeedError
+from serstream.errors import UNDECODABLE, FeedError
 from serstream.feed.messages import NONE, Decoded, Format, Heartbeat, decode
 from serstream.feed.order import ATTEMPTS, REPLY_TIMEOUT_S, Order
 from serstream.feed.protocol import Missed, Reply, Snapshot, SnapshotRequest, read_header, reply_decoder
@@ -100,7 +98,7 @@ class Inbox:
         format = self._open(frames[0], now)
         try:
             reply: Reply = reply_decoder.decode(frames[1])
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             raise FeedError(f"reply {frames[1][:60]!r}: {error}") from error
         messages = [decode(body, format) for body in frames[2:]]
         if isinstance(reply, Missed):

@@ -77,7 +77,14 @@ class Link:
             socket.reconnect_ivl, socket.reconnect_ivl_max = 100, 2000
             if keys:
                 keys.apply(socket)
-            socket.connect(address)
+            try:
+                socket.connect(address)
+            except zmq.ZMQError as error:
+                self.close()
+                raise FeedError(
+                    f"feed endpoint {endpoint}: cannot connect to {address}: {error.strerror}; wanted where "
+                    "a daemon's feed.endpoint can be reached"
+                ) from error
         self._next_poll = 0.0
         self._began = time.monotonic()
 
@@ -119,7 +126,8 @@ class Link:
 
     def close(self) -> None:
         """Leave the feed."""
-        self._subscriber.disable_monitor()
+        if not self._subscriber.closed:
+            self._subscriber.disable_monitor()
         for socket in self.sockets:
             socket.close(linger=0)
 

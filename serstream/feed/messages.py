@@ -8,12 +8,12 @@ and ``time`` are CloudEvents 1.0's.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta
 
-from serstream.errors import FeedError
+from serstream.errors import UNDECODABLE, FeedError
 from serstream.types import EndReason, Role, Severity
 
 SCHEMA = "1.1"
@@ -41,11 +41,15 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True):
     speech: Share
 
 
-class FeedMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """What every message carries."""
+class _Typed(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    @property
+    def type(self) -> str:
+        """As in `TYPES`, or ``gap``; the last part of the topic."""
+        return str(self.__struct_config__.tag)
 
-    TYPE: ClassVar[str]
-    """The value of ``type`` and the last part of the topic."""
+
+class FeedMessage(_Typed, frozen=True, kw_only=True):
+    """What every message carries."""
 
     schema: str = SCHEMA
     source: str
@@ -55,7 +59,8 @@ class FeedMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     role: Role
     """``unknown`` when the message is not about one stream."""
     sequence: Count
-    """Counts the messages of this (call, stream) from 0; a gap is a loss. Heartbeats count themselves."""
+    """Counts the messages of this (call, stream) from 0; a gap is a loss. The next call of the same name
+    counts on. Heartbeats count themselves."""
     start: Seconds
     """Stream time at which what is described began; call time or daemon time when no stream is meant."""
     end: Seconds
@@ -80,7 +85,8 @@ class WindowEmotion(FeedMessage, frozen=True, kw_only=True, tag="window"):
     utterance: Count
     """Number of the utterance in its stream, from 0."""
     final: bool
-    """Last window of its utterance."""
+    """Cut at the end of its utterance. Most utterances end too soon after a window to have one of these:
+    ``utterance`` tells the end."""
     probabilities: Distribution
     """Calibrated scores of this window alone."""
     emotion: str
@@ -163,7 +169,7 @@ class StreamEnded(FeedMessage, frozen=True, kw_only=True, tag="stream_end"):
     muted_s: Seconds = 0.0
     """Seconds during which there was no time to hear it."""
     emotions_s: dict[str, Seconds]
-    """Seconds of speech per emotion, by utterance."""
+    """Seconds of utterances per emotion; short pauses within them count."""
 
 
 class CallEnded(FeedMessage, frozen=True, kw_only=True, tag="call_end"):
@@ -171,7 +177,7 @@ class CallEnded(FeedMessage, frozen=True, kw_only=True, tag="call_end"):
 
     streams: dict[str, Role]
     emotions_s: dict[str, dict[str, Seconds]]
-    """Per stream: seconds of speech per emotion."""
+    """Per stream: seconds of utterances per emotion."""
     alerts: Count
     """How many alerts were raised."""
 
@@ -266,7 +272,7 @@ Message: TypeAlias = (
 )
 
 
-class Gap(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gap"):
+class Gap(_Typed, frozen=True, kw_only=True, tag="gap"):
     """Never published: what a subscriber gets in place of messages that are lost for good."""
 
     call: str
@@ -295,8 +301,7 @@ Decoded: TypeAlias = Message | NewerMessage
 TYPES: dict[str, type[FeedMessage]] = {}
 """``type`` to struct."""
 for _struct in get_args(Message):
-    _struct.TYPE = str(_struct.__struct_config__.tag)
-    TYPES[_struct.TYPE] = _struct
+    TYPES[str(_struct.__struct_config__.tag)] = _struct
 
 
 class _Version(msgspec.Struct):
@@ -322,7 +327,7 @@ def decode(payload: bytes, format: Format = "json") -> Decoded:
     """
     try:
         message: Message = (_json_decoder if format == "json" else _msgpack_decoder).decode(payload)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         return _decode_newer(payload, format, error)
     if message.schema != SCHEMA:
         _check_major(message.schema)
@@ -336,10 +341,10 @@ def rfc3339(utc: float) -> str:
 
 def topic(message: Message) -> bytes:
     """Frame 1 of the message: ``emotion.<call>.<stream>.<type>``."""
-    return f"emotion.{message.call}.{message.stream}.{message.TYPE}".encode()
+    return f"emotion.{message.call}.{message.stream}.{message.type}".encode()
 
 
-def _decode_newer(payload: bytes, format: Format, error: msgspec.MsgspecError) -> NewerMessage:
+def _decode_newer(payload: bytes, format: Format, error: Exception) -> NewerMessage:
     """What cannot be decoded, if that is because it is of a newer minor version."""
     read = msgspec.json.decode if format == "json" else msgspec.msgpack.decode
     try:
@@ -347,7 +352,7 @@ def _decode_newer(payload: bytes, format: Format, error: msgspec.MsgspecError) -
         _check_major(version.schema)
         if version.type not in TYPES and _minor(version.schema) > _minor(SCHEMA):
             return read(payload, type=NewerMessage)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         pass  # not even that: the first error says more
     raise FeedError(f"message {payload[:80]!r}: {error}") from error
 

@@ -10,7 +10,17 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from serstream.feed.messages import CallEnded, Decoded, Event, Gap, NewerMessage, Position, StreamEnded
+from serstream.feed.messages import (
+    NONE,
+    CallEnded,
+    CallStarted,
+    Decoded,
+    Event,
+    Gap,
+    NewerMessage,
+    Position,
+    StreamEnded,
+)
 from serstream.feed.protocol import REPLY_LIMIT, Missed, MissedRequest, Request
 
 Key = tuple[str, str]
@@ -134,9 +144,10 @@ class Order:
     def expect(self, name: str, stream: str, last: int, now: float) -> None:
         """The message with this sequence number exists: if it is not here, have it repaired."""
         position = self._position(name, stream) or 0
-        call = self._call(name)
-        if last < position or last <= call.seen.get(stream, -1):
+        known = self._calls.get(name)
+        if last < position or (known and last <= known.seen.get(stream, -1)):
             return
+        call = self._call(name)
         if not self._repair:
             self._lose(name, stream, position, last)
             call.next[stream] = last + 1
@@ -154,16 +165,18 @@ class Order:
         position = self._position(reply.call, reply.stream) or 0
         if reply.first > position and not repair.joining:
             self._lose(reply.call, reply.stream, position, reply.first - 1)
+        holds = False
         for message in messages:
             if message.sequence < position:
                 continue
             self.repaired += 1
             if isinstance(message, CallEnded):
                 self._expect_ends(message, now)  # a reply may overtake what was published before it
-                if len(call.repairs) > 1 or call.held:
-                    self._hold(call, message)
-                    continue
-            self._deliver(message)
+                holds = holds or len(call.repairs) > 1 or bool(call.held)
+            if holds:  # from the call's end on: behind it the next call of that name begins
+                self._hold(call, message)
+            else:
+                self._deliver(message)
         behind = max([reply.first, *(message.sequence + 1 for message in messages)])
         if behind <= position:
             self._give_up(reply.call, reply.stream, now)
@@ -249,11 +262,11 @@ class Order:
         held, call.held = call.held, []
         call.seen.clear()
         self.n_held -= len(held)
-        for message in held:
+        for message in _one_call_after_another(held):
             if message.sequence >= (self._position(message.call, message.stream) or 0):
                 self._sort(message, now)
-        if not (call.next or call.repairs):
-            self._calls.pop(name, None)
+        if self._calls.get(name) is call and not (call.next or call.repairs):
+            del self._calls[name]
 
     def _deliver(self, message: Decoded) -> None:
         if not isinstance(message, NewerMessage):
@@ -263,9 +276,9 @@ class Order:
         if isinstance(message, StreamEnded):
             self._remember_end(message.call, message.stream, _End(message.sequence + 1, 0.0))
         elif isinstance(message, CallEnded):
-            for stream, position in list(call.next.items()):
-                self._remember_end(message.call, stream, _End(position, 0.0))
-            if not call.repairs:
+            for stream in call.next.keys() & {NONE, *message.streams}:
+                self._remember_end(message.call, stream, _End(call.next[stream], 0.0))
+            if not (call.next or call.repairs):
                 self._calls.pop(message.call, None)
 
     def _lose(self, call: str, stream: str, first: int, last: int | None) -> None:
@@ -291,3 +304,18 @@ class Order:
         self._ended[call, stream] = end
         if len(self._ended) > ENDED_LIMIT:
             del self._ended[next(iter(self._ended))]
+
+
+def _one_call_after_another(held: list[Decoded]) -> list[Decoded]:
+    """What was held back while one call ended and the next of its name began, as may have been published."""
+    counted = {message.sequence: message for message in held if isinstance(message, CallEnded)}
+    ends = [counted[sequence] for sequence in sorted(counted)]
+
+    def place(message: Decoded) -> tuple[int, int]:
+        if message.stream == NONE:
+            before = sum(end.sequence < message.sequence for end in ends)
+        else:
+            before = next((i for i, end in enumerate(ends) if message.stream in end.streams), len(ends))
+        return before, isinstance(message, CallEnded) - isinstance(message, CallStarted)
+
+    return sorted(held, key=place) if ends else held

@@ -14,11 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
 import zmq
 
 from serstream.config import FeedSettings
-from serstream.errors import FeedError
+from serstream.errors import UNDECODABLE, FeedError
 from serstream.feed.connections import Connections
 from serstream.feed.keys import Gatekeeper, ServerKeys
 from serstream.feed.memory import Memory
@@ -35,7 +34,8 @@ from serstream.unix_socket import connect_error
 logger = logging.getLogger(__name__)
 
 REQUESTS_PER_POLL = 64
-"""Requests answered before publishing goes on; the rest wait for the next poll."""
+"""Requests answered before publishing goes on; the rest wait for the next poll. And replies that wait for a
+client to read them: each may be hundreds of kilobytes. A client that reads has them before the next poll."""
 WARNING_INTERVAL_S = 1.0
 
 _BIND_ADVICE = {
@@ -168,11 +168,11 @@ class Publisher:
         self._publisher = self._context.socket(zmq.PUB)
         self._router = self._context.socket(zmq.ROUTER)
         self._connections = [Connections(self._publisher), Connections(self._router)]
-        for socket, endpoint in (
-            (self._publisher, self._settings.endpoint),
-            (self._router, snapshot_endpoint(self._settings.endpoint)),
+        for socket, endpoint, queue in (
+            (self._publisher, self._settings.endpoint, self._settings.high_water_mark),
+            (self._router, snapshot_endpoint(self._settings.endpoint), REQUESTS_PER_POLL),
         ):
-            socket.sndhwm = self._settings.high_water_mark
+            socket.sndhwm = queue
             socket.ipv6 = "[" in endpoint
             if self._gatekeeper:
                 self._gatekeeper.guard(socket)
@@ -221,7 +221,7 @@ class Publisher:
         try:
             (payload,) = rest
             request = request_decoder.decode(payload.bytes)
-        except (ValueError, msgspec.MsgspecError):
+        except (ValueError, *UNDECODABLE):
             self.counters.malformed += 1
             return
         answer = self._memory.answer(request)

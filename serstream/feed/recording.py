@@ -11,12 +11,15 @@ from serstream.feed.messages import (
     NONE,
     Alert,
     CallEnded,
+    CallStarted,
+    FeedMessage,
     Heartbeat,
     Message,
     ModelChanged,
     Mute,
     NewerMessage,
     StreamEnded,
+    StreamStarted,
     UtteranceEmotion,
     WindowEmotion,
     decode,
@@ -96,11 +99,15 @@ def calls(path: Path) -> list[Call]:
     Raises:
         FeedError: see `read`.
     """
-    found: dict[str, Call] = {}
+    found: list[Call] = []
+    current: dict[str, Call] = {}
     for message in read(path):
         if isinstance(message, Heartbeat | ModelChanged):
             continue
-        call = found.setdefault(message.call, Call(message.call, began=message.time))
+        call = current.get(message.call)
+        if call is None or _begins_anew(call, message):
+            call = current[message.call] = Call(message.call, began=message.time)
+            found.append(call)
         call.model = message.model or call.model
         if isinstance(message, CallEnded):
             call.summary = message
@@ -119,4 +126,11 @@ def calls(path: Path) -> list[Call]:
                 party.mutes.append(message)
             case StreamEnded():
                 party.summary = message
-    return list(found.values())
+    return found
+
+
+def _begins_anew(call: Call, message: FeedMessage) -> bool:
+    """Whether the name is used again, after the call's end or by a daemon that was started anew."""
+    if isinstance(message, StreamStarted):
+        return call.summary is not None or message.stream in call.parties
+    return call.summary is not None or isinstance(message, CallStarted)

@@ -81,7 +81,8 @@ class FeedState:
             case ModelRefused() | ComparisonReport():
                 self.sequence = message.sequence
             case CallEnded():
-                self.calls.pop(message.call, None)
+                for stream in (*message.streams, NONE):
+                    self.forget(message.call, stream)
             case CallStarted():
                 self.calls.setdefault(message.call, CallState()).started = message
             case _:
@@ -90,8 +91,10 @@ class FeedState:
     def forget(self, call: str, stream: str) -> None:
         """Drop a stream of which nothing more will come, and its call when it was the last."""
         if state := self.calls.get(call):
+            if stream == NONE:
+                state.started = None
             state.streams.pop(stream, None)
-            if stream == NONE or not state.streams:
+            if not state.streams:
                 del self.calls[call]
 
     def messages(self, calls: frozenset[str] = frozenset()) -> list[Message]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import get_args
 
 import zmq
 import zmq.asyncio
@@ -39,8 +40,9 @@ def subscribe(
         endpoints: ``feed.endpoint`` of each daemon. They must name their calls differently, and each call
             belongs to one of them; its messages are in order.
         calls: only these calls; none named: all.
-        roles: only messages about streams of these roles; none named: all messages.
-        types: only messages of these types; none named: all.
+        roles: only messages about streams of these roles, and gaps; none named: all messages.
+        types: only messages of these types, ``gap`` and ``heartbeat`` among them; none named: all but
+            heartbeats.
         heartbeats: heartbeats as well.
         keys: file made by ``serstream keys new``, for feeds that demand one.
         history: begin with all that the daemons still know of the calls that are going on, not only with
@@ -48,12 +50,15 @@ def subscribe(
         repair: ask the daemon for messages that were missed.
 
     Raises:
-        FeedError: an endpoint is not one or is named twice, none is named, a type does not exist, or the keys
-            cannot be read.
+        FeedError: an endpoint is not one or is named twice, none is named, a role or type does not exist, or
+            the keys cannot be read.
     """
     if not endpoints or len(set(endpoints)) < len(endpoints):
         raise FeedError(f"feed endpoints are {endpoints}, wanted at least one, and each once")
     topics = [f"emotion.{call}." for call in (*calls, NONE)] if calls else ["emotion."]
+    for name, names in (("calls", calls), ("roles", roles), ("types", types)):
+        if isinstance(names, str):
+            raise FeedError(f"{name} is {names!r}, wanted a list: {name}=[{names!r}]")
     wanted = _Filter(roles, types, heartbeats)
     pair = ClientKeys.load(Path(keys)) if keys else None
     subscription = Subscription(wanted)
@@ -110,6 +115,10 @@ class Subscription:
         events = [event for link in self.links for event in link.exchange(ready, now)]
         return [event for event in events if self._wanted.passes(event)]
 
+    def is_stale(self) -> bool:
+        """Whether a daemon has said nothing, not even a heartbeat, for two and a half of its intervals."""
+        return any(link.silent_s for link in self.links)
+
     def close(self) -> None:
         """Leave the feeds."""
         for link in self.links:
@@ -127,16 +136,16 @@ class Subscription:
 
 class _Filter:
     def __init__(self, roles: Collection[Role], types: Collection[str], heartbeats: bool):
-        known = {*TYPES, "gap"}
-        if unknown := set(types) - known:
-            raise FeedError(f"message type {sorted(unknown)[0]!r}: there are {', '.join(sorted(known))}")
+        there = {"role": frozenset(get_args(Role)), "message type": frozenset({*TYPES, "gap"})}
+        for (kind, known), names in zip(there.items(), (roles, types), strict=True):
+            if unknown := set(names) - known:
+                raise FeedError(f"{kind} {sorted(unknown)[0]!r}: there are {', '.join(sorted(known))}")
         self._roles = frozenset(roles)
-        self._types = (frozenset(types) or known) - {"heartbeat"}
-        self._heartbeats = heartbeats
+        self._types = frozenset(types) or there["message type"] - {"heartbeat"}
+        if heartbeats:
+            self._types |= {"heartbeat"}
 
     def passes(self, event: Event) -> bool:
-        if isinstance(event, Gap):
-            return "gap" in self._types
-        if isinstance(event, Heartbeat):
-            return self._heartbeats
-        return event.TYPE in self._types and (not self._roles or event.role in self._roles)
+        if event.type not in self._types:
+            return False
+        return not self._roles or isinstance(event, Gap | Heartbeat) or event.role in self._roles

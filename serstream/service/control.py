@@ -17,7 +17,7 @@ import zmq
 from msgspec import Meta
 
 import serstream
-from serstream.errors import ControlError, NotRunningError, SerstreamError
+from serstream.errors import UNDECODABLE, ControlError, NotRunningError, SerstreamError
 from serstream.service.health import Health
 from serstream.unix_socket import connect_error
 
@@ -233,7 +233,7 @@ class ControlServer:
     def _reply(self, frame: bytes, answer: Callable[[Request], Reply]) -> Reply:
         try:
             request = _request_decoder.decode(frame)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             self.malformed += 1
             return Refused(f"serstream {serstream.__version__} does not know this request: {error}")
         try:
@@ -279,7 +279,7 @@ def ask(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Status | 
     decoder = _status_decoder if isinstance(request, StatusRequest | Reload) else _accepted_decoder
     try:
         reply: Reply = decoder.decode(frame)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise ControlError(
             f"the daemon at {path} answered {frame[:80]!r}: {error}; use a serstream of its version"
         ) from error

@@ -123,11 +123,11 @@ class Board:
         if isinstance(event, Gap):
             self._miss(event)
             return
-        self.counts[event.TYPE] += 1
+        self.counts[event.type] += 1
         self.model = self.model or event.model
         match event:
             case ComparisonReport():
-                self._candidates[event.TYPE] = event, now
+                self._candidates[event.type] = event, now
                 return
             case ModelChanged():
                 self.model, self._labels = event.model, event.labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -36,7 +37,8 @@ def write_reports(recording: Path, to: Path) -> list[Path]:
 
     Args:
         recording: JSON lines of the feed.
-        to: file for the page; with more than one call, the call's name is added to it.
+        to: file for the page; with more than one call, the call's name is added to it, and a number if it
+            is not the first of that name.
 
     Returns:
         The files written.
@@ -48,9 +50,12 @@ def write_reports(recording: Path, to: Path) -> list[Path]:
     if not found:
         raise FeedError(f"recording {recording}: holds no call; record one with 'serstream listen > FILE'")
     written = []
+    times: Counter[str] = Counter()
     for call in found:
         name = re.sub(r"[^A-Za-z0-9_-]", "_", call.name)
-        path = to if len(found) == 1 else to.with_stem(f"{to.stem}-{name}")
+        times[name] += 1
+        number = f"-{times[name]}" if times[name] > 1 else ""
+        path = to if len(found) == 1 else to.with_stem(f"{to.stem}-{name}{number}")
         try:
             path.write_text(page(call), encoding="utf-8")
         except OSError as error:

@@ -6,12 +6,14 @@ import pytest
 from feed_channel import HEADER, Feed, joined, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from scripted_feed import Script, call, model_change
 
 from serstream.errors import FeedError
 from serstream.feed.inbox import HELD_LIMIT, Inbox
-from serstream.feed.messages import NONE, Gap, Message, encode, topic
+from serstream.feed.messages import NONE, CallEnded, CallStarted, Gap, Message, encode, topic
 from serstream.feed.order import ATTEMPTS, REPLY_TIMEOUT_S
+from serstream.feed.state import FeedState
 
 
 def test_what_arrives_in_order_is_delivered_at_once() -> None:
@@ -113,10 +115,45 @@ def test_a_call_does_not_end_before_its_streams() -> None:
     feed = joined()
     messages = call("a")
     for message in messages:
-        feed.publish(message, arrives=message.TYPE != "stream_end")
+        feed.publish(message, arrives=message.type != "stream_end")
     feed.answer()
     assert same(feed.received, messages)
     assert feed.received[-1] == messages[-1]
+
+
+def next_call(before: list[Message]) -> list[Message]:
+    """Another call of the same name; its own messages count on."""
+    messages: list[Message] = []
+    for message in before:
+        if isinstance(message, CallEnded):
+            streams = {f"{stream}2": role for stream, role in message.streams.items()}
+            message = structs.replace(message, sequence=message.sequence + 2, streams=streams)
+        elif isinstance(message, CallStarted):
+            message = structs.replace(message, sequence=message.sequence + 2)
+        else:
+            message = structs.replace(message, stream=f"{message.stream}2")
+        messages.append(message)
+    return messages
+
+
+@pytest.mark.parametrize("first", range(0, 30, 3))
+@pytest.mark.parametrize("n_lost", [1, 2, 5, 12, 40])
+@pytest.mark.parametrize("n_told", [20, 28])
+def test_a_call_whose_name_is_used_again_is_told_to_its_end(first: int, n_lost: int, n_told: int) -> None:
+    feed = joined()
+    before = call("a")
+    messages = [*before, *next_call(before)[:n_told]]
+    for i, message in enumerate(messages):
+        feed.publish(message, arrives=not first <= i < first + n_lost)
+    feed.beat()
+    feed.answer()
+    assert same(feed.received, messages) and not feed.inbox.lost
+    end = feed.received.index(before[-1])
+    assert all(event in feed.received[:end] for event in before[:-1]), "a call's end is its last message"
+    expected = FeedState()
+    for message in messages:
+        expected.update(message)
+    assert feed.state() == expected
 
 
 def test_a_call_does_not_end_before_its_streams_when_a_reply_overtakes_them() -> None:
@@ -306,9 +343,9 @@ def test_a_message_type_of_a_newer_minor_version_keeps_its_place_unseen(arrives:
     feed.answer()
     messages = call("a")
     for message in messages:
-        feed.publish(message, arrives or message.TYPE != "mute")
+        feed.publish(message, arrives or message.type != "mute")
     feed.answer()
-    assert same(feed.received, [message for message in messages if message.TYPE != "mute"])
+    assert same(feed.received, [message for message in messages if message.type != "mute"])
     assert not feed.inbox.requests and not feed.inbox.lost
 
 
@@ -320,7 +357,7 @@ def test_a_late_joiner_bears_a_state_of_a_newer_minor_version() -> None:
     feed.beat()
     feed.answer()
     feed.publish(messages[-3])
-    assert "mute" not in {event.TYPE for event in feed.received if not isinstance(event, Gap)}
+    assert "mute" not in {event.type for event in feed.received if not isinstance(event, Gap)}
     assert feed.received[-1] == messages[-3] and not feed.inbox.lost
 
 

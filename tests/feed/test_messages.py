@@ -129,5 +129,7 @@ def test_every_reference_of_the_asyncapi_file_leads_somewhere() -> None:
             assert isinstance(node, dict), reference
             node = node[step]
     assert (
-        set(document["channels"]["events"]["messages"]) == set(TYPES) == {m.TYPE for m in get_args(Message)}
+        set(document["channels"]["events"]["messages"])
+        == set(TYPES)
+        == {m.__struct_config__.tag for m in get_args(Message)}
     )

@@ -47,7 +47,7 @@ def test_a_message_has_topic_header_and_body(context: Context, format: Format) -
     messages = call("a")
     publisher.publish(messages)
     for (topic, header, body), message in zip(received(socket), messages, strict=True):
-        assert topic.decode() == f"emotion.a.{message.stream}.{message.TYPE}"
+        assert topic.decode() == f"emotion.a.{message.stream}.{message.type}"
         assert read_header(header) == (format, publisher.feed)
         assert decode(body, format) == message
     publisher.close()
@@ -130,11 +130,12 @@ def test_rubbish_at_the_snapshot_endpoint_is_counted(context: Context) -> None:
     publisher = Publisher(FeedSettings(endpoint="inproc://feed"), context=context)
     dealer = context.socket(zmq.DEALER)
     dealer.connect(snapshot_endpoint("inproc://feed"))
-    for rubbish in ([b""], [b"\xff" * 100], [b"{}", b"{}"], [b'{"request":"erase"}']):
+    nested = b'{"request":"snapshot","x":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    for rubbish in ([b""], [b"\xff" * 100], [b"{}", b"{}"], [b'{"request":"erase"}'], [nested]):
         dealer.send_multipart(rubbish)
     publisher.poll(0.0, 0.0)
     publisher.publish(call("a")[:3])
-    assert publisher.counters.malformed == 4
+    assert publisher.counters.malformed == 5
     assert not dealer.poll(0)
     publisher.close()
 

@@ -8,6 +8,7 @@ from serstream.errors import FeedError
 from serstream.feed import emotionml
 from serstream.feed.messages import Gap, UtteranceEmotion, encode
 from serstream.feed.recording import calls, read
+from serstream.view.report import write_reports
 
 EMO = f"{{{emotionml.NAMESPACE}}}"
 
@@ -44,6 +45,20 @@ def test_messages_are_sorted_into_calls_and_parties(recording: Path) -> None:
     assert len(a.parties["a-c"].windows) == 40
     assert a.seconds == 81.0
     assert a.summary is not None
+
+
+def test_a_name_that_is_used_again_is_another_call(recording: Path) -> None:
+    """After its end, and where a daemon that was killed began anew."""
+    lines = recording.read_bytes().splitlines()
+    recording.write_bytes(b"\n".join([*lines, *lines[:10], *lines]))
+    names = [found.name for found in calls(recording)]
+    assert names == ["a", "b", "a", "a", "b"]
+    assert [len(found.parties["a-c"].windows) for found in calls(recording) if found.name == "a"][::2] == [
+        40,
+        40,
+    ]
+    pages = write_reports(recording, recording.with_name("page.html"))
+    assert [page.name for page in pages] == [f"page-{name}.html" for name in ("a", "b", "a-2", "a-3", "b-2")]
 
 
 def test_emotionml_keeps_the_rules_of_its_schema(recording: Path) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted_feed import call
@@ -95,21 +96,39 @@ def test_filters(endpoint: str) -> None:
         assert all(isinstance(event, Heartbeat) for event in take(iter(subscription), 3))
 
 
-def test_an_unknown_type_is_refused() -> None:
-    with pytest.raises(FeedError, match="message type 'windw': there are alert, call_end"):
-        subscribe("ipc://feed", types=["windw"])
+def test_heartbeats_may_be_named_as_a_type(endpoint: str) -> None:
+    with subscribe(endpoint, types=["heartbeat"]) as subscription:
+        assert [event.type for event in take(iter(subscription), 2)] == ["heartbeat", "heartbeat"]
+
+
+@pytest.mark.parametrize(
+    "filters, complaint",
+    [
+        ({"types": ["windw"]}, "message type 'windw': there are alert, call_end"),
+        ({"roles": ["custmer"]}, "role 'custmer': there are agent, customer, unknown"),
+        ({"calls": "desk-7"}, r"calls is 'desk-7', wanted a list: calls=\['desk-7'\]"),
+    ],
+)
+def test_a_filter_that_would_let_nothing_pass_is_refused(filters: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(FeedError, match=complaint):
+        subscribe("ipc://feed", **filters)
+
+
+def test_an_address_that_cannot_be_connected_to_is_named() -> None:
+    with pytest.raises(FeedError, match=r"feed endpoint tcp://\*:5556: cannot connect"):
+        subscribe("tcp://*:5556")
 
 
 def test_a_silent_feed_is_stale(tmp_path: Path) -> None:
     with subscribe(f"ipc://{tmp_path}/nobody") as subscription:
         assert subscription.receive(0.01) == []
-        assert subscription.links[0].silent_s > 0
+        assert subscription.links[0].silent_s > 0 and subscription.is_stale()
 
 
 def test_a_living_feed_is_not(endpoint: str) -> None:
     with subscribe(endpoint, heartbeats=True) as subscription:
         take(iter(subscription), 5)
-        assert subscription.links[0].silent_s == 0
+        assert subscription.links[0].silent_s == 0 and not subscription.is_stale()
 
 
 def test_the_feeds_of_two_daemons_are_read_as_one_and_a_silent_third_is_named(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def types_within(daemon: DaemonProcess, seconds: float) -> list[str]:
     deadline = time.monotonic() + seconds
     types: list[str] = []
     while time.monotonic() < deadline:
-        types += [event.TYPE for event, _ in daemon.take(0.05) if event.call != NONE]
+        types += [event.type for event, _ in daemon.take(0.05) if event.call != NONE]
     return types
 
 

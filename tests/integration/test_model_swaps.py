@@ -121,7 +121,7 @@ def test_no_window_is_lost_or_scored_twice_by_thirty_swaps(store: ModelStore) ->
             for event, arrived in daemon.take(0.1):
                 if leg := by_source.get(getattr(event, "source", "")):
                     leg.take(event, arrived)
-                ended += event.TYPE == "stream_end"
+                ended += event.type == "stream_end"
                 match event:
                     case WindowEmotion():
                         scored[event.stream, event.start, event.end] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -25,6 +26,9 @@ SILENCE_S = 3.0
 RELOAD_TIMEOUT_S = 30.0
 """A source that is configured no longer has its time to end its streams."""
 
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a full disk says about standard output."""
+
 DEFAULT_ENDPOINT = config.FeedSettings().endpoint
 
 
@@ -34,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _log(logging.DEBUG if arguments.verbose else logging.INFO)
     try:
         code: int = arguments.command(arguments)
+        sys.stdout.flush()  # what cannot be written shows here, not at exit
     except SerstreamError as error:
         print(f"serstream: error: {error}", file=sys.stderr)
         return 2
@@ -41,10 +46,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("serstream: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read our lines has closed the pipe; keep Python from complaining once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our lines has closed the pipe.
+        _silence_output()
         return 0
+    except OSError as error:
+        if error.filename is not None or error.errno not in _CANNOT_WRITE:
+            raise
+        _silence_output()
+        print(
+            f"serstream: error: standard output: cannot write: {error.strerror}; what was written before is "
+            "there, free space or write elsewhere",
+            file=sys.stderr,
+        )
+        return 2
     return code
+
+
+def _silence_output() -> None:
+    """Else Python would try once more at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _log(level: int) -> None:

@@ -139,8 +139,9 @@ class Board:
             case Heartbeat() | CallStarted():
                 return
             case CallEnded():
-                for stream in self.call(event.call):
-                    stream.ended = True
+                for stream in event.streams:
+                    if row := self._rows.get((event.call, stream)):
+                        row.ended = True
                 return
         row = self._rows.get((event.call, event.stream))
         if row is None or row.ended:

@@ -105,7 +105,8 @@ def timeline(parties: Sequence[Party], seconds: float) -> str:
     shapes = [
         shape for number, party in enumerate(parties) for shape in _lane(party, 4 + number * LANE, scale)
     ]
-    step = next(step for step in (1, 5, 10, 30, 60, 300, 600, 1800, 3600, 86400) if seconds / step <= 12)
+    steps = (1, 5, 10, 30, 60, 300, 600, 1800, 3600)
+    step = next((step for step in steps if seconds / step <= 12), 86400)
     for tick in range(0, int(seconds) + 1, step):
         x = LEFT + tick * scale
         shapes.append(f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{height - 20}" stroke="#eee"/>')

@@ -171,6 +171,16 @@ def test_a_closed_pipe_ends_replay_quietly(tiny_model: Path, tmp_path: Path) -> 
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("arguments", [["replay", SAMPLE_CALL], ["check", "config/serstream.toml"]])
+def test_a_full_disk_below_the_output_is_told(arguments: list[str | Path]) -> None:
+    command = [sys.executable, "-m", "serstream", *map(str, arguments)]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert result.returncode == 2
+    assert "standard output: cannot write: No space left on device" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_replay_of_a_wrong_role_list_names_both(tmp_path: Path) -> None:
     result = serstream("replay", SAMPLE_CALL, "--roles", "customer")
     assert result.returncode == 2

@@ -88,6 +88,12 @@ def address_of(source: Source) -> tuple[IpAddress, int]:
     return ip.ipv4_mapped or ip, port
 
 
+def one_port_below(source: Source) -> Source:
+    """The same host's next lower port, 65535 below 0; all else as the kernel wrote it."""
+    port = int.from_bytes(source[2:4], "big")
+    return source[:2] + ((port - 1) & 0xFFFF).to_bytes(2, "big") + source[4:]
+
+
 @dataclass(slots=True)
 class Datagrams:
     """Datagrams as arrays, in order of arrival; valid until the next ones are received."""

@@ -13,7 +13,7 @@ from serstream.config import RtpSettings
 from serstream.rtp import rtcp
 from serstream.rtp.admission import MIN_SEQUENTIAL, AllowList, Arrival, Probation
 from serstream.rtp.codecs import STATIC_FORMATS
-from serstream.rtp.datagrams import Datagrams, Source, address_of, source_of
+from serstream.rtp.datagrams import Datagrams, Source, address_of, one_port_below
 from serstream.rtp.jitter import JitterBuffer
 from serstream.rtp.lanes import CLOCK_RATE, MAX_PAYLOAD, MIN_PACKETS, PAYLOAD_TYPES, Lanes, Pieces
 from serstream.rtp.packet import Malformed, RtpPacket, parse
@@ -400,15 +400,14 @@ class Streams:
         if reports is None or source not in self._allowed:
             self.dropped[Refusal.MALFORMED_RTCP if reports is None else Refusal.NOT_ALLOWED] += 1
             return []
-        ip, port = address_of(source)
         events: list[SourceEvent] = []
         for report in reports:
             if isinstance(report, rtcp.SenderReport):
-                self._wall_clocks.note(ip, report)
+                self._wall_clocks.note(address_of(source)[0], report)
                 continue
             # RTCP of a stream comes from its own address, or from the next port (RFC 3550, section 11).
             for ssrc in report.ssrcs:
-                for sender in (source, source_of(ip, port - 1)):
+                for sender in (source, one_port_below(source)):
                     if (sender, ssrc) in self._members:
                         events += self._end((sender, ssrc), "bye")
                         self._retire((sender, ssrc), arrived)

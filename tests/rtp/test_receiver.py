@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterable
 
 import pytest
-from network import decoded, rtp, sound, speech
+from network import decoded, names, rtp, sound, speech
 
 from serstream.config import RtpSettings
 from serstream.errors import SourceError
 from serstream.rehearsal import free_port_pair
 from serstream.rtp.datagrams import Datagrams, UdpPort, address_of, bind
+from serstream.rtp.port import RtpPort
 from serstream.rtp.receiver import RtpReceiver
 from serstream.rtp.sender import OutgoingStream
 from serstream.types import AudioBlock, SourceEvent, StreamEnd, StreamStart
@@ -165,6 +166,25 @@ def test_bye_does_not_overtake_the_last_packet(monkeypatch: pytest.MonkeyPatch) 
     line, lost = sound(events)
     assert lost == 0
     assert (line == decoded(payload)).all()
+
+
+@pytest.mark.parametrize(
+    ("address", "target"), [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1")]
+)
+def test_bye_from_the_next_port_ends_a_stream(address: str, target: str) -> None:
+    """Also where the kernel writes an IPv4 sender as an IPv6 address."""
+    port = RtpPort(RtpSettings(address=address, port=free_port_pair()))
+    own = free_port_pair()
+    outgoing = OutgoingStream(target, port.settings.port, 1, speech(0.1))
+    try:
+        with bind(target, own) as rtp_socket, bind(target, own + 1) as rtcp_socket:
+            for number in range(outgoing.n_packets):
+                rtp_socket.sendto(outgoing.packet(number), (target, port.settings.port))
+            rtcp_socket.sendto(outgoing.bye(), (target, port.settings.port + 1))
+        events = port.receive(lambda _: None, rtcp=True)
+    finally:
+        port.close()
+    assert events[-1] == StreamEnd(names(events)[0], "bye")
 
 
 def test_streams_stay_in_their_lanes_when_the_sockets_buffer_was_full() -> None:

@@ -60,6 +60,15 @@ def test_bye_ends_a_stream_and_stray_packets_begin_none() -> None:
     assert streams.dropped == {"of a stream that has ended": 10}
 
 
+def test_bye_from_port_0_ends_nothing() -> None:
+    """No program sends from it, but whoever writes the packets can."""
+    streams = Streams(RtpSettings(), 0.0)
+    receive(streams, talk(SPEECH), settle_s=0)
+    port_0 = source_of(ipaddress.ip_address("10.0.0.1"), 0)
+    assert not streams.receive_rtcp(Datagrams.of([(bye(0xA11CE), port_0, 102.0)]))
+    assert len(streams) == 1
+
+
 def test_port_reuse_begins_a_new_stream() -> None:
     first = talk(SPEECH[:8000])
     ended = [*first, Sent(bye(0xA11CE), first[-1].at + 0.01)]

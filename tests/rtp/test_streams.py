@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pylibsrtp
 import pytest
-from fuzz import SETTINGS, storm
+from fuzz import SETTINGS, Monitor, storm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from network import (
@@ -211,6 +211,16 @@ def test_a_codec_may_change_in_the_middle() -> None:
     np.testing.assert_allclose(np.concatenate([chunk.samples for chunk in wide]), pcm / 32768, atol=1e-6)
 
 
+def test_no_more_is_lost_of_a_packet_than_silence_has_left_of_it() -> None:
+    """Undecodable, and so late that announced silence has filled its place in part."""
+    sent = talk(SPEECH[:1600])
+    silence = Sent(rtp(110, 5000 + 1600, b"\x40", payload_type=13), 100.2)
+    broken = Sent(rtp(111, 5000 + 3920, bytes(319), payload_type=97), 100.55)
+    events = listen([*sent, silence, broken], RtpSettings(payload_types={"97": "L16/8000"}))
+    last = chunks(events)[-1]
+    assert last.lost == len(last.samples) == 79
+
+
 def test_srtp_takes_only_what_the_key_opens() -> None:
     sender = pylibsrtp.Session(pylibsrtp.Policy(key=SECRET, ssrc_type=pylibsrtp.Policy.SSRC_ANY_OUTBOUND))
     clear = talk(SPEECH)
@@ -275,8 +285,8 @@ def test_what_is_not_understood_is_named(settings: dict, message: str) -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_no_bytes_raise_and_none_are_kept(seed: int) -> None:
     """`fuzz.py` does the same a million times."""
-    streams = Streams(SETTINGS, 0.0)
-    storm(streams, seed, 1024)
-    assert len(streams) <= SETTINGS.max_streams
-    streams.release(1e6)
-    assert len(streams) == 0
+    monitor = Monitor()
+    storm(monitor, seed, 1024)
+    assert len(monitor.streams) <= SETTINGS.max_streams
+    monitor.take(Datagrams.of([]), 1e6)
+    assert len(monitor.streams) == 0

@@ -78,7 +78,7 @@ class Streams:
         self._where = f"rtp {settings.address}:{settings.port}"
         media = media_of(settings)
         self._formats = media.formats
-        self._unprotector = Unprotector(media.keys) if media.keys else None
+        self._unprotector = Unprotector(media.keys, settings.max_streams) if media.keys else None
         self._allowed = AllowList(settings)
         self._name = name or settings.prefix
         self._source = source or f"rtp:{settings.port}"
@@ -333,8 +333,6 @@ class Streams:
             del self._by_source[source]
         if self._by_ssrc.get(ssrc) == source:
             del self._by_ssrc[ssrc]
-        if self._unprotector:
-            self._unprotector.forget(ssrc)
 
     def _retire(self, key: tuple[Source, int], now: float) -> None:
         self._retired[key] = now + RETIRED_S

@@ -29,6 +29,7 @@ from network import speech as words
 
 from serstream.config import RtpSettings
 from serstream.errors import ConfigError
+from serstream.rtp import srtp
 from serstream.rtp.datagrams import Datagrams, source_of
 from serstream.rtp.sdp import media_of
 from serstream.rtp.streams import Streams
@@ -221,21 +222,63 @@ def test_no_more_is_lost_of_a_packet_than_silence_has_left_of_it() -> None:
     assert last.lost == len(last.samples) == 79
 
 
+def outbound() -> pylibsrtp.Session:
+    return pylibsrtp.Session(pylibsrtp.Policy(key=SECRET, ssrc_type=pylibsrtp.Policy.SSRC_ANY_OUTBOUND))
+
+
+def secured(sent: list[Sent]) -> list[Sent]:
+    sender = outbound()
+    return [Sent(sender.protect(packet.datagram), packet.at) for packet in sent]
+
+
 def test_srtp_takes_only_what_the_key_opens() -> None:
-    sender = pylibsrtp.Session(pylibsrtp.Policy(key=SECRET, ssrc_type=pylibsrtp.Policy.SSRC_ANY_OUTBOUND))
+    sender = outbound()
     clear = talk(SPEECH)
-    secured = [Sent(sender.protect(packet.datagram), packet.at) for packet in clear]
+    call = [Sent(sender.protect(packet.datagram), packet.at) for packet in clear]
     injected = [Sent(packet.datagram, packet.at + 0.001) for packet in talk(SPEECH, sequence_number=900)]
-    replayed = [Sent(packet.datagram, packet.at + 0.002) for packet in secured]
+    replayed = [Sent(packet.datagram, packet.at + 0.002) for packet in call]
     farewell = [
         Sent(bye(0xA11CE), clear[50].at + 0.003),
         Sent(sender.protect_rtcp(bye(0xA11CE)), clear[-1].at + 0.01),
     ]
     streams = Streams(RtpSettings(srtp=(CRYPTO,)), 0.0)
-    events = receive(streams, [*secured, *injected, *replayed, *farewell])
+    events = receive(streams, [*call, *injected, *replayed, *farewell])
     np.testing.assert_array_equal(sound(events)[0], decoded(SPEECH))
     assert ends(events) == {names(events)[0]: "bye"}
     assert streams.dropped == {"not authenticated": 101, "replayed": 100}
+
+
+def test_srtp_is_heard_after_a_hold_behind_the_wrap_of_the_sequence() -> None:
+    """The rollover counter is of the session, not of what we call a stream."""
+    sent = talk(SPEECH, sequence_number=65_500)
+    after_hold = [Sent(packet.datagram, packet.at + 10) for packet in sent[60:]]
+    streams = Streams(RtpSettings(srtp=(CRYPTO,), silence_timeout_s=5.0), 0.0)
+    events = receive(streams, secured([*sent[:60], *after_hold]))
+    first, second = names(events)
+    assert ends(events) == {first: "timeout"}
+    np.testing.assert_array_equal(sound(events, second)[0], decoded(SPEECH[160 * 60 :]))
+    assert not streams.dropped
+
+
+def test_srtp_that_was_recorded_makes_no_stream() -> None:
+    call = secured(talk(SPEECH))
+    streams = Streams(RtpSettings(srtp=(CRYPTO,), silence_timeout_s=1.0), 0.0)
+    events = receive(streams, [*call, *(Sent(packet.datagram, packet.at + 10) for packet in call)])
+    assert len(names(events)) == 1
+    assert streams.dropped == {"replayed": 100}
+
+
+def test_state_is_kept_of_the_srtp_senders_heard_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(srtp, "SILENT_SENDERS", 2)
+    unprotector = srtp.Unprotector([srtp.Key.of(CRYPTO, "")], max_streams=1)
+    sender = outbound()
+    packets = [sender.protect(rtp(1, 1, b"x", ssrc=ssrc)) for ssrc in range(4)]
+    for packet in packets[:3]:
+        assert isinstance(unprotector.rtp(packet), bytes)
+    assert unprotector.rtcp(sender.protect_rtcp(bye(0))) == bye(0)
+    assert isinstance(unprotector.rtp(packets[3]), bytes)
+    assert unprotector.rtp(packets[0]) == "replayed", "its BYE came after the packet of the second"
+    assert isinstance(unprotector.rtp(packets[1]), bytes), "nothing is known of it any more"
 
 
 def test_sdp_of_ffmpeg_and_of_an_offer(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from serstream.config import RtpSettings
 from serstream.errors import SourceError
-from serstream.rtp.datagrams import BATCH, Bind, UdpPort, bind
+from serstream.rtp.datagrams import Bind, UdpPort, bind
 from serstream.rtp.status import PortStatus
 from serstream.rtp.streams import Streams
 from serstream.types import Emit, SourceEvent
@@ -93,7 +93,7 @@ class RtpPort:
                 self._overflowed_until = time.monotonic() + OVERFLOW_S
             overflowed = time.monotonic() < self._overflowed_until
             events += self._streams.receive(datagrams, overflowed=overflowed)
-            if len(datagrams) < BATCH:
+            if self._rtp.is_empty:
                 break
             emit(events)
             events = []
@@ -123,19 +123,23 @@ class RtpPort:
             told = ", ".join(f"{count} {reason}" for reason, count in news.items())
             log.warning("%s: datagrams dropped: %s", self._where, told)
 
+    @property
+    def _truncated(self) -> int:
+        return self._rtp.truncated + (self._rtcp.truncated if self._rtcp else 0)
+
     def _take_status(self) -> PortStatus:
         return msgspec.structs.replace(
             self._streams.status(),
             receive_buffer_bytes=self._rtp.buffer_bytes,
             kernel_drops=self._rtp.drops,
-            truncated=self._rtp.truncated,
+            truncated=self._truncated,
         )
 
     def _unreported(self) -> Counter[str]:
         """Datagrams dropped since the last warning, by reason."""
         dropped = Counter(self._streams.dropped)
         dropped["by the kernel (its buffer was full: raise receive_buffer_kb)"] = self._rtp.drops
-        dropped["longer than any RTP packet"] = self._rtp.truncated
+        dropped["longer than any RTP packet"] = self._truncated
         return dropped - self._reported
 
 

@@ -1,4 +1,6 @@
+import errno
 import ipaddress
+import resource
 import socket
 import threading
 import time
@@ -28,10 +30,10 @@ def test_a_batch_has_lengths_senders_and_times(address: str) -> None:
     with bind(address, 0) as sender:
         port = UdpPort(address, free_port(address), 1 << 20, bind)
         try:
-            for n_bytes in (1, 172, 2048, 3000):
+            for n_bytes in (1, 172, 3000, 2048):
                 sender.sendto(b"x" * n_bytes, (address, port.socket.getsockname()[1]))
             received = port.receive()
-            assert received.lengths.tolist() == [1, 172, 2048, 0]
+            assert received.lengths.tolist() == [1, 172, 2048]
             assert port.truncated == 1
             assert received.datagram(1) == b"x" * 172
             assert address_of(received.source(0)) == (
@@ -42,6 +44,22 @@ def test_a_batch_has_lengths_senders_and_times(address: str) -> None:
             assert len(port.receive()) == 0
         finally:
             port.close()
+
+
+def test_a_truncated_datagram_is_counted_once_and_hides_none_behind_it() -> None:
+    port = RtpPort(RtpSettings(port=free_port_pair()))
+    try:
+        with bind("127.0.0.1", 0) as sender:
+            for number in (port.settings.port, port.settings.port + 1):
+                sender.sendto(b"\x80" * 3000, ("127.0.0.1", number))
+            for i in range(600):  # more than one batch
+                sender.sendto(rtp(i, 160 * i, bytes(160)), ("127.0.0.1", port.settings.port))
+        port.receive(lambda _: None, rtcp=True)
+        port.report()
+        assert (port.status.truncated, port.status.dropped) == (2, {})
+        assert port.status.packets["received"] == 600
+    finally:
+        port.close()
 
 
 @pytest.mark.parametrize("step_s", [7200.0, 1.0, -1.0, -7200.0])
@@ -105,6 +123,27 @@ def test_an_address_of_another_machine_is_named() -> None:
         RtpReceiver([RtpSettings(address="192.0.2.1")])
     with pytest.raises(SourceError, match="address is 'localhost', wanted an IP address"):
         RtpReceiver([RtpSettings(address="localhost")])
+
+
+class ForRoot(socket.socket):
+    def bind(self, address: tuple[str, int]) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_port_that_is_not_ours_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serstream.rtp.datagrams.socket.socket", ForRoot)
+    with pytest.raises(SourceError, match=r"rtp 127\.0\.0\.1:500: .*Permission denied; ports below 1024"):
+        RtpPort(RtpSettings(port=500))
+
+
+def test_too_many_open_files_are_told() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(SourceError, match=r"rtp 127\.0\.0\.1:5004: .*Too many open files; .*LimitNOFILE"):
+            RtpPort(RtpSettings())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_stop_ends_every_stream_and_frees_the_port() -> None:

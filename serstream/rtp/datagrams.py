@@ -251,7 +251,7 @@ def bind(address: str, port: int) -> socket.socket:
     """A UDP socket of our own, non-blocking.
 
     Raises:
-        SourceError: not an IP address of this machine, a port that is in use or for root, or too many open files.
+        SourceError: no IP address of this machine, a port that is in use or for root, or too many open files.
     """
     family = family_of(address)
     udp: socket.socket | None = None

@@ -30,6 +30,7 @@ class RtpPort:
 
     Args:
         settings: of the port.
+        numbers: as for `Streams`.
         bind: opens its sockets.
 
     Raises:
@@ -37,10 +38,10 @@ class RtpPort:
         ConfigError: payload types, SDP or keys of the configuration are not understood.
     """
 
-    def __init__(self, settings: RtpSettings, bind: Bind = bind):
+    def __init__(self, settings: RtpSettings, numbers: Counter[str] | None = None, bind: Bind = bind):
         self.settings = settings
         self._where = f"rtp {settings.address}:{settings.port}"
-        self._streams = Streams(settings, _utc_offset())
+        self._streams = Streams(settings, _utc_offset(), numbers=numbers)
         self._rtp = UdpPort(settings.address, settings.port, settings.receive_buffer_kb * 1024, bind)
         self._rtcp: UdpPort | None = None
         if not settings.rtcp_mux:

@@ -68,12 +68,21 @@ class Streams:
         utc_offset: seconds to add to monotonic time for UTC.
         name: what stream names begin with; empty: as the settings say.
         source: `StreamStart.source`; empty: ``rtp:PORT``.
+        numbers: how many streams and calls have been named so far, by what their names begin with; shared by
+            those that may use the same name one after the other.
 
     Raises:
         ConfigError: payload types, SDP or keys of the configuration are not understood.
     """
 
-    def __init__(self, settings: RtpSettings, utc_offset: float, name: str = "", source: str = ""):
+    def __init__(
+        self,
+        settings: RtpSettings,
+        utc_offset: float,
+        name: str = "",
+        source: str = "",
+        numbers: Counter[str] | None = None,
+    ):
         self._settings = settings
         self._where = f"rtp {settings.address}:{settings.port}"
         media = media_of(settings)
@@ -82,7 +91,8 @@ class Streams:
         self._allowed = AllowList(settings)
         self._name = name or settings.prefix
         self._source = source or f"rtp:{settings.port}"
-        self._parties = Parties(settings, self._name)
+        self._numbers: Counter[str] = Counter() if numbers is None else numbers
+        self._parties = Parties(settings, self._name, self._numbers)
         self._probation = Probation()
         self._members: dict[tuple[Source, int], _Member] = {}
         self._by_source: dict[Source, list[_Member]] = {}
@@ -266,7 +276,8 @@ class Streams:
 
     def _start(self, source: Source, first: Arrival, events: list[SourceEvent]) -> _Member:
         self.n_started += 1
-        name = f"{self._name}-{self.n_started}"
+        self._numbers[self._name] += 1
+        name = f"{self._name}-{self._numbers[self._name]}"
         call, role = self._parties.join(name, source, first.packet.ssrc)
         clock_rate = self._formats[first.packet.payload_type].clock_rate
         by_arrival = first.arrived + self.utc_offset

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 from network import decoded, names, rtp, sound, speech
 
@@ -308,3 +309,38 @@ def test_ports_come_and_go_while_the_others_receive() -> None:
     line, lost = sound([event for event in events if f"-{kept.port}" in getattr(event, "stream", "")])
     assert lost == 0
     assert (line == decoded(payload)).all()
+
+
+def test_a_port_that_changes_counts_its_streams_and_calls_on() -> None:
+    """A name used again would let the old stream's end, which is told later, end the new one."""
+    before = RtpSettings(port=free_port(), rtcp_mux=True, parties=("customer", "agent"))
+    after = msgspec.structs.replace(before, jitter_min_ms=60)
+    source = RtpReceiver([before])
+    events: list[SourceEvent] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+
+        def send(n_packets: int) -> None:
+            for i in range(n_packets):
+                sender.sendto(rtp(i, 160 * i, bytes(160)), ("127.0.0.1", before.port))
+
+        def emit(news: list[SourceEvent]) -> None:
+            events.extend(news)
+            n_begun = sum(isinstance(event, StreamStart) for event in events)
+            if n_begun == 1 and source.settings == [before]:
+                source.close(before)
+                source.open(after)
+                send(600)  # more than one batch
+            elif n_begun == 2:
+                source.stop()
+
+        send(5)
+        source.run(emit)
+    told = [event for event in events if isinstance(event, StreamStart | StreamEnd)]
+    assert [(type(event), event.stream) for event in told] == [
+        (StreamStart, f"rtp-{before.port}-1"),
+        (StreamEnd, f"rtp-{before.port}-1"),
+        (StreamStart, f"rtp-{before.port}-2"),
+        (StreamEnd, f"rtp-{before.port}-2"),
+    ]
+    calls = [event.call for event in told if isinstance(event, StreamStart)]
+    assert calls == [f"rtp-{before.port}-call-1", f"rtp-{before.port}-call-2"]

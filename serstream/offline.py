@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -137,6 +138,9 @@ def _score(job: Job, settings: Settings, roles: tuple[Role, ...]) -> Done:
         return Done(job, seconds, str(error))
     except OSError as error:
         told = f"events {job.events}: cannot write them: {error.strerror}; choose another folder with -o"
+        return Done(job, seconds, told)
+    except Exception:  # a defect of ours, with a trace; it must not hold up the other recordings
+        told = f"{job.recording}: a defect of serstream, please report it\n{traceback.format_exc().rstrip()}"
         return Done(job, seconds, told)
     finally:
         with suppress(OSError):

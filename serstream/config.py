@@ -98,8 +98,9 @@ class MicrophoneSettings(_Settings, frozen=True):
     role: Role = "unknown"
     call: CallName = ""
     """Empty: every connection of the device is a call of its own."""
-    reconnect_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
-    """Without a sample for so long the stream ends and the device is opened again, as a new stream."""
+    reconnect_s: Annotated[float, Meta(gt=0, le=5)] = 2.0
+    """Without a sample for so long the stream ends and the device is opened again, as a new stream. A source
+    that is silent for longer than 5 s could be taken for stuck."""
 
 
 class FileSettings(_Settings, frozen=True):

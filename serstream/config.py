@@ -56,7 +56,7 @@ class RtpSettings(_Settings, frozen=True):
     latch: Literal["stream", "port", "off"] = "stream"
     """An SSRC, or the whole port, belongs to its first sender until the stream is over."""
     sdp: str = ""
-    """What the sender announced: a file, or the SDP itself."""
+    """What the sender announced: a file, relative to the configuration file, or the SDP itself."""
     payload_types: dict[str, str] = {}
     """Payload type to ``encoding/clock rate[/channels]``; wins over ``sdp``."""
     srtp: tuple[str, ...] = ()

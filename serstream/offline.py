@@ -89,7 +89,7 @@ def score_all(
     )
     try:
         with _uninterrupted():  # submitting starts the workers
-            running: list[Future[Done]] = [pool.submit(_score, job, settings, roles) for job in jobs]
+            running: list[Future[Done]] = [pool.submit(_score, job, settings, base, roles) for job in jobs]
         for future in as_completed(running):
             yield future.result()
     finally:
@@ -123,11 +123,11 @@ def _load(settings: Settings, base: Path) -> None:
     _model = load_model(settings.model, base)
 
 
-def _score(job: Job, settings: Settings, roles: tuple[Role, ...]) -> Done:
+def _score(job: Job, settings: Settings, base: Path, roles: tuple[Role, ...]) -> Done:
     partial = job.events.with_name(f".{job.events.name}.{os.getpid()}")
     seconds = 0.0
     try:
-        events = recording_events(job.recording, roles, settings)
+        events = recording_events(job.recording, roles, settings, base)
         job.events.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             for message in replay(events, settings, _model):

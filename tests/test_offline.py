@@ -109,7 +109,7 @@ def test_a_defect_holds_up_no_other_recording(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(offline, "replay", broken)
     monkeypatch.setattr(offline, "_model", None, raising=False)
-    done = offline._score(offline.Job(CLIPS[0], tmp_path / "a.jsonl"), Settings(), ())
+    done = offline._score(offline.Job(CLIPS[0], tmp_path / "a.jsonl"), Settings(), Path(), ())
     assert done.error.startswith(f"{CLIPS[0]}: a defect of serstream, please report it\nTraceback")
     assert done.error.endswith("ZeroDivisionError: found by chance")
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import logging
 import selectors
 import time
 from collections import Counter
+from pathlib import Path
 
 import msgspec
 
@@ -32,16 +33,23 @@ class RtpPort:
         settings: of the port.
         numbers: as for `Streams`.
         bind: opens its sockets.
+        base: folder that a relative ``sdp`` starts from.
 
     Raises:
         SourceError: a port cannot be bound.
         ConfigError: payload types, SDP or keys of the configuration are not understood.
     """
 
-    def __init__(self, settings: RtpSettings, numbers: Counter[str] | None = None, bind: Bind = bind):
+    def __init__(
+        self,
+        settings: RtpSettings,
+        numbers: Counter[str] | None = None,
+        bind: Bind = bind,
+        base: Path = Path(),
+    ):
         self.settings = settings
         self._where = f"rtp {settings.address}:{settings.port}"
-        self._streams = Streams(settings, _utc_offset(), numbers=numbers)
+        self._streams = Streams(settings, _utc_offset(), numbers=numbers, base=base)
         self._rtp = UdpPort(settings.address, settings.port, settings.receive_buffer_kb * 1024, bind)
         self._rtcp: UdpPort | None = None
         if not settings.rtcp_mux:

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import numpy as np
 
@@ -70,6 +71,7 @@ class Streams:
         source: `StreamStart.source`; empty: ``rtp:PORT``.
         numbers: how many streams and calls have been named so far, by what their names begin with; shared by
             those that may use the same name one after the other.
+        base: folder that a relative ``sdp`` starts from.
 
     Raises:
         ConfigError: payload types, SDP or keys of the configuration are not understood.
@@ -82,10 +84,11 @@ class Streams:
         name: str = "",
         source: str = "",
         numbers: Counter[str] | None = None,
+        base: Path = Path(),
     ):
         self._settings = settings
         self._where = f"rtp {settings.address}:{settings.port}"
-        media = media_of(settings)
+        media = media_of(settings, base)
         self._formats = media.formats
         self._unprotector = Unprotector(media.keys, settings.max_streams) if media.keys else None
         self._allowed = AllowList(settings)

@@ -59,7 +59,7 @@ def udp_datagrams(path: Path) -> Iterator[CapturedDatagram]:
     A file that ends in the middle of a packet, as a running capture does, ends there with a warning.
 
     Raises:
-        SourceError: the file cannot be read, is no capture, has a link type without IP, broken time stamps.
+        SourceError: the file cannot be read, is no capture, has a link type without IP or bad time stamps.
     """
     skipped: Counter[str] = Counter()
     try:

@@ -77,7 +77,8 @@ def _classify(arguments: argparse.Namespace) -> int:
     if arguments.picture:
         canvas_for(arguments.picture, 1, 1)
     settings = config.load(arguments.config) if arguments.config else config.Settings()
-    model = load_model(settings.model, arguments.config.parent if arguments.config else Path())
+    base = arguments.config.parent if arguments.config else Path()
+    model = load_model(settings.model, base)
     keep_s = sketch.LIMIT_S if arguments.picture else 0.0
     console = Console()
     failed = 0
@@ -86,7 +87,7 @@ def _classify(arguments: argparse.Namespace) -> int:
             if path is None:
                 name, events = "microphone", _record(arguments.microphone)
             else:
-                name, events = str(path), recording_events(path, (), settings)
+                name, events = str(path), recording_events(path, (), settings, base)
             streams = classify(name, events, settings, model, keep_s)
             alone = len(arguments.file) < 2 and len(streams) == 1
             for stream in streams:

@@ -107,7 +107,7 @@ def _replay(arguments: argparse.Namespace) -> int:
 
     model = load_model(settings.model, base)
     for path in arguments.file:
-        for message in replay(recording_events(path, roles, settings), settings, model):
+        for message in replay(recording_events(path, roles, settings, base), settings, model):
             sys.stdout.buffer.write(encode(message) + b"\n")
         sys.stdout.flush()
     return 0

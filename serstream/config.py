@@ -56,7 +56,7 @@ class RtpSettings(_Settings, frozen=True):
     latch: Literal["stream", "port", "off"] = "stream"
     """An SSRC, or the whole port, belongs to its first sender until the stream is over."""
     sdp: str = ""
-    """What the sender announced: a file, or the SDP itself."""
+    """What the sender announced: a file, relative to the configuration file, or the SDP itself."""
     payload_types: dict[str, str] = {}
     """Payload type to ``encoding/clock rate[/channels]``; wins over ``sdp``."""
     srtp: tuple[str, ...] = ()
@@ -98,8 +98,9 @@ class MicrophoneSettings(_Settings, frozen=True):
     role: Role = "unknown"
     call: CallName = ""
     """Empty: every connection of the device is a call of its own."""
-    reconnect_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
-    """Without a sample for so long the stream ends and the device is opened again, as a new stream."""
+    reconnect_s: Annotated[float, Meta(gt=0, le=5)] = 2.0
+    """Without a sample for so long the stream ends and the device is opened again, as a new stream. A source
+    that is silent for longer than 5 s could be taken for stuck."""
 
 
 class FileSettings(_Settings, frozen=True):

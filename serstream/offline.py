@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -88,7 +89,7 @@ def score_all(
     )
     try:
         with _uninterrupted():  # submitting starts the workers
-            running: list[Future[Done]] = [pool.submit(_score, job, settings, roles) for job in jobs]
+            running: list[Future[Done]] = [pool.submit(_score, job, settings, base, roles) for job in jobs]
         for future in as_completed(running):
             yield future.result()
     finally:
@@ -122,11 +123,11 @@ def _load(settings: Settings, base: Path) -> None:
     _model = load_model(settings.model, base)
 
 
-def _score(job: Job, settings: Settings, roles: tuple[Role, ...]) -> Done:
+def _score(job: Job, settings: Settings, base: Path, roles: tuple[Role, ...]) -> Done:
     partial = job.events.with_name(f".{job.events.name}.{os.getpid()}")
     seconds = 0.0
     try:
-        events = recording_events(job.recording, roles, settings)
+        events = recording_events(job.recording, roles, settings, base)
         job.events.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             for message in replay(events, settings, _model):
@@ -137,6 +138,9 @@ def _score(job: Job, settings: Settings, roles: tuple[Role, ...]) -> Done:
         return Done(job, seconds, str(error))
     except OSError as error:
         told = f"events {job.events}: cannot write them: {error.strerror}; choose another folder with -o"
+        return Done(job, seconds, told)
+    except Exception:  # a defect of ours, with a trace; it must not hold up the other recordings
+        told = f"{job.recording}: a defect of serstream, please report it\n{traceback.format_exc().rstrip()}"
         return Done(job, seconds, told)
     finally:
         with suppress(OSError):

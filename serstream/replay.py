@@ -22,16 +22,20 @@ EVENTS_PER_BATCH = 256
 """Source events whose windows are scored together."""
 
 
-def recording_events(path: Path, roles: tuple[Role, ...], settings: Settings) -> Iterator[SourceEvent]:
+def recording_events(
+    path: Path, roles: tuple[Role, ...], settings: Settings, base: Path = Path()
+) -> Iterator[SourceEvent]:
     """What a recording or a network capture gives, without a clock.
 
     Args:
         path: of any format that libsndfile reads, or a capture of RTP.
         roles: one per channel; none: all unknown.
         settings: the first ``[[rtp]]`` says what the payload types and roles in a capture are.
+        base: folder of the configuration file, that its ``sdp`` starts from.
 
     Raises:
         SourceError: the file cannot be used.
+        ConfigError: payload types, SDP or keys of the configuration are not understood.
     """
     if path.suffix.lower() not in CAPTURES:
         return file_events(FileSettings(path=str(path), roles=roles, realtime=False))
@@ -39,7 +43,8 @@ def recording_events(path: Path, roles: tuple[Role, ...], settings: Settings) ->
         raise SourceError(
             f"file {path}: a capture has no channels; give roles to its streams under [[rtp]] roles"
         )
-    return chain.from_iterable(source_events(path, settings.rtp[0] if settings.rtp else RtpSettings()))
+    rtp = settings.rtp[0] if settings.rtp else RtpSettings()
+    return chain.from_iterable(source_events(path, rtp, base))
 
 
 def replay(events: Iterable[SourceEvent], settings: Settings, model: EmotionModel) -> Iterator[Message]:

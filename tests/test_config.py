@@ -28,6 +28,7 @@ SHIPPED = Path(__file__).parent.parent / "config" / "serstream.toml"
             "clear_below is 0.7, must be at most threshold (0.6)",
         ),
         ("[[file]]", "[file[0]]: the key 'path' is missing"),
+        ("[[microphone]]\nreconnect_s = 5.1", "microphone[0].reconnect_s is 5.1: wanted a number <= 5"),
         ("[feed]\nhistory = 'many'", "feed.history is 'many': wanted a whole number"),
         ("[[rtp]]\nroles = ['agent']", "rtp[0].roles is ['agent']: wanted a table"),
         ("[[rtp]]\nroles = { '10.0.0.0/8' = 'boss' }", "'boss'}: wanted one of agent, customer, unknown"),

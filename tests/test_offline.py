@@ -1,6 +1,7 @@
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from serstream import offline
 from serstream.config import ModelSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.errors import SourceError
@@ -22,11 +24,15 @@ CLIPS = sorted((Path(__file__).parent / "fixtures" / "emo-db").glob("*.flac"))
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two recordings, one of them a folder deeper, a damaged one, and something else."""
+    """Two recordings, one of them a folder deeper, two damaged ones, and something else."""
     (tmp_path / "in" / "deeper").mkdir(parents=True)
     shutil.copy(CLIPS[0], tmp_path / "in" / "a.flac")
     shutil.copy(CLIPS[1], tmp_path / "in" / "deeper" / "b.flac")
     (tmp_path / "in" / "broken.wav").write_bytes(b"RIFF nothing")
+    (tmp_path / "in" / "fast.wav").write_bytes(
+        struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 44, b"WAVEfmt ", 16, 1, 1, 2**31 - 1, 0, 2, 16, b"data", 8)
+        + bytes(8)
+    )
     (tmp_path / "in" / "notes.txt").write_text("no recording")
     return tmp_path / "in"
 
@@ -42,7 +48,8 @@ def test_every_recording_gets_the_events_that_replay_gives(
     assert run(folder, tiny_model) == 2
     errors = capsys.readouterr().err
     assert "broken.wav" in errors.replace("\n", "")
-    assert "2 scored, 0 already there, 1 failed" in errors
+    assert "fast.wav: says that it has 2147483647 samples a second, wanted at most 768000" in errors
+    assert "2 scored, 0 already there, 2 failed" in errors
     out = folder.parent / "out"
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()) == [
         "a.flac.jsonl",
@@ -59,7 +66,7 @@ def test_what_is_there_already_is_not_scored_again(
     (folder.parent / "out").mkdir()
     (folder.parent / "out" / "a.flac.jsonl").write_text("kept\n")
     run(folder, tiny_model)
-    assert "1 scored, 1 already there, 1 failed" in capsys.readouterr().err
+    assert "1 scored, 1 already there, 2 failed" in capsys.readouterr().err
     assert (folder.parent / "out" / "a.flac.jsonl").read_text() == "kept\n"
 
 
@@ -96,6 +103,18 @@ def test_an_interrupted_run_says_so_and_leaves_whole_files(tmp_path: Path, momen
     assert len({file.read_bytes().count(b"\n") for file in files}) <= 1, "none is cut off"
 
 
+def test_a_defect_holds_up_no_other_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("found by chance")
+
+    monkeypatch.setattr(offline, "replay", broken)
+    monkeypatch.setattr(offline, "_model", None, raising=False)
+    done = offline._score(offline.Job(CLIPS[0], tmp_path / "a.jsonl"), Settings(), Path(), ())
+    assert done.error.startswith(f"{CLIPS[0]}: a defect of serstream, please report it\nTraceback")
+    assert done.error.endswith("ZeroDivisionError: found by chance")
+    assert not list(tmp_path.iterdir())
+
+
 def test_recordings_that_would_share_their_events_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "y").mkdir()
@@ -120,4 +139,4 @@ def test_events_that_cannot_be_written_are_told(
     assert run(folder, tiny_model) == 2
     told = capsys.readouterr().err
     assert "b.flac.jsonl: cannot write them: " in told
-    assert "1 scored, 0 already there, 2 failed" in told
+    assert "1 scored, 0 already there, 3 failed" in told

@@ -52,3 +52,11 @@ def test_roles_of_channels_do_not_fit_a_capture(tmp_path: Path) -> None:
         SourceError, match=r"a capture has no channels; give roles to its streams under \[\[rtp\]\]"
     ):
         recording_events(tmp_path / "call.pcap", ("customer",), Settings())
+
+
+def test_the_sdp_of_a_capture_is_sought_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "call.sdp").write_text("v=0\nm=audio 5004 RTP/AVP 96\na=rtpmap:96 PCMU/8000\n")
+    call = OutgoingStream("127.0.0.1", 5004, 1, bytes(800), payload_type=96)
+    write_capture(tmp_path / "call.pcap", call)
+    settings = Settings(rtp=(RtpSettings(sdp="call.sdp"),))
+    assert list(recording_events(tmp_path / "call.pcap", (), settings, tmp_path))

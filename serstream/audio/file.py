@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 REALTIME_BLOCK_S = 0.02
 BLOCK_S = 2.0
 """Seconds read at once when nobody waits."""
+MAX_RATE = 768_000
+"""Hz; no converter is faster, and a file that says so is broken."""
 
 
 def file_events(settings: FileSettings, base: Path = Path()) -> Iterator[SourceEvent]:
@@ -43,7 +45,7 @@ class FileSource:
     """Plays one recording, once.
 
     Raises:
-        SourceError: no such file, not a recording, empty, or not one role per channel.
+        SourceError: no such file, not a recording, empty, damaged, or not one role per channel.
     """
 
     def __init__(self, settings: FileSettings, base: Path = Path()):
@@ -92,7 +94,7 @@ class FileSource:
 
     def _blocks(self, block_s: float) -> Iterator[tuple[int, Samples]]:
         """Start and samples, shape (n, channels), of each block."""
-        frames = max(1, round(block_s * self._file.samplerate))
+        frames = max(1, min(round(block_s * self._file.samplerate), self._file.frames))
         position = 0
         fault = "its end is missing"
         with self._file as file:
@@ -155,4 +157,10 @@ def _open(path: Path) -> soundfile.SoundFile:
     if not file.frames:
         file.close()
         raise SourceError(f"file {path}: holds no samples; give a recording that is not empty")
+    if file.samplerate > MAX_RATE:
+        file.close()
+        raise SourceError(
+            f"file {path}: says that it has {file.samplerate} samples a second, wanted at most {MAX_RATE}; "
+            "give a recording that is not damaged"
+        )
     return file

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MAX_RECORD = 1 << 24
 """Bytes; a longer record or block means that the file is broken."""
+LATEST_S = 1 << 32
+"""Seconds since the Unix epoch, in the year 2106; later time stamps, which only pcapng has, are broken."""
 
 _PCAP_MAGIC = {
     b"\xd4\xc3\xb2\xa1": ("<", 1e-6),
@@ -57,12 +59,17 @@ def udp_datagrams(path: Path) -> Iterator[CapturedDatagram]:
     A file that ends in the middle of a packet, as a running capture does, ends there with a warning.
 
     Raises:
-        SourceError: the file cannot be read, is no capture, or has a link type without IP.
+        SourceError: the file cannot be read, is no capture, has a link type without IP or bad time stamps.
     """
     skipped: Counter[str] = Counter()
     try:
         with path.open("rb") as file:
             for frame in _frames(file, path):
+                if not 0 <= frame.time <= LATEST_S:
+                    raise SourceError(
+                        f"capture {path}: a packet {frame.time:.0f} s after 1970, wanted 0 to {LATEST_S} "
+                        "(in 2106); mend its time stamps with 'editcap -t'"
+                    )
                 found = _datagram(frame, path)
                 if isinstance(found, CapturedDatagram):
                     yield found

@@ -88,6 +88,12 @@ def address_of(source: Source) -> tuple[IpAddress, int]:
     return ip.ipv4_mapped or ip, port
 
 
+def one_port_below(source: Source) -> Source:
+    """The same host's next lower port, 65535 below 0; all else as the kernel wrote it."""
+    port = int.from_bytes(source[2:4], "big")
+    return source[:2] + ((port - 1) & 0xFFFF).to_bytes(2, "big") + source[4:]
+
+
 @dataclass(slots=True)
 class Datagrams:
     """Datagrams as arrays, in order of arrival; valid until the next ones are received."""
@@ -156,6 +162,8 @@ class UdpPort:
         """Datagrams that the kernel dropped because the buffer was full."""
         self.truncated = 0
         """Datagrams longer than `MAX_DATAGRAM`, dropped."""
+        self.is_empty = True
+        """Whether the last `receive` has left nothing behind."""
         self._utc_offset = time.time() - time.monotonic()
         self._recvmmsg = ctypes.CDLL(None, use_errno=True).recvmmsg
         self._bytes = np.zeros((BATCH, MAX_DATAGRAM), np.uint8)
@@ -180,7 +188,7 @@ class UdpPort:
         self.socket.close()
 
     def receive(self) -> Datagrams:
-        """What lies in the socket's buffer, up to `BATCH` datagrams; none when it is empty."""
+        """What lies in the socket's buffer, up to `BATCH` datagrams, without those that are truncated."""
         self._messages["name_length"] = _SOURCE_LENGTH
         self._messages["control_length"] = _CONTROL.itemsize
         n = self._recvmmsg(self.fileno(), ctypes.c_void_p(self._messages.ctypes.data), BATCH, 0, None)
@@ -190,15 +198,17 @@ class UdpPort:
         messages = self._messages[:n]
         whole = messages["flags"] & _MSG_TRUNC == 0
         self.truncated += n - int(np.count_nonzero(whole))
+        self.is_empty = n < BATCH
         sources = self._sources[:n]
         if n:
             sources[messages["name_length"] == 16, 1:] = 0  # IPv4: the rest is of an earlier datagram
             sources[:, 0] &= np.where(messages["name_length"] == 16, _ALL, _WITHOUT_FLOW)
+        rows = slice(n) if whole.all() else np.flatnonzero(whole)
         received = Datagrams(
-            self._bytes[:n],
-            np.where(whole, messages["length"], 0).astype(np.int64),
-            sources,
-            self._arrivals(self._controls[:n]),
+            self._bytes[rows],
+            messages["length"][rows].astype(np.int64),
+            sources[rows],
+            self._arrivals(self._controls[:n])[rows],
         )
         self._count_drops(messages, self._controls[:n])
         return received
@@ -241,19 +251,31 @@ def bind(address: str, port: int) -> socket.socket:
     """A UDP socket of our own, non-blocking.
 
     Raises:
-        SourceError: not an IP address of this machine, or the port is in use.
+        SourceError: no IP address of this machine, a port that is in use or for root, or too many open files.
     """
-    udp = socket.socket(family_of(address), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    family = family_of(address)
+    udp: socket.socket | None = None
     try:
+        udp = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         udp.bind((address, port))
     except OSError as error:
-        udp.close()
-        advice = (
-            "give an address of this machine ('ip address' lists them)"
-            if error.errno == errno.EADDRNOTAVAIL
-            else f"choose another port or stop the program that uses it ('ss -lupn sport = :{port}' names it)"
-        )
+        if udp:
+            udp.close()
         raise SourceError(
-            f"rtp {address}:{port}: cannot bind the UDP port: {os.strerror(error.errno or 0)}; {advice}"
+            f"rtp {address}:{port}: cannot bind the UDP port: {os.strerror(error.errno or 0)}; "
+            f"{_advice(error.errno, port)}"
         ) from error
     return udp
+
+
+def _advice(error: int | None, port: int) -> str:
+    match error:
+        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
+            return "give an address of this machine ('ip address' lists them)"
+        case errno.EACCES:
+            return "ports below 1024 are root's: choose another, or grant CAP_NET_BIND_SERVICE"
+        case errno.EMFILE:
+            return "each port takes two files: raise LimitNOFILE in the service, or 'ulimit -n'"
+        case errno.ENFILE:
+            return "the whole machine has too many: raise it with 'sysctl fs.file-max'"
+    return f"choose another port or stop the program that uses it ('ss -lupn sport = :{port}' names it)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 
 from serstream.config import RtpSettings
 from serstream.rtp.datagrams import Source, address_of
@@ -15,11 +16,13 @@ class Parties:
     Args:
         settings: of the port.
         name: what the names of calls begin with.
+        numbers: as for `serstream.rtp.streams.Streams`.
     """
 
-    def __init__(self, settings: RtpSettings, name: str):
+    def __init__(self, settings: RtpSettings, name: str, numbers: Counter[str]):
         self._settings = settings
-        self._name = name
+        self._name = f"{name}-call"
+        self._numbers = numbers
         self._by_ssrc: dict[int, Role] = {}
         by_network = []
         for key, role in settings.roles.items():
@@ -30,18 +33,17 @@ class Parties:
         self._by_network = sorted(by_network, key=lambda entry: -entry[0].prefixlen)
         self._present: dict[str, Role] = {}
         """Live streams with their roles; the members of the current call where ``parties`` pairs them."""
-        self._n_calls = 0
 
     def join(self, stream: str, source: Source, ssrc: int) -> tuple[str, Role]:
         """Call and role of a stream that begins."""
         if self._settings.parties and not self._present:
-            self._n_calls += 1
+            self._numbers[self._name] += 1
         role = self._stated(source, ssrc) or self._vacant() or self._settings.role
         self._present[stream] = role
         if self._settings.call:
             return self._settings.call, role
         if self._settings.parties:
-            return f"{self._name}-call-{self._n_calls}", role
+            return f"{self._name}-{self._numbers[self._name]}", role
         return stream, role
 
     def leave(self, stream: str) -> None:

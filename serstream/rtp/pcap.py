@@ -17,7 +17,7 @@ from serstream.rtp.streams import Streams
 from serstream.types import AudioBlock, AudioChunk, SourceEvent
 
 
-def source_events(path: Path, settings: RtpSettings) -> Iterator[list[SourceEvent]]:
+def source_events(path: Path, settings: RtpSettings, base: Path = Path()) -> Iterator[list[SourceEvent]]:
     """The events of all RTP in a capture, whatever ports it went to.
 
     Streams make one call named after the file unless the settings say otherwise. Sound has no time of arrival
@@ -26,6 +26,7 @@ def source_events(path: Path, settings: RtpSettings) -> Iterator[list[SourceEven
     Args:
         path: a pcap or pcapng file.
         settings: payload types, SDP, keys, roles and bounds; ``address`` and ``port`` are not looked at.
+        base: folder that a relative ``sdp`` starts from.
 
     Raises:
         SourceError: the file cannot be read, is no capture, or no stream was found in it.
@@ -34,7 +35,7 @@ def source_events(path: Path, settings: RtpSettings) -> Iterator[list[SourceEven
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-") or "capture"
     if not (settings.call or settings.parties):
         settings = msgspec.structs.replace(settings, call=name)
-    streams = Streams(settings, utc_offset=0.0, name=name, source=f"file:{path.name}")
+    streams = Streams(settings, utc_offset=0.0, name=name, source=f"file:{path.name}", base=base)
     tick: list[CapturedDatagram] = []
     now = 0.0
     for datagram in udp_datagrams(path):

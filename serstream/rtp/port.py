@@ -6,12 +6,13 @@ import logging
 import selectors
 import time
 from collections import Counter
+from pathlib import Path
 
 import msgspec
 
 from serstream.config import RtpSettings
 from serstream.errors import SourceError
-from serstream.rtp.datagrams import BATCH, Bind, UdpPort, bind
+from serstream.rtp.datagrams import Bind, UdpPort, bind
 from serstream.rtp.status import PortStatus
 from serstream.rtp.streams import Streams
 from serstream.types import Emit, SourceEvent
@@ -30,17 +31,25 @@ class RtpPort:
 
     Args:
         settings: of the port.
+        numbers: as for `Streams`.
         bind: opens its sockets.
+        base: folder that a relative ``sdp`` starts from.
 
     Raises:
         SourceError: a port cannot be bound.
         ConfigError: payload types, SDP or keys of the configuration are not understood.
     """
 
-    def __init__(self, settings: RtpSettings, bind: Bind = bind):
+    def __init__(
+        self,
+        settings: RtpSettings,
+        numbers: Counter[str] | None = None,
+        bind: Bind = bind,
+        base: Path = Path(),
+    ):
         self.settings = settings
         self._where = f"rtp {settings.address}:{settings.port}"
-        self._streams = Streams(settings, _utc_offset())
+        self._streams = Streams(settings, _utc_offset(), numbers=numbers, base=base)
         self._rtp = UdpPort(settings.address, settings.port, settings.receive_buffer_kb * 1024, bind)
         self._rtcp: UdpPort | None = None
         if not settings.rtcp_mux:
@@ -93,7 +102,7 @@ class RtpPort:
                 self._overflowed_until = time.monotonic() + OVERFLOW_S
             overflowed = time.monotonic() < self._overflowed_until
             events += self._streams.receive(datagrams, overflowed=overflowed)
-            if len(datagrams) < BATCH:
+            if self._rtp.is_empty:
                 break
             emit(events)
             events = []
@@ -123,19 +132,23 @@ class RtpPort:
             told = ", ".join(f"{count} {reason}" for reason, count in news.items())
             log.warning("%s: datagrams dropped: %s", self._where, told)
 
+    @property
+    def _truncated(self) -> int:
+        return self._rtp.truncated + (self._rtcp.truncated if self._rtcp else 0)
+
     def _take_status(self) -> PortStatus:
         return msgspec.structs.replace(
             self._streams.status(),
             receive_buffer_bytes=self._rtp.buffer_bytes,
             kernel_drops=self._rtp.drops,
-            truncated=self._rtp.truncated,
+            truncated=self._truncated,
         )
 
     def _unreported(self) -> Counter[str]:
         """Datagrams dropped since the last warning, by reason."""
         dropped = Counter(self._streams.dropped)
         dropped["by the kernel (its buffer was full: raise receive_buffer_kb)"] = self._rtp.drops
-        dropped["longer than any RTP packet"] = self._rtp.truncated
+        dropped["longer than any RTP packet"] = self._truncated
         return dropped - self._reported
 
 

@@ -10,6 +10,7 @@ import os
 import selectors
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from serstream.config import RtpSettings
@@ -22,7 +23,7 @@ TICK_S = 0.01
 REPORT_S = 1.0
 """How often status is taken and drops are warned of; the longest sleep while there is no stream."""
 
-Open = Callable[[RtpSettings], RtpPort]
+Open = Callable[[RtpSettings, Counter[str]], RtpPort]
 
 
 class RtpReceiver:
@@ -30,7 +31,7 @@ class RtpReceiver:
 
     Args:
         settings: of the ports.
-        open_port: opens one of them.
+        open_port: opens one of them; gets its settings and the numbers of `RtpPort`.
 
     Raises:
         SourceError: a port cannot be bound.
@@ -48,6 +49,8 @@ class RtpReceiver:
         self._left: list[SourceEvent] = []
         """What the streams of closed ports still have to say."""
         self._ports: list[RtpPort] = []
+        self._numbers: Counter[str] = Counter()
+        """Outlive a port: the next one of its name counts on, so that no two streams are called the same."""
         self.cpu_s = 0.0
         """Processor seconds of the thread, about a second old."""
         for one in settings:
@@ -70,7 +73,7 @@ class RtpReceiver:
             SourceError: it cannot be bound.
             ConfigError: payload types, SDP or keys are not understood.
         """
-        port = self._open_port(settings)
+        port = self._open_port(settings, self._numbers)
         with self._changing:
             port.register(self._selector)
             self._ports.append(port)
@@ -115,7 +118,10 @@ class RtpReceiver:
 
     def _turn(self, emit: Emit) -> list[SourceEvent]:
         """Empty the sockets of all ports, then release what is due: as much as possible at once."""
-        events, self._left = self._left, []
+        if self._left:  # before the ports emit what fills a batch
+            emit(self._left)
+            self._left = []
+        events: list[SourceEvent] = []
         readable: dict[RtpPort, bool] = {}
         for key, _ in self._selector.select(0):
             if key.data:

@@ -23,8 +23,12 @@ class Media:
     """Where the SDP says it goes; 0: nobody said."""
 
 
-def media_of(settings: RtpSettings) -> Media:
+def media_of(settings: RtpSettings, base: Path = Path()) -> Media:
     """What the configuration of a port declares, inline keys over its SDP.
+
+    Args:
+        settings: of the port.
+        base: folder that a relative ``sdp`` starts from.
 
     Raises:
         ConfigError: the SDP cannot be read, or a declaration is not understood.
@@ -32,7 +36,7 @@ def media_of(settings: RtpSettings) -> Media:
     where = f"rtp {settings.address}:{settings.port}"
     media = Media()
     if settings.sdp:
-        media = _choose(parse(_sdp_text(settings.sdp, where), f"{where}: sdp"), settings.port, where)
+        media = _choose(parse(_sdp_text(settings.sdp, base, where), f"{where}: sdp"), settings.port, where)
     formats = dict(media.formats)
     for number, rtpmap in settings.payload_types.items():
         key = f"{where}: payload_types.{number}"
@@ -89,15 +93,19 @@ _NOT_HEARD = {"RED", "ULPFEC", "FLEXFEC-03", "RTX"}
 """Encodings that offers carry beside the codec; they are dropped like any undeclared payload type."""
 
 
-def _sdp_text(sdp: str, where: str) -> str:
+def _sdp_text(sdp: str, base: Path, where: str) -> str:
     if sdp.lstrip().startswith(("v=", "m=", "SDP:")):
         return sdp
+    path = base / sdp
     try:
-        return Path(sdp).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{where}: sdp {sdp!r}: cannot read it: {error}; wanted a file or SDP that begins with 'v=0'"
-        ) from error
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        told = error.strerror
+    except UnicodeDecodeError as error:
+        told = f"not UTF-8: {error}"
+    raise ConfigError(
+        f"{where}: sdp {str(path)!r}: cannot read it: {told}; wanted a file or SDP that begins with 'v=0'"
+    )
 
 
 def _choose(candidates: list[Media], port: int, where: str) -> Media:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +20,9 @@ _PROFILES = {
     "AEAD_AES_256_GCM": ("SRTP_PROFILE_AEAD_AES_256_GCM", 44),
 }
 """Crypto suite to the name of its profile in pylibsrtp and the length of master key and salt, bytes."""
+SILENT_SENDERS = 1024
+"""Senders whose state is kept beside that of the live streams. With four times as many, libsrtp takes three
+times as long to find one."""
 
 
 class Refused(StrEnum):
@@ -64,9 +67,17 @@ class Key:
 
 
 class Unprotector:
-    """Authenticates and decrypts what comes in on one port; libsrtp keeps a replay list per SSRC."""
+    """Authenticates and decrypts what comes in on one port.
 
-    def __init__(self, keys: Sequence[Key]):
+    libsrtp keeps a rollover counter and a replay list per SSRC. They outlive its streams (RFC 3711, section
+    3.3.1): the sender counts on after a hold, and a recorded call must not pass as another.
+
+    Args:
+        keys: of the senders.
+        max_streams: state is kept of so many senders and `SILENT_SENDERS` more, those heard last.
+    """
+
+    def __init__(self, keys: Sequence[Key], max_streams: int):
         import pylibsrtp  # only where a port has keys
 
         self._error = pylibsrtp.Error
@@ -80,6 +91,9 @@ class Unprotector:
             )
             for key in keys
         ]
+        self._senders: OrderedDict[bytes, None] = OrderedDict()
+        """SSRCs as on the wire, the one last heard of last."""
+        self._max_senders = max_streams + SILENT_SENDERS
 
     def datagrams(self, datagrams: Datagrams) -> tuple[Datagrams, Counter[Refused]]:
         """Those of RTP and RTCP that pass, plain, and how many did not, by reason."""
@@ -96,28 +110,37 @@ class Unprotector:
 
     def rtp(self, datagram: bytes) -> bytes | Refused:
         """The plain packet, by the first key that fits."""
-        return self._try([session.unprotect for session in self._sessions], datagram)
+        return self._try([session.unprotect for session in self._sessions], datagram, datagram[8:12])
 
     def rtcp(self, datagram: bytes) -> bytes | Refused:
         """The plain compound packet, by the first key that fits."""
-        return self._try([session.unprotect_rtcp for session in self._sessions], datagram)
+        return self._try([session.unprotect_rtcp for session in self._sessions], datagram, datagram[4:8])
 
-    def forget(self, ssrc: int) -> None:
-        """Drop the state of a stream that is over."""
-        for session in self._sessions:
-            try:
-                session.remove_stream(ssrc)
-            except self._error:  # another key's stream
-                continue
-
-    def _try(self, unprotects: list[Callable[[bytes], bytes]], datagram: bytes) -> bytes | Refused:
+    def _try(
+        self, unprotects: list[Callable[[bytes], bytes]], datagram: bytes, ssrc: bytes
+    ) -> bytes | Refused:
         refused = Refused.UNAUTHENTICATED
         for unprotect in unprotects:
             try:
-                return unprotect(datagram)
+                plain = unprotect(datagram)
+                self._remember(ssrc)
+                return plain
             except self._error as error:
                 if "replay" in str(error):
                     refused = Refused.REPLAYED
             except ValueError:  # longer than libsrtp's largest packet
                 continue
         return refused
+
+    def _remember(self, ssrc: bytes) -> None:
+        """There is state of this sender; drop that of the one silent for longest when there is too much."""
+        self._senders[ssrc] = None
+        self._senders.move_to_end(ssrc)
+        if len(self._senders) <= self._max_senders:
+            return
+        silent, _ = self._senders.popitem(last=False)
+        for session in self._sessions:
+            try:
+                session.remove_stream(int.from_bytes(silent, "big"))
+            except self._error:  # it has another key
+                continue

@@ -97,15 +97,15 @@ class Stream:
         ratio = codec.sample_rate // self.jitter.clock_rate
         wanted = item.duration * ratio
         samples = codec.decode(item.payload)
-        lost = 0
+        skip, lost = item.skip * ratio, 0
         if samples is None:
             self.undecodable += 1
-            samples, lost = conceal(self._history, wanted, codec.sample_rate), wanted
+            samples, lost = conceal(self._history, wanted, codec.sample_rate), wanted - skip
         elif len(samples) != wanted:
             samples = np.resize(np.append(samples, np.zeros(wanted, np.float32)), wanted)
         self._remember(samples)
         self.last_payload, self.last_payload_type = item.payload, item.payload_type
-        return [self._chunk(samples[item.skip * ratio :], item.position * ratio, lost, item.arrived)]
+        return [self._chunk(samples[skip:], item.position * ratio, lost, item.arrived)]
 
     def _fill(self, gap: Gap) -> list[AudioChunk]:
         ratio = self._sample_rate // self.jitter.clock_rate

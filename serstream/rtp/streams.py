@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from serstream.config import RtpSettings
 from serstream.rtp import rtcp
 from serstream.rtp.admission import MIN_SEQUENTIAL, AllowList, Arrival, Probation
 from serstream.rtp.codecs import STATIC_FORMATS
-from serstream.rtp.datagrams import Datagrams, Source, address_of, source_of
+from serstream.rtp.datagrams import Datagrams, Source, address_of, one_port_below
 from serstream.rtp.jitter import JitterBuffer
 from serstream.rtp.lanes import CLOCK_RATE, MAX_PAYLOAD, MIN_PACKETS, PAYLOAD_TYPES, Lanes, Pieces
 from serstream.rtp.packet import Malformed, RtpPacket, parse
@@ -68,21 +69,33 @@ class Streams:
         utc_offset: seconds to add to monotonic time for UTC.
         name: what stream names begin with; empty: as the settings say.
         source: `StreamStart.source`; empty: ``rtp:PORT``.
+        numbers: how many streams and calls have been named so far, by what their names begin with; shared by
+            those that may use the same name one after the other.
+        base: folder that a relative ``sdp`` starts from.
 
     Raises:
         ConfigError: payload types, SDP or keys of the configuration are not understood.
     """
 
-    def __init__(self, settings: RtpSettings, utc_offset: float, name: str = "", source: str = ""):
+    def __init__(
+        self,
+        settings: RtpSettings,
+        utc_offset: float,
+        name: str = "",
+        source: str = "",
+        numbers: Counter[str] | None = None,
+        base: Path = Path(),
+    ):
         self._settings = settings
         self._where = f"rtp {settings.address}:{settings.port}"
-        media = media_of(settings)
+        media = media_of(settings, base)
         self._formats = media.formats
-        self._unprotector = Unprotector(media.keys) if media.keys else None
+        self._unprotector = Unprotector(media.keys, settings.max_streams) if media.keys else None
         self._allowed = AllowList(settings)
         self._name = name or settings.prefix
         self._source = source or f"rtp:{settings.port}"
-        self._parties = Parties(settings, self._name)
+        self._numbers: Counter[str] = Counter() if numbers is None else numbers
+        self._parties = Parties(settings, self._name, self._numbers)
         self._probation = Probation()
         self._members: dict[tuple[Source, int], _Member] = {}
         self._by_source: dict[Source, list[_Member]] = {}
@@ -266,7 +279,8 @@ class Streams:
 
     def _start(self, source: Source, first: Arrival, events: list[SourceEvent]) -> _Member:
         self.n_started += 1
-        name = f"{self._name}-{self.n_started}"
+        self._numbers[self._name] += 1
+        name = f"{self._name}-{self._numbers[self._name]}"
         call, role = self._parties.join(name, source, first.packet.ssrc)
         clock_rate = self._formats[first.packet.payload_type].clock_rate
         by_arrival = first.arrived + self.utc_offset
@@ -333,8 +347,6 @@ class Streams:
             del self._by_source[source]
         if self._by_ssrc.get(ssrc) == source:
             del self._by_ssrc[ssrc]
-        if self._unprotector:
-            self._unprotector.forget(ssrc)
 
     def _retire(self, key: tuple[Source, int], now: float) -> None:
         self._retired[key] = now + RETIRED_S
@@ -400,15 +412,14 @@ class Streams:
         if reports is None or source not in self._allowed:
             self.dropped[Refusal.MALFORMED_RTCP if reports is None else Refusal.NOT_ALLOWED] += 1
             return []
-        ip, port = address_of(source)
         events: list[SourceEvent] = []
         for report in reports:
             if isinstance(report, rtcp.SenderReport):
-                self._wall_clocks.note(ip, report)
+                self._wall_clocks.note(address_of(source)[0], report)
                 continue
             # RTCP of a stream comes from its own address, or from the next port (RFC 3550, section 11).
             for ssrc in report.ssrcs:
-                for sender in (source, source_of(ip, port - 1)):
+                for sender in (source, one_port_below(source)):
                     if (sender, ssrc) in self._members:
                         events += self._end((sender, ssrc), "bye")
                         self._retire((sender, ssrc), arrived)

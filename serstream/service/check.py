@@ -74,7 +74,7 @@ def check_sources(settings: Settings, base: Path) -> None:
                 "give one of them another name"
             )
         family_of(port.address)
-        Streams(port, utc_offset=0.0)
+        Streams(port, utc_offset=0.0, base=base)
     for file in settings.file:
         FileSource(file, base)
 

@@ -68,7 +68,8 @@ class Sources:
         self._shelf = shelf
         self.failed = False
         """Whether one ended in a way that nobody foresaw."""
-        self._receiver = RtpReceiver(settings.rtp, partial(RtpPort, bind=partial(shelf.open, bind=bind)))
+        open_port = partial(RtpPort, bind=partial(shelf.open, bind=bind), base=base)
+        self._receiver = RtpReceiver(settings.rtp, open_port)
         self._running = [_Running(self._receiver, "rtp", None)]
         self._running += [self._open(wanted) for wanted in _wanted(settings)]
 

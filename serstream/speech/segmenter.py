@@ -139,7 +139,8 @@ class Segmenter:
         """
         segments: list[Segment] = []
         if lost:
-            self._history.lose(lost, len(self._partial), len(pcm))
+            # What the resampler still holds back all of falls on the next sample.
+            self._history.lose(lost, len(self._partial), max(len(pcm), _BYTES))
         pending = self._partial + pcm if self._partial else pcm
         whole = len(pending) - len(pending) % self._frame_bytes
         self._partial = pending[whole:]
@@ -249,7 +250,7 @@ class Segmenter:
             final=final,
             quality=measure(
                 samples,
-                self._history.lost(begin, end) / (FRAME * (end - begin)),
+                min(1.0, self._history.lost(begin, end) / (FRAME * (end - begin))),
                 self._history.voiced(begin, end) / (end - begin),
             ),
             speech_so_far=self.speech,

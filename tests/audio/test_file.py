@@ -235,3 +235,17 @@ def test_stop_ends_the_streams(tmp_path: Path, clock: FakeTime) -> None:
     source.run(emit)
     assert len(events) < 30
     assert [e.reason for e in events if isinstance(e, StreamEnd)] == ["shutdown", "shutdown"]
+
+
+def test_no_more_is_asked_for_than_the_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second of sound at a very high rate in very many channels would be gigabytes."""
+    full = np.full
+    asked: list[tuple[int, int]] = []
+
+    def count(shape: tuple[int, int], *rest: object) -> Samples:
+        asked.append(shape)
+        return full(shape, *rest)
+
+    monkeypatch.setattr("serstream.audio.file.np.full", count)
+    play(write(tmp_path / "call.wav", np.zeros((10, 1000), np.float32), 768_000))
+    assert asked == [(10, 1000)]

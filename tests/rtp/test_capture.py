@@ -75,6 +75,18 @@ def pcapng(link_type: int, frames: list[tuple[float, bytes]], order: str = "<") 
     return content
 
 
+def pcapng_timed(resolution: int, offset_s: int) -> bytes:
+    """Microseconds, whatever the options say that they are."""
+    options = struct.pack("<HHB3xHHqHH", 9, 1, resolution, 14, 8, offset_s, 0, 0)
+    content = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1), "<")
+    content += block(1, struct.pack("<HHI", 101, 0, 0) + options, "<")
+    for packet in talk(SPEECH):
+        stamp, frame = round(packet.at * 1e6), ipv4(packet.datagram)
+        head = struct.pack("<IIIII", 0, stamp >> 32, stamp & 0xFFFFFFFF, len(frame), len(frame))
+        content += block(6, head + frame, "<")
+    return content
+
+
 def frames(link: str) -> tuple[int, list[tuple[float, bytes]]]:
     link_type, wrap = LINKS[link]
     return link_type, [(packet.at - 100 + UTC, wrap(packet.datagram)) for packet in talk(SPEECH)]
@@ -141,6 +153,10 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path, caplog: pytest.LogCaptur
         (pcap(127, [(1.0, bytes(50))]), "link type 127, wanted Ethernet"),
         (pcap(101, []), "no RTP stream found; datagrams dropped: none"),
         (pcap(101, [(1.0, ipv4(b"dns query"))]), "datagrams dropped: 1 malformed: short"),
+        (pcapng_timed(0, 1 << 40), "a packet 1099611627776 s after 1970, wanted 0 to 4294967296"),
+        (pcapng_timed(6, 10**12), "a packet 1000000000100 s after 1970"),
+        (pcapng_timed(6, 1 << 60), "a packet 1152921504606846976 s after 1970"),
+        (pcapng_timed(6, -200), "a packet -100 s after 1970"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:

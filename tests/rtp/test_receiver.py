@@ -1,16 +1,20 @@
+import errno
 import ipaddress
+import resource
 import socket
 import threading
 import time
 from collections.abc import Iterable
 
+import msgspec
 import pytest
-from network import decoded, rtp, sound, speech
+from network import decoded, names, rtp, sound, speech
 
 from serstream.config import RtpSettings
 from serstream.errors import SourceError
 from serstream.rehearsal import free_port_pair
 from serstream.rtp.datagrams import Datagrams, UdpPort, address_of, bind
+from serstream.rtp.port import RtpPort
 from serstream.rtp.receiver import RtpReceiver
 from serstream.rtp.sender import OutgoingStream
 from serstream.types import AudioBlock, SourceEvent, StreamEnd, StreamStart
@@ -27,10 +31,10 @@ def test_a_batch_has_lengths_senders_and_times(address: str) -> None:
     with bind(address, 0) as sender:
         port = UdpPort(address, free_port(address), 1 << 20, bind)
         try:
-            for n_bytes in (1, 172, 2048, 3000):
+            for n_bytes in (1, 172, 3000, 2048):
                 sender.sendto(b"x" * n_bytes, (address, port.socket.getsockname()[1]))
             received = port.receive()
-            assert received.lengths.tolist() == [1, 172, 2048, 0]
+            assert received.lengths.tolist() == [1, 172, 2048]
             assert port.truncated == 1
             assert received.datagram(1) == b"x" * 172
             assert address_of(received.source(0)) == (
@@ -41,6 +45,22 @@ def test_a_batch_has_lengths_senders_and_times(address: str) -> None:
             assert len(port.receive()) == 0
         finally:
             port.close()
+
+
+def test_a_truncated_datagram_is_counted_once_and_hides_none_behind_it() -> None:
+    port = RtpPort(RtpSettings(port=free_port_pair()))
+    try:
+        with bind("127.0.0.1", 0) as sender:
+            for number in (port.settings.port, port.settings.port + 1):
+                sender.sendto(b"\x80" * 3000, ("127.0.0.1", number))
+            for i in range(600):  # more than one batch
+                sender.sendto(rtp(i, 160 * i, bytes(160)), ("127.0.0.1", port.settings.port))
+        port.receive(lambda _: None, rtcp=True)
+        port.report()
+        assert (port.status.truncated, port.status.dropped) == (2, {})
+        assert port.status.packets["received"] == 600
+    finally:
+        port.close()
 
 
 @pytest.mark.parametrize("step_s", [7200.0, 1.0, -1.0, -7200.0])
@@ -106,6 +126,27 @@ def test_an_address_of_another_machine_is_named() -> None:
         RtpReceiver([RtpSettings(address="localhost")])
 
 
+class ForRoot(socket.socket):
+    def bind(self, address: tuple[str, int]) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_port_that_is_not_ours_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serstream.rtp.datagrams.socket.socket", ForRoot)
+    with pytest.raises(SourceError, match=r"rtp 127\.0\.0\.1:500: .*Permission denied; ports below 1024"):
+        RtpPort(RtpSettings(port=500))
+
+
+def test_too_many_open_files_are_told() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(SourceError, match=r"rtp 127\.0\.0\.1:5004: .*Too many open files; .*LimitNOFILE"):
+            RtpPort(RtpSettings())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_stop_ends_every_stream_and_frees_the_port() -> None:
     port = free_port()
     source = RtpReceiver([RtpSettings(port=port, rtcp_mux=True)])
@@ -165,6 +206,25 @@ def test_bye_does_not_overtake_the_last_packet(monkeypatch: pytest.MonkeyPatch) 
     line, lost = sound(events)
     assert lost == 0
     assert (line == decoded(payload)).all()
+
+
+@pytest.mark.parametrize(
+    ("address", "target"), [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1")]
+)
+def test_bye_from_the_next_port_ends_a_stream(address: str, target: str) -> None:
+    """Also where the kernel writes an IPv4 sender as an IPv6 address."""
+    port = RtpPort(RtpSettings(address=address, port=free_port_pair()))
+    own = free_port_pair()
+    outgoing = OutgoingStream(target, port.settings.port, 1, speech(0.1))
+    try:
+        with bind(target, own) as rtp_socket, bind(target, own + 1) as rtcp_socket:
+            for number in range(outgoing.n_packets):
+                rtp_socket.sendto(outgoing.packet(number), (target, port.settings.port))
+            rtcp_socket.sendto(outgoing.bye(), (target, port.settings.port + 1))
+        events = port.receive(lambda _: None, rtcp=True)
+    finally:
+        port.close()
+    assert events[-1] == StreamEnd(names(events)[0], "bye")
 
 
 def test_streams_stay_in_their_lanes_when_the_sockets_buffer_was_full() -> None:
@@ -249,3 +309,38 @@ def test_ports_come_and_go_while_the_others_receive() -> None:
     line, lost = sound([event for event in events if f"-{kept.port}" in getattr(event, "stream", "")])
     assert lost == 0
     assert (line == decoded(payload)).all()
+
+
+def test_a_port_that_changes_counts_its_streams_and_calls_on() -> None:
+    """A name used again would let the old stream's end, which is told later, end the new one."""
+    before = RtpSettings(port=free_port(), rtcp_mux=True, parties=("customer", "agent"))
+    after = msgspec.structs.replace(before, jitter_min_ms=60)
+    source = RtpReceiver([before])
+    events: list[SourceEvent] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+
+        def send(n_packets: int) -> None:
+            for i in range(n_packets):
+                sender.sendto(rtp(i, 160 * i, bytes(160)), ("127.0.0.1", before.port))
+
+        def emit(news: list[SourceEvent]) -> None:
+            events.extend(news)
+            n_begun = sum(isinstance(event, StreamStart) for event in events)
+            if n_begun == 1 and source.settings == [before]:
+                source.close(before)
+                source.open(after)
+                send(600)  # more than one batch
+            elif n_begun == 2:
+                source.stop()
+
+        send(5)
+        source.run(emit)
+    told = [event for event in events if isinstance(event, StreamStart | StreamEnd)]
+    assert [(type(event), event.stream) for event in told] == [
+        (StreamStart, f"rtp-{before.port}-1"),
+        (StreamEnd, f"rtp-{before.port}-1"),
+        (StreamStart, f"rtp-{before.port}-2"),
+        (StreamEnd, f"rtp-{before.port}-2"),
+    ]
+    calls = [event.call for event in told if isinstance(event, StreamStart)]
+    assert calls == [f"rtp-{before.port}-call-1", f"rtp-{before.port}-call-2"]

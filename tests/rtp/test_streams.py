@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pylibsrtp
 import pytest
-from fuzz import SETTINGS, storm
+from fuzz import SETTINGS, Monitor, storm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from network import (
@@ -29,6 +29,7 @@ from network import speech as words
 
 from serstream.config import RtpSettings
 from serstream.errors import ConfigError
+from serstream.rtp import srtp
 from serstream.rtp.datagrams import Datagrams, source_of
 from serstream.rtp.sdp import media_of
 from serstream.rtp.streams import Streams
@@ -58,6 +59,15 @@ def test_bye_ends_a_stream_and_stray_packets_begin_none() -> None:
     assert ends(events) == {names(events)[0]: "bye"}
     assert len(sound(events)[0]) == 160 * 90
     assert streams.dropped == {"of a stream that has ended": 10}
+
+
+def test_bye_from_port_0_ends_nothing() -> None:
+    """No program sends from it, but whoever writes the packets can."""
+    streams = Streams(RtpSettings(), 0.0)
+    receive(streams, talk(SPEECH), settle_s=0)
+    port_0 = source_of(ipaddress.ip_address("10.0.0.1"), 0)
+    assert not streams.receive_rtcp(Datagrams.of([(bye(0xA11CE), port_0, 102.0)]))
+    assert len(streams) == 1
 
 
 def test_port_reuse_begins_a_new_stream() -> None:
@@ -202,21 +212,73 @@ def test_a_codec_may_change_in_the_middle() -> None:
     np.testing.assert_allclose(np.concatenate([chunk.samples for chunk in wide]), pcm / 32768, atol=1e-6)
 
 
+def test_no_more_is_lost_of_a_packet_than_silence_has_left_of_it() -> None:
+    """Undecodable, and so late that announced silence has filled its place in part."""
+    sent = talk(SPEECH[:1600])
+    silence = Sent(rtp(110, 5000 + 1600, b"\x40", payload_type=13), 100.2)
+    broken = Sent(rtp(111, 5000 + 3920, bytes(319), payload_type=97), 100.55)
+    events = listen([*sent, silence, broken], RtpSettings(payload_types={"97": "L16/8000"}))
+    last = chunks(events)[-1]
+    assert last.lost == len(last.samples) == 79
+
+
+def outbound() -> pylibsrtp.Session:
+    return pylibsrtp.Session(pylibsrtp.Policy(key=SECRET, ssrc_type=pylibsrtp.Policy.SSRC_ANY_OUTBOUND))
+
+
+def secured(sent: list[Sent]) -> list[Sent]:
+    sender = outbound()
+    return [Sent(sender.protect(packet.datagram), packet.at) for packet in sent]
+
+
 def test_srtp_takes_only_what_the_key_opens() -> None:
-    sender = pylibsrtp.Session(pylibsrtp.Policy(key=SECRET, ssrc_type=pylibsrtp.Policy.SSRC_ANY_OUTBOUND))
+    sender = outbound()
     clear = talk(SPEECH)
-    secured = [Sent(sender.protect(packet.datagram), packet.at) for packet in clear]
+    call = [Sent(sender.protect(packet.datagram), packet.at) for packet in clear]
     injected = [Sent(packet.datagram, packet.at + 0.001) for packet in talk(SPEECH, sequence_number=900)]
-    replayed = [Sent(packet.datagram, packet.at + 0.002) for packet in secured]
+    replayed = [Sent(packet.datagram, packet.at + 0.002) for packet in call]
     farewell = [
         Sent(bye(0xA11CE), clear[50].at + 0.003),
         Sent(sender.protect_rtcp(bye(0xA11CE)), clear[-1].at + 0.01),
     ]
     streams = Streams(RtpSettings(srtp=(CRYPTO,)), 0.0)
-    events = receive(streams, [*secured, *injected, *replayed, *farewell])
+    events = receive(streams, [*call, *injected, *replayed, *farewell])
     np.testing.assert_array_equal(sound(events)[0], decoded(SPEECH))
     assert ends(events) == {names(events)[0]: "bye"}
     assert streams.dropped == {"not authenticated": 101, "replayed": 100}
+
+
+def test_srtp_is_heard_after_a_hold_behind_the_wrap_of_the_sequence() -> None:
+    """The rollover counter is of the session, not of what we call a stream."""
+    sent = talk(SPEECH, sequence_number=65_500)
+    after_hold = [Sent(packet.datagram, packet.at + 10) for packet in sent[60:]]
+    streams = Streams(RtpSettings(srtp=(CRYPTO,), silence_timeout_s=5.0), 0.0)
+    events = receive(streams, secured([*sent[:60], *after_hold]))
+    first, second = names(events)
+    assert ends(events) == {first: "timeout"}
+    np.testing.assert_array_equal(sound(events, second)[0], decoded(SPEECH[160 * 60 :]))
+    assert not streams.dropped
+
+
+def test_srtp_that_was_recorded_makes_no_stream() -> None:
+    call = secured(talk(SPEECH))
+    streams = Streams(RtpSettings(srtp=(CRYPTO,), silence_timeout_s=1.0), 0.0)
+    events = receive(streams, [*call, *(Sent(packet.datagram, packet.at + 10) for packet in call)])
+    assert len(names(events)) == 1
+    assert streams.dropped == {"replayed": 100}
+
+
+def test_state_is_kept_of_the_srtp_senders_heard_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(srtp, "SILENT_SENDERS", 2)
+    unprotector = srtp.Unprotector([srtp.Key.of(CRYPTO, "")], max_streams=1)
+    sender = outbound()
+    packets = [sender.protect(rtp(1, 1, b"x", ssrc=ssrc)) for ssrc in range(4)]
+    for packet in packets[:3]:
+        assert isinstance(unprotector.rtp(packet), bytes)
+    assert unprotector.rtcp(sender.protect_rtcp(bye(0))) == bye(0)
+    assert isinstance(unprotector.rtp(packets[3]), bytes)
+    assert unprotector.rtp(packets[0]) == "replayed", "its BYE came after the packet of the second"
+    assert isinstance(unprotector.rtp(packets[1]), bytes), "nothing is known of it any more"
 
 
 def test_sdp_of_ffmpeg_and_of_an_offer(tmp_path: Path) -> None:
@@ -266,8 +328,8 @@ def test_what_is_not_understood_is_named(settings: dict, message: str) -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_no_bytes_raise_and_none_are_kept(seed: int) -> None:
     """`fuzz.py` does the same a million times."""
-    streams = Streams(SETTINGS, 0.0)
-    storm(streams, seed, 1024)
-    assert len(streams) <= SETTINGS.max_streams
-    streams.release(1e6)
-    assert len(streams) == 0
+    monitor = Monitor()
+    storm(monitor, seed, 1024)
+    assert len(monitor.streams) <= SETTINGS.max_streams
+    monitor.take(Datagrams.of([]), 1e6)
+    assert len(monitor.streams) == 0

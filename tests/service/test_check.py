@@ -5,7 +5,11 @@ import pytest
 
 from serstream.config import Settings, parse
 from serstream.errors import SerstreamError
+from serstream.rehearsal import free_port_pair
 from serstream.service.check import check
+from serstream.service.intake import Intake
+from serstream.service.sources import Sources
+from serstream.service.systemd import Notifier, SocketShelf
 from serstream.shipped import models_dir
 
 
@@ -29,7 +33,7 @@ def test_what_runs_is_fine(tmp_path: Path) -> None:
         ({}, r"no source: .* at least one \[\[rtp\]\]"),
         ({"rtp": [{"address": "localhst"}]}, "address is 'localhst', wanted an IP address"),
         ({"rtp": [{"payload_types": {"96": "MP3/90000"}}]}, r"payload_types\.96 is 'MP3"),
-        ({"rtp": [{"sdp": "missing.sdp"}]}, "missing.sdp"),
+        ({"rtp": [{"sdp": "missing.sdp"}]}, r"sdp '/.*/missing\.sdp': cannot read it: No such file"),
         ({"rtp": [{"srtp": ["ROT13 inline:AAAA"]}]}, "crypto suite 'ROT13', wanted one of"),
         ({"rtp": [{"port": 5004}, {"port": 5004}]}, "UDP port .*:5004 is wanted twice"),
         ({"rtp": [{"port": 5004}, {"port": 5005}]}, "5005 is wanted twice, for RTCP of .* 5004"),
@@ -48,6 +52,18 @@ def test_what_runs_is_fine(tmp_path: Path) -> None:
 def test_what_run_would_refuse_is_told(tmp_path: Path, tables: dict[str, object], told: str) -> None:
     with pytest.raises(SerstreamError, match=told):
         check(settings_of(**tables), tmp_path)
+
+
+def test_an_sdp_is_sought_beside_the_configuration_by_check_and_by_run(tmp_path: Path) -> None:
+    (tmp_path / "call.sdp").write_text("v=0\nm=audio 5004 RTP/AVP 96\na=rtpmap:96 opus/48000/2\n")
+    port = free_port_pair()
+    settings = settings_of(rtp=[{"sdp": "call.sdp", "port": port}])
+    check(settings, tmp_path)
+    sources = Sources(settings, tmp_path, Intake(1), SocketShelf(Notifier({}), {}))
+    other = settings_of(rtp=[{"sdp": "call.sdp", "port": port, "role": "agent"}])
+    assert not sources.reload(other)
+    sources.start()
+    sources.stop()
 
 
 def test_emotions_that_the_model_never_says_are_named(

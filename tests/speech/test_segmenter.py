@@ -107,6 +107,14 @@ def test_concealed_samples_are_counted_in_the_window_they_fall_into() -> None:
     assert window.quality.speech > 0.9
 
 
+def test_loss_that_is_still_in_the_resampler_counts_when_it_comes_out() -> None:
+    segmenter = Segmenter("s", SegmenterSettings())
+    segmenter.push(silence(0.03))
+    segmenter.push(silence(0), lost=0.5)
+    segmenter.push(silence(0.01), lost=1.0)
+    assert segmenter.lost == pytest.approx(1.5)
+
+
 def test_reset_forgets_the_sound_and_moves_on() -> None:
     segmenter = Segmenter("s", SegmenterSettings())
     segmenter.push(voice(1))

@@ -32,7 +32,13 @@ def test_what_runs_is_fine(tmp_path: Path) -> None:
         ({"rtp": [{"sdp": "missing.sdp"}]}, "missing.sdp"),
         ({"rtp": [{"srtp": ["ROT13 inline:AAAA"]}]}, "crypto suite 'ROT13', wanted one of"),
         ({"rtp": [{"port": 5004}, {"port": 5004}]}, "UDP port .*:5004 is wanted twice"),
-        ({"rtp": [{"port": 5004}, {"port": 5005}]}, "5005 is wanted twice, for RTCP of .* 5004"),
+        ({"rtp": [{"port": 5004}, {"port": 5005}]}, "5005 is wanted twice, for RTCP of .*:5004"),
+        ({"rtp": [{}, {"address": "0.0.0.0", "name": "b"}]}, r"0\.0\.0\.0:5004 is wanted twice, for .*127"),
+        ({"rtp": [{"address": "::", "name": "b"}, {}]}, r"127\.0\.0\.1:5004 is wanted twice, for .*:::5004"),
+        (
+            {"rtp": [{"address": "::1"}, {"address": "0:0:0:0:0:0:0:1", "name": "b"}]},
+            "::1:5004 is wanted twice",
+        ),
         (
             {"rtp": [{"port": 5004}, {"port": 5004, "address": "::1"}]},
             r"::1:5004: its first stream would be called rtp-5004-1, as that of 127\.0\.0\.1:5004; give",

@@ -61,12 +61,15 @@ def _log(level: int) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from serstream.service.signals import Signals
+
+    signals = Signals()
     from serstream.service.daemon import Daemon
 
     def load() -> config.Settings:
         return config.load(arguments.config, from_everywhere(arguments.set))
 
-    return Daemon(load, arguments.config.parent).run()
+    return Daemon(load, arguments.config.parent, signals).run()
 
 
 def _replay(arguments: argparse.Namespace) -> int:

@@ -96,8 +96,8 @@ class Sources:
     def alive(self) -> bool:
         """Whether there is something to wait for.
 
-        A source that runs; or, until all are stopped, a port or microphone that is configured: if none of them
-        is open, the next reload may mend that.
+        A source that runs; or, until all are stopped, a port or microphone that is configured: if none of
+        them is open, the next reload may mend that.
         """
         if not self.stopped and (self._settings.rtp or self._settings.microphone):
             return True

@@ -1,3 +1,7 @@
+import socket
+import struct
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -9,7 +13,14 @@ from serstream.errors import SourceError
 from serstream.rtp.status import PortStatus
 from serstream.service.control import CanaryStatus, ModelStatus, ShadowStatus, Status
 from serstream.service.health import Health
-from serstream.service.metrics import STALE_S, Metrics, MetricsServer
+from serstream.service.metrics import (
+    HOST,
+    MAX_REQUESTS,
+    REQUEST_TIMEOUT_S,
+    STALE_S,
+    Metrics,
+    MetricsServer,
+)
 
 STATUS = Status(
     pid=1,
@@ -110,6 +121,34 @@ def test_ready_only_while_the_daemon_says_so(metrics: Metrics, server: MetricsSe
     metrics.ready = True
     assert get(server, "/readyz") == (200, "ok\n")
     assert get(server, "/nothing")[0] == 404
+
+
+def test_idle_connections_hold_up_nobody(metrics: Metrics, server: MetricsServer) -> None:
+    metrics.ready = True
+    idle = [socket.create_connection((HOST, server.port)) for _ in range(MAX_REQUESTS - 1)]
+    began = time.monotonic()
+    assert get(server, "/readyz") == (200, "ok\n")
+    assert time.monotonic() - began < REQUEST_TIMEOUT_S / 2
+    # Too many are not served, and take no thread.
+    idle += [socket.create_connection((HOST, server.port)) for _ in range(MAX_REQUESTS)]
+    idle[-1].settimeout(REQUEST_TIMEOUT_S / 2)
+    assert idle[-1].recv(1) == b""
+    for connection in idle:
+        connection.close()
+
+
+def test_a_connection_that_is_reset_is_no_news(
+    server: MetricsServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(10):
+        with socket.create_connection((HOST, server.port)) as rude:
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            rude.sendall(b"GET /metrics HT")
+    assert get(server, "/readyz")[0] == 503
+    deadline = time.monotonic() + 10
+    while any("process_request_thread" in thread.name for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+    assert capfd.readouterr().err == ""
 
 
 def test_a_port_in_use_is_named(server: MetricsServer) -> None:

@@ -41,6 +41,7 @@ from serstream.service.control import (
 )
 from serstream.service.health import Health
 from serstream.service.intake import Intake, mean_age_s
+from serstream.service.log_limit import ALWAYS
 from serstream.service.metrics import Metrics, MetricsServer
 from serstream.service.models import Models
 from serstream.service.overload import Capacity, StreamLimit
@@ -250,11 +251,11 @@ class Daemon:
             check_sources(settings, self._base)
         except SerstreamError as error:
             self._reload_error = str(error)
-            log.error("reload refused, everything stays as it was: %s", error)
+            log.error("reload refused, everything stays as it was: %s", error, extra=ALWAYS)
         else:
             if fixed := dict(fixed_changes(self._settings, settings)):
                 told = "; ".join(f"{key}: {reason}" for key, reason in fixed.items())
-                log.warning("reload: changed only by a restart: %s", told)
+                log.warning("reload: changed only by a restart: %s", told, extra=ALWAYS)
             settings = without_fixed_changes(self._settings, settings)
             faults = self._sources.reload(settings)
             self._pipeline.settings = settings
@@ -264,7 +265,7 @@ class Daemon:
             self._reloads += 1
             self._reload_error = f"reloaded, but without {'; '.join(faults)}" if faults else ""
             if self._reload_error:
-                log.error("%s", self._reload_error)
+                log.error("%s", self._reload_error, extra=ALWAYS)
             log.info("reloaded: %d source(s)", len(self._sources))
             warn_of_idle_alerts(settings.alert, self._models.active)
         self._notifier.ready()

@@ -30,6 +30,7 @@ from serstream.service.canary import Canary
 from serstream.service.candidate import Candidate, Contents, Purpose
 from serstream.service.control import ModelStatus, Refusal
 from serstream.service.loader import Loader
+from serstream.service.log_limit import ALWAYS
 from serstream.service.shadow import Shadow
 from serstream.types import Scores, SpeechWindow, StreamStart
 
@@ -186,7 +187,7 @@ class Models:
             if pointer.active != self.reference:
                 self._begin(pointer.active, "activate")
         except (ModelError, ControlError) as error:
-            log.error("%s; %s stays active", error, self.reference)
+            log.error("%s; %s stays active", error, self.reference, extra=ALWAYS)
 
     def poll(self, now: float, utc: float) -> list[Message]:
         """Exchange the model if the next one is ready, and tell what there is to tell.

@@ -195,25 +195,26 @@ def _candidates(model: ModelStatus) -> Iterator[Metric]:
 
 
 def _packets(status: Status) -> Iterator[Metric]:
+    labels = ["address", "port"]
     dropped = CounterMetricFamily(
-        "serstream_rtp_dropped", "Datagrams that no stream got, by reason", labels=["port", "reason"]
+        "serstream_rtp_dropped", "Datagrams that no stream got, by reason", labels=[*labels, "reason"]
     )
     kernel = CounterMetricFamily(
-        "serstream_rtp_kernel_drops", "Datagrams dropped by a full socket buffer", labels=["port"]
+        "serstream_rtp_kernel_drops", "Datagrams dropped by a full socket buffer", labels=labels
     )
-    streams = GaugeMetricFamily("serstream_rtp_streams", "Streams alive on a port", labels=["port"])
+    streams = GaugeMetricFamily("serstream_rtp_streams", "Streams alive on a port", labels=labels)
     packets = CounterMetricFamily(
-        "serstream_rtp_packets", "Packets of streams, by fate", labels=["port", "fate"]
+        "serstream_rtp_packets", "Packets of streams, by fate", labels=[*labels, "fate"]
     )
     for port in status.health.ports:
-        name = str(port.port)
-        streams.add_metric([name], len(port.streams))
-        kernel.add_metric([name], port.kernel_drops)
-        dropped.add_metric([name, "too long"], port.truncated)
+        where = [port.address, str(port.port)]
+        streams.add_metric(where, len(port.streams))
+        kernel.add_metric(where, port.kernel_drops)
+        dropped.add_metric([*where, "too long"], port.truncated)
         for reason, count in port.dropped.items():
-            dropped.add_metric([name, reason], count)
+            dropped.add_metric([*where, reason], count)
         for fate, count in port.packets.items():
-            packets.add_metric([name, fate], count)
+            packets.add_metric([*where, fate], count)
     yield from (dropped, kernel, streams, packets)
 
 

@@ -15,14 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+import msgspec
+
 from serstream.audio.file import FileSource
 from serstream.config import FileSettings, MicrophoneSettings, RtpSettings, Settings
 from serstream.errors import SerstreamError, SourceError
 from serstream.rtp.datagrams import bind
 from serstream.rtp.port import RtpPort
 from serstream.rtp.receiver import RtpReceiver
-from serstream.rtp.status import PortStatus
 from serstream.service.check import udp_sockets
+from serstream.service.health import PortHealth
 from serstream.service.intake import Intake
 from serstream.service.systemd import SocketShelf
 from serstream.types import Source, SourceEvent
@@ -116,9 +118,12 @@ class Sources:
         return tuple(names)
 
     @property
-    def ports(self) -> tuple[PortStatus, ...]:
+    def ports(self) -> tuple[PortHealth, ...]:
         """Counts of the RTP ports."""
-        return self._receiver.status
+        return tuple(
+            PortHealth(address=settings.address, **msgspec.structs.asdict(status))
+            for settings, status in zip(self._receiver.settings, self._receiver.status, strict=True)
+        )
 
     @property
     def receive_cpu_s(self) -> float:

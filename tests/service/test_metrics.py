@@ -10,9 +10,8 @@ import msgspec
 import pytest
 
 from serstream.errors import SourceError
-from serstream.rtp.status import PortStatus
 from serstream.service.control import CanaryStatus, ModelStatus, ShadowStatus, Status
-from serstream.service.health import Health
+from serstream.service.health import Health, PortHealth
 from serstream.service.metrics import (
     HOST,
     MAX_REQUESTS,
@@ -30,12 +29,18 @@ STATUS = Status(
     streams=3,
     model=ModelStatus(name="cnn-lstm@1", path="", labels=("happy",), providers=("CPUExecutionProvider",)),
     health=Health(
-        sources=("rtp:5004",),
+        sources=("rtp:127.0.0.1:5004", "rtp:::1:5004"),
         windows={"scored": 7, "loss": 2},
-        ports=(
-            PortStatus(
-                port=5004, dropped={"not allowed": 4}, streams=[], kernel_drops=5, packets={"lost": 6}
-            ),
+        ports=tuple(
+            PortHealth(
+                address=address,
+                port=5004,
+                dropped={"not allowed": 4},
+                streams=[],
+                kernel_drops=5,
+                packets={"lost": 6},
+            )
+            for address in ("127.0.0.1", "::1")
         ),
     ),
 )
@@ -72,15 +77,17 @@ def test_prometheus_reads_the_status(metrics: Metrics, server: MetricsServer) ->
     for line in (
         "serstream_streams 3.0",
         'serstream_windows_total{outcome="loss"} 2.0',
-        'serstream_rtp_dropped_total{port="5004",reason="not allowed"} 4.0',
-        'serstream_rtp_packets_total{fate="lost",port="5004"} 6.0',
-        'serstream_rtp_kernel_drops_total{port="5004"} 5.0',
+        'serstream_rtp_dropped_total{address="127.0.0.1",port="5004",reason="not allowed"} 4.0',
+        'serstream_rtp_packets_total{address="127.0.0.1",fate="lost",port="5004"} 6.0',
+        'serstream_rtp_kernel_drops_total{address="::1",port="5004"} 5.0',
         'serstream_stage_seconds_count{stage="score"} 1.0',
         'serstream_window_latency_seconds_bucket{le="0.025"} 1.0',
         'serstream_wait_seconds_bucket{le="0.005"} 1.0',
         'serstream_model_info{model="cnn-lstm@1",provider="CPUExecutionProvider",version="0.1.0"} 1.0',
     ):
         assert line in text
+    series = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
+    assert len(set(series)) == len(series)
 
 
 def test_prometheus_reads_how_the_candidates_do(metrics: Metrics) -> None:

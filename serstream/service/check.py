@@ -14,9 +14,11 @@ from serstream.emotion.alerts import GROUPS
 from serstream.emotion.loading import load_model
 from serstream.emotion.model import EmotionModel
 from serstream.errors import ConfigError
+from serstream.feed.protocol import snapshot_endpoint
 from serstream.feed.publisher import server_keys
 from serstream.rtp.datagrams import IpAddress, family_of
 from serstream.rtp.streams import Streams
+from serstream.service.metrics import HOST
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ def check(settings: Settings, base: Path) -> EmotionModel:
     """
     check_sources(settings, base)
     server_keys(settings.feed, base)
+    _check_endpoints(settings)
     model = load_model(settings.model, base)
     warn_of_idle_alerts(settings.alert, model)
     return model
@@ -79,6 +82,33 @@ def check_sources(settings: Settings, base: Path) -> None:
         Streams(port, utc_offset=0.0)
     for file in settings.file:
         FileSource(file, base)
+
+
+def _check_endpoints(settings: Settings) -> None:
+    """The feed's endpoint can be bound, and metrics beside it."""
+    endpoint = settings.feed.endpoint
+    transport, _, address = endpoint.partition("://")
+    folder = Path(address).parent
+    # What lies below /run may be made when the service starts (RuntimeDirectory=).
+    if transport == "ipc" and not folder.is_dir() and Path("/run") not in folder.parents:
+        raise ConfigError(
+            f"feed.endpoint {endpoint}: there is no folder {folder}; make it, or choose another endpoint"
+        )
+    if transport == "tcp" and _takes_loopback(address.rpartition(":")[0]):
+        for taken, what in ((endpoint, "events"), (snapshot_endpoint(endpoint), "snapshots")):
+            if taken.endswith(f":{settings.metrics.port}"):
+                raise ConfigError(
+                    f"metrics.port is {settings.metrics.port}, which the feed takes for its {what}, {taken}; "
+                    "give one of them another"
+                )
+
+
+def _takes_loopback(host: str) -> bool:
+    """Whether a TCP port that is bound there is bound at `metrics.HOST`, too."""
+    try:
+        return _overlap(ipaddress.ip_address(host.strip("[]")), ipaddress.ip_address(HOST))
+    except ValueError:
+        return host in ("*", "localhost")
 
 
 def udp_sockets(port: RtpSettings) -> dict[tuple[IpAddress, int], str]:

@@ -166,7 +166,7 @@ class Daemon:
     def _heed_signals(self) -> None:
         if self._sources.stopped:
             return
-        if reason := self._signals.stop or ("failure" if self._sources.failed else ""):
+        if reason := self._signals.stop or ("a source failed" if self._sources.failed else ""):
             log.info("%s: ending all streams", reason)
             self._metrics.ready = False
             self._notifier.stopping()

@@ -138,16 +138,35 @@ sys.exit(cli.main())
 """
 
 
-def test_signals_that_come_while_it_starts_are_heeded(tiny_model: Path, tmp_path: Path) -> None:
+DEFECT = """
+import sys
+from serstream import cli
+from serstream.rtp.receiver import RtpReceiver
+RtpReceiver._turn = None
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "told"),
+    [
+        (EARLY_SIGNALS, 0, "SIGTERM: ending all streams"),
+        (DEFECT, 1, "a source failed: ending all streams"),
+    ],
+    ids=["signals while it starts", "a defect in a source"],
+)
+def test_the_daemon_ends_in_order_after(
+    tiny_model: Path, tmp_path: Path, program: str, code: int, told: str
+) -> None:
     path = tmp_path / "c.toml"
     path.write_text(
         f'[[rtp]]\nport = {free_port_pair()}\n[model]\npath = "{tiny_model}"\n[metrics]\nport = 0\n'
         f'[feed]\nendpoint = "ipc://{tmp_path}/feed"\n[control]\nsocket = "control"\n'
     )
-    command = [sys.executable, "-c", EARLY_SIGNALS, "run", "-c", path]
+    command = [sys.executable, "-c", program, "run", "-c", path]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0, result.stderr
-    assert "SIGTERM: ending all streams" in result.stderr
+    assert result.returncode == code, result.stderr
+    assert told in result.stderr
 
 
 def types_within(daemon: DaemonProcess, seconds: float) -> list[str]:

@@ -69,24 +69,28 @@ def _silence_output() -> None:
 
 def _log(level: int) -> None:
     from serstream.service.journal import JournalHandler, under_journal
-    from serstream.service.log_limit import OncePerSecond
 
     handler, format = (
         (JournalHandler(), "%(message)s")
         if under_journal(os.environ)
         else (logging.StreamHandler(), "%(levelname)s %(name)s: %(message)s")
     )
-    handler.addFilter(OncePerSecond())
     logging.basicConfig(level=level, format=format, handlers=[handler])
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from serstream.service.log_limit import OncePerSecond
+    from serstream.service.signals import Signals
+
+    signals = Signals()
+    for handler in logging.root.handlers:
+        handler.addFilter(OncePerSecond())
     from serstream.service.daemon import Daemon
 
     def load() -> config.Settings:
         return config.load(arguments.config, from_everywhere(arguments.set))
 
-    return Daemon(load, arguments.config.parent).run()
+    return Daemon(load, arguments.config.parent, signals).run()
 
 
 def _replay(arguments: argparse.Namespace) -> int:

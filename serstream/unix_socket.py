@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -15,3 +16,17 @@ def connect_error(path: Path) -> OSError | None:
         except OSError as error:
             return error
     return None
+
+
+def check_free(path: Path) -> None:
+    """Look before ZeroMQ binds: it would remove whatever has the path.
+
+    Raises:
+        OSError: EEXIST, something has it that is no socket; EADDRINUSE, somebody listens there.
+    """
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+    if not isinstance(connect_error(path), ConnectionRefusedError):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

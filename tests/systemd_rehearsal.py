@@ -91,7 +91,7 @@ def rebooted(machine: Machine) -> str:
     """Up by itself after a boot."""
     machine.reboot()
     seconds = wait("ready after boot", lambda: machine.ask("systemctl is-active serstream") == "active", 30)
-    assert machine.status()["health"]["sources"] == ["rtp:5004"]
+    assert machine.status()["health"]["sources"] == ["rtp:127.0.0.1:5004"]
     return f"ready {seconds:.1f} s after the other services"
 
 

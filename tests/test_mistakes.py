@@ -54,7 +54,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("models activate cnn-lstm@99 -c rtp.toml", "model cnn-lstm@99: not in"),
         ("models activate cnn-lstm@x -c rtp.toml", "model 'cnn-lstm@x': wanted NAME@VERSION"),
         ("models list --set model.repository=folder", "no version is active; choose one with 'serstream mod"),
+        (
+            "models list --set model.repository=none",
+            "models none: no such folder; set model.repository to one",
+        ),
         ("models verify text.txt", "model text.txt: not ONNX"),
+        ("models verify none", "model none: no such file; give a version's folder or a model.onnx"),
+        ("models verify folder", "model folder/model.onnx: no such file; give a version's folder"),
+        ("check rtp.toml --set model.path=folder", "model folder: a folder; give the path of a model.onnx"),
     ],
 )
 def test_a_mistake_is_answered_with_advice(

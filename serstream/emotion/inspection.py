@@ -74,6 +74,8 @@ def inspect(path: Path) -> Inspected:
         ModelError: the first check that failed.
     """
     file = path / MODEL_FILE if path.is_dir() else path
+    if not os.path.lexists(file):
+        raise ModelError(f"model {file}: no such file; give a version's folder or a model.onnx")
     if file.is_symlink() or not file.is_file():
         raise ModelError(f"model {file}: wanted a regular file, no link, folder or device")
     published = path.is_dir() or (file.parent / SUMS_FILE).exists()

@@ -90,7 +90,7 @@ class ModelStore:
                 reference = Reference.parse(f"{folder.parent.name}@{folder.name}")
             except ModelError:
                 continue
-            if (folder / MODEL_FILE).exists():
+            if os.path.exists(folder / MODEL_FILE):
                 found.append(reference)
         return sorted(found)
 
@@ -107,9 +107,13 @@ class ModelStore:
             raise ModelError(f"model {text!r}: not in {self.root}; {self._what_there_is()}")
         return versions[-1]
 
+    def newest_version(self, name: str) -> int:
+        """The highest number that a version of a model has; 0: there is none."""
+        return max((r.version for r in self.references() if r.name == name), default=0)
+
     def next_version(self, name: str) -> int:
         """The number that the next version of a model gets."""
-        return max((r.version for r in self.references() if r.name == name), default=0) + 1
+        return self.newest_version(name) + 1
 
     def file(self, reference: Reference) -> Path:
         """The model.onnx of a version.
@@ -118,11 +122,12 @@ class ModelStore:
             ModelError: there is no such version, or it lies outside the repository.
         """
         path = self.root / reference.name / str(reference.version) / MODEL_FILE
-        if not path.parent.is_dir():
+        if not os.path.isdir(path.parent):
             raise ModelError(f"model {reference}: not in {self.root}; {self._what_there_is()}")
-        if path.resolve() != (self.root.resolve() / path.relative_to(self.root)):
+        leads_to = os.path.realpath(path)  # unlike resolve(), of a link to itself, too
+        if leads_to != os.path.join(os.path.realpath(self.root), path.relative_to(self.root)):
             raise ModelError(
-                f"model {reference}: {path} leads to {path.resolve()}; a version is no link, copy it here"
+                f"model {reference}: {path} leads to {leads_to}; a version is no link, copy it here"
             )
         return path
 
@@ -130,12 +135,16 @@ class ModelStore:
         """Which version is active.
 
         Raises:
-            ModelError: no version was ever activated, or the file is broken.
+            ModelError: there is no repository, no version was ever activated, or the file is broken.
         """
         path = self.root / POINTER_FILE
         try:
             return msgspec.json.decode(path.read_bytes(), type=Pointer)
         except FileNotFoundError as error:
+            if not os.path.isdir(self.root):
+                raise ModelError(
+                    f"models {self.root}: no such folder; set model.repository to one with published models"
+                ) from error
             raise ModelError(
                 f"models {self.root}: no {POINTER_FILE}: no version is active; "
                 f"choose one with 'serstream models activate NAME@V'; {self._what_there_is()}"
@@ -282,7 +291,8 @@ def read_file(path: Path) -> bytes:
         ModelError: it is no regular file, too large, or may not be read.
     """
     if not path.is_file():
-        raise ModelError(f"model {path}: no such file; give the path of a model.onnx")
+        seen = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+        raise ModelError(f"model {path}: {seen}; give the path of a model.onnx")
     try:
         size = path.stat().st_size
         if not 0 < size <= MAX_BYTES:

@@ -29,7 +29,7 @@ from serstream.feed.protocol import (
     request_decoder,
     snapshot_endpoint,
 )
-from serstream.unix_socket import connect_error
+from serstream.unix_socket import check_free
 
 logger = logging.getLogger(__name__)
 
@@ -177,9 +177,10 @@ class Publisher:
             if self._gatekeeper:
                 self._gatekeeper.guard(socket)
             try:
-                _look_before_binding(endpoint)
+                if endpoint.startswith("ipc://"):
+                    check_free(Path(endpoint.removeprefix("ipc://")))
                 socket.bind(endpoint)
-            except zmq.ZMQError as error:
+            except (OSError, zmq.ZMQError) as error:
                 code = error.errno or 0
                 advice = _BIND_ADVICE.get(code, "give an address of this machine")
                 raise FeedError(
@@ -260,22 +261,6 @@ class Publisher:
             )
             self._warned_overflows = self.counters.overflowed
             self._next_warning = now + WARNING_INTERVAL_S
-
-
-def _look_before_binding(endpoint: str) -> None:
-    """ZeroMQ would remove whatever has the path of an ipc endpoint, another daemon's socket too.
-
-    Raises:
-        zmq.ZMQError: something has it that is alive or no socket.
-    """
-    transport, _, name = endpoint.partition("://")
-    path = Path(name)
-    if transport != "ipc" or not path.exists():
-        return
-    if not path.is_socket():
-        raise zmq.ZMQError(errno.EEXIST)
-    if not isinstance(connect_error(path), ConnectionRefusedError):
-        raise zmq.ZMQError(errno.EADDRINUSE)
 
 
 def _name(frame: zmq.Frame) -> str:

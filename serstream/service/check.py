@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from serstream.audio.file import FileSource
-from serstream.config import AlertSettings, Settings
+from serstream.config import AlertSettings, RtpSettings, Settings
 from serstream.emotion.alerts import GROUPS
 from serstream.emotion.loading import load_model
 from serstream.emotion.model import EmotionModel
 from serstream.errors import ConfigError
+from serstream.feed.protocol import snapshot_endpoint
 from serstream.feed.publisher import server_keys
-from serstream.rtp.datagrams import family_of
+from serstream.rtp.datagrams import IpAddress, family_of
 from serstream.rtp.streams import Streams
+from serstream.service.metrics import HOST
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,7 @@ def check(settings: Settings, base: Path) -> EmotionModel:
     """
     check_sources(settings, base)
     server_keys(settings.feed, base)
+    _check_endpoints(settings)
     model = load_model(settings.model, base)
     warn_of_idle_alerts(settings.alert, model)
     return model
@@ -54,29 +59,71 @@ def check_sources(settings: Settings, base: Path) -> None:
         raise ConfigError(
             "no source: the configuration needs at least one [[rtp]], [[microphone]] or [[file]]"
         )
-    taken: dict[tuple[str, int], str] = {}
+    taken: defaultdict[int, dict[IpAddress, str]] = defaultdict(dict)
     names: dict[str, str] = {}
     for port in settings.rtp:
-        numbers = {port.port: "RTP"} if port.rtcp_mux else {port.port: "RTP", port.port + 1: "RTCP"}
-        for number, what in numbers.items():
-            user = f"{what} of [[rtp]] port = {port.port}"
-            other = taken.setdefault((port.address, number), user)
-            if other is not user:
-                raise ConfigError(
-                    f"UDP port {port.address}:{number} is wanted twice, for {other} and for {user}; give one "
-                    "of them another (RTP ports are even, RTCP takes the next one unless rtcp_mux is set)"
-                )
+        family_of(port.address)
         where = f"{port.address}:{port.port}"
+        for (ip, number), what in udp_sockets(port).items():
+            user = f"{what} of [[rtp]] {where}"
+            for other_ip, other in taken[number].items():
+                if _overlap(ip, other_ip):
+                    raise ConfigError(
+                        f"UDP port {ip}:{number} is wanted twice, for {other} and for {user}; give one of "
+                        "them another (RTP ports are even, RTCP takes the next one unless rtcp_mux is set)"
+                    )
+            taken[number][ip] = user
         other = names.setdefault(port.prefix, where)
         if other != where:
             raise ConfigError(
                 f"[[rtp]] {where}: its first stream would be called {port.prefix}-1, as that of {other}; "
                 "give one of them another name"
             )
-        family_of(port.address)
         Streams(port, utc_offset=0.0, base=base)
     for file in settings.file:
         FileSource(file, base)
+
+
+def _check_endpoints(settings: Settings) -> None:
+    """The feed's endpoint can be bound, and metrics beside it."""
+    endpoint = settings.feed.endpoint
+    transport, _, address = endpoint.partition("://")
+    folder = Path(address).parent
+    # What lies below /run may be made when the service starts (RuntimeDirectory=).
+    if transport == "ipc" and not folder.is_dir() and Path("/run") not in folder.parents:
+        raise ConfigError(
+            f"feed.endpoint {endpoint}: there is no folder {folder}; make it, or choose another endpoint"
+        )
+    if transport == "tcp" and _takes_loopback(address.rpartition(":")[0]):
+        for taken, what in ((endpoint, "events"), (snapshot_endpoint(endpoint), "snapshots")):
+            if taken.endswith(f":{settings.metrics.port}"):
+                raise ConfigError(
+                    f"metrics.port is {settings.metrics.port}, which the feed takes for its {what}, {taken}; "
+                    "give one of them another"
+                )
+
+
+def _takes_loopback(host: str) -> bool:
+    """Whether a TCP port that is bound there is bound at `metrics.HOST`, too."""
+    try:
+        return _overlap(ipaddress.ip_address(host.strip("[]")), ipaddress.ip_address(HOST))
+    except ValueError:
+        return host in ("*", "localhost")
+
+
+def udp_sockets(port: RtpSettings) -> dict[tuple[IpAddress, int], str]:
+    """Address and UDP port of each socket that an ``[[rtp]]`` binds, and what for."""
+    ip = ipaddress.ip_address(port.address)
+    rtp = {(ip, port.port): "RTP"}
+    return rtp if port.rtcp_mux else {**rtp, (ip, port.port + 1): "RTCP"}
+
+
+def _overlap(one: IpAddress, other: IpAddress) -> bool:
+    """Whether two sockets cannot have the same port; ``::`` takes IPv4 as well (ipv6(7))."""
+    return one == other or any(
+        wide.is_unspecified and (wide.version == 6 or narrow.version == 4)
+        for wide, narrow in ((one, other), (other, one))
+    )
 
 
 def warn_of_idle_alerts(rules: Iterable[AlertSettings], model: EmotionModel) -> None:

@@ -6,6 +6,7 @@ batches, so a request is answered by the thread that owns what is asked about. R
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from msgspec import Meta
 import serstream
 from serstream.errors import UNDECODABLE, ControlError, NotRunningError, SerstreamError
 from serstream.service.health import Health
-from serstream.unix_socket import connect_error
+from serstream.unix_socket import check_free, connect_error
 
 REQUESTS_PER_POLL = 16
 """Requests answered before the daemon goes on with sound; the rest wait for the next poll."""
@@ -29,6 +30,11 @@ TIMEOUT_S = 5.0
 
 MAX_PATH_BYTES = 107
 """Room for a path in ``sockaddr_un``, its final zero left out."""
+
+_BIND_ADVICE = {
+    errno.EADDRINUSE: "another serstream listens there; stop it, or set control.socket",
+    errno.EEXIST: "a file that is no socket is there; move it away, or set control.socket",
+}
 
 
 class StatusRequest(msgspec.Struct, frozen=True, tag_field="request", tag="status"):
@@ -198,22 +204,20 @@ class ControlServer:
                 f"control socket {path}: longer than {MAX_PATH_BYTES} bytes; set control.socket"
             )
         _make_private_directory(path.parent)
-        if connect_error(path) is None:
-            raise ControlError(
-                f"control socket {path}: another serstream listens there; stop it, or set control.socket"
-            )
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.REP)
         self._socket.linger = 0
         # The mode counts from the first moment on: no thread runs yet that the umask could surprise.
         mask = os.umask(0o177)
         try:
+            check_free(path)
             self._socket.bind(f"ipc://{path}")
-        except zmq.ZMQError as error:
+        except (OSError, zmq.ZMQError) as error:
             self.close()
-            raise ControlError(
-                f"control socket {path}: cannot bind it: {error.strerror}; set control.socket"
-            ) from error
+            advice = _BIND_ADVICE.get(
+                error.errno or 0, f"cannot bind it: {error.strerror}; set control.socket"
+            )
+            raise ControlError(f"control socket {path}: {advice}") from error
         finally:
             os.umask(mask)
 

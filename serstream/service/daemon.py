@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 
@@ -43,10 +41,12 @@ from serstream.service.control import (
 )
 from serstream.service.health import Health
 from serstream.service.intake import Intake, mean_age_s
+from serstream.service.log_limit import ALWAYS
 from serstream.service.metrics import Metrics, MetricsServer
 from serstream.service.models import Models
 from serstream.service.overload import Capacity, StreamLimit
 from serstream.service.reload import fixed_changes, without_fixed_changes
+from serstream.service.signals import Signals
 from serstream.service.sources import Sources
 from serstream.service.systemd import Notifier, SocketShelf, inherited_sockets
 from serstream.types import SourceEvent, SpeechWindow
@@ -72,12 +72,13 @@ class Daemon:
     Args:
         load: reads the configuration; called again at every reload.
         base: folder that relative paths of the configuration start from.
+        signals: what it is told from outside.
 
     Raises:
         SerstreamError: from the constructor, when a source, the model or the feed cannot be opened.
     """
 
-    def __init__(self, load: Callable[[], Settings], base: Path):
+    def __init__(self, load: Callable[[], Settings], base: Path, signals: Signals):
         settings = load()
         check_sources(settings, base)
         keep_working_memory()
@@ -85,6 +86,7 @@ class Daemon:
         self._settings = settings
         self._load = load
         self._base = base
+        self._signals = signals
         self._notifier = Notifier(os.environ)
         self._shelf = SocketShelf(self._notifier, inherited_sockets(os.environ, os.getpid()))
         self._started, self._began = time.time(), time.monotonic()
@@ -106,7 +108,6 @@ class Daemon:
         self._reported: Counter[str] = Counter()
         self._reloads = 0
         self._reload_error = ""
-        self._reload = False
         model = self._models.active
         log.info(
             "ready: %d source(s), model %s (licence %s) on %s, feed %s",
@@ -144,9 +145,6 @@ class Daemon:
         Returns:
             The exit code: 0, or 1 if a source failed in a way that nobody foresaw.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, self._ask_to_reload)
         self._sources.start()
         self._publish_about_models([self._models.announce(time.monotonic(), time.time())])
         try:
@@ -154,6 +152,7 @@ class Daemon:
             self._metrics.ready = True
             self._notifier.ready()
             while self._sources.alive:
+                self._heed_signals()
                 self._turn(TAKE_TIMEOUT_S)
             self._turn(0)
         finally:
@@ -164,13 +163,22 @@ class Daemon:
             self._publisher.close()
         return 1 if self._sources.failed else 0
 
+    def _heed_signals(self) -> None:
+        if self._sources.stopped:
+            return
+        if reason := self._signals.stop or ("a source failed" if self._sources.failed else ""):
+            log.info("%s: ending all streams", reason)
+            self._metrics.ready = False
+            self._notifier.stopping()
+            self._sources.stop()
+        elif self._signals.reload:
+            self._signals.reload = False
+            self._reread()
+
     def _turn(self, timeout_s: float) -> None:
         events = self._intake.take(timeout_s)
         if events:
             self._score(events)
-        if self._reload:
-            self._reload = False
-            self._reread()
         now, utc = time.monotonic(), time.time()
         self._report(now)
         self._publish_about_models(self._models.poll(now, utc))
@@ -243,11 +251,11 @@ class Daemon:
             check_sources(settings, self._base)
         except SerstreamError as error:
             self._reload_error = str(error)
-            log.error("reload refused, everything stays as it was: %s", error)
+            log.error("reload refused, everything stays as it was: %s", error, extra=ALWAYS)
         else:
             if fixed := dict(fixed_changes(self._settings, settings)):
                 told = "; ".join(f"{key}: {reason}" for key, reason in fixed.items())
-                log.warning("reload: changed only by a restart: %s", told)
+                log.warning("reload: changed only by a restart: %s", told, extra=ALWAYS)
             settings = without_fixed_changes(self._settings, settings)
             faults = self._sources.reload(settings)
             self._pipeline.settings = settings
@@ -257,7 +265,7 @@ class Daemon:
             self._reloads += 1
             self._reload_error = f"reloaded, but without {'; '.join(faults)}" if faults else ""
             if self._reload_error:
-                log.error("%s", self._reload_error)
+                log.error("%s", self._reload_error, extra=ALWAYS)
             log.info("reloaded: %d source(s)", len(self._sources))
             warn_of_idle_alerts(settings.alert, self._models.active)
         self._notifier.ready()
@@ -275,6 +283,8 @@ class Daemon:
             case SetShadow(model):
                 return Accepted(self._models.set_shadow(model))
             case Reload():
+                if self._sources.stopped:
+                    raise ControlError("reload refused: the daemon is ending; start it again")
                 self._reread()
                 if self._reload_error:
                     raise ControlError(self._reload_error)
@@ -314,12 +324,3 @@ class Daemon:
             reload_error=self._reload_error,
             ports=self._sources.ports,
         )
-
-    def _stop(self, number: int, _frame: FrameType | None) -> None:
-        log.info("%s: ending all streams", signal.Signals(number).name)
-        self._metrics.ready = False
-        self._notifier.stopping()
-        self._sources.stop()
-
-    def _ask_to_reload(self, _number: int, _frame: FrameType | None) -> None:
-        self._reload = True

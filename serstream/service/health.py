@@ -7,6 +7,18 @@ import msgspec
 from serstream.rtp.status import PortStatus
 
 
+class PortHealth(PortStatus, frozen=True, kw_only=True):
+    """One RTP port of the daemon."""
+
+    address: str
+    """Local address that it is bound to; two may have the same ``port``."""
+
+    @property
+    def where(self) -> str:
+        """``ADDRESS:PORT``, unique."""
+        return f"{self.address}:{self.port}"
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Counts since the start, and what is going on now."""
 
@@ -42,7 +54,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     reloads: int = 0
     reload_error: str = ""
     """Why the last reload was refused, or which sources it could not open; empty when all went well."""
-    ports: tuple[PortStatus, ...] = ()
+    ports: tuple[PortHealth, ...] = ()
     """RTP ports."""
 
     def line(self, streams: int, model: str) -> str:

@@ -15,7 +15,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -34,6 +35,8 @@ STALE_S = 10.0
 """A status older than this means that the main loop does not turn."""
 REQUEST_TIMEOUT_S = 2.0
 """A client that says nothing for so long is hung up on."""
+MAX_REQUESTS = 64
+"""Answered at the same time; whoever comes then is hung up on at once."""
 
 
 class Metrics(Collector):
@@ -192,25 +195,26 @@ def _candidates(model: ModelStatus) -> Iterator[Metric]:
 
 
 def _packets(status: Status) -> Iterator[Metric]:
+    labels = ["address", "port"]
     dropped = CounterMetricFamily(
-        "serstream_rtp_dropped", "Datagrams that no stream got, by reason", labels=["port", "reason"]
+        "serstream_rtp_dropped", "Datagrams that no stream got, by reason", labels=[*labels, "reason"]
     )
     kernel = CounterMetricFamily(
-        "serstream_rtp_kernel_drops", "Datagrams dropped by a full socket buffer", labels=["port"]
+        "serstream_rtp_kernel_drops", "Datagrams dropped by a full socket buffer", labels=labels
     )
-    streams = GaugeMetricFamily("serstream_rtp_streams", "Streams alive on a port", labels=["port"])
+    streams = GaugeMetricFamily("serstream_rtp_streams", "Streams alive on a port", labels=labels)
     packets = CounterMetricFamily(
-        "serstream_rtp_packets", "Packets of streams, by fate", labels=["port", "fate"]
+        "serstream_rtp_packets", "Packets of streams, by fate", labels=[*labels, "fate"]
     )
     for port in status.health.ports:
-        name = str(port.port)
-        streams.add_metric([name], len(port.streams))
-        kernel.add_metric([name], port.kernel_drops)
-        dropped.add_metric([name, "too long"], port.truncated)
+        where = [port.address, str(port.port)]
+        streams.add_metric(where, len(port.streams))
+        kernel.add_metric(where, port.kernel_drops)
+        dropped.add_metric([*where, "too long"], port.truncated)
         for reason, count in port.dropped.items():
-            dropped.add_metric([name, reason], count)
+            dropped.add_metric([*where, reason], count)
         for fate, count in port.packets.items():
-            packets.add_metric([name, fate], count)
+            packets.add_metric([*where, fate], count)
     yield from (dropped, kernel, streams, packets)
 
 
@@ -222,8 +226,32 @@ def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"serstream_{name}", text, value=value)
 
 
+class _Server(ThreadingHTTPServer):
+    block_on_close = False
+    request_queue_size = MAX_REQUESTS
+
+    def __init__(self, *arguments: Any):
+        self._room = threading.BoundedSemaphore(MAX_REQUESTS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("metrics: request of %s:%d failed", *client_address, exc_info=True)
+
+
 class MetricsServer:
-    """Answers on loopback, in a thread of its own, one request after the other.
+    """Answers on loopback, every request in a thread of its own.
 
     Raises:
         SourceError: the port cannot be bound.
@@ -245,7 +273,7 @@ class MetricsServer:
                 log.debug(format, *args)
 
         try:
-            self._server = HTTPServer((HOST, port), Handler)
+            self._server = _Server((HOST, port), Handler)
         except OSError as error:
             raise SourceError(
                 f"metrics {HOST}:{port}: cannot bind the TCP port: {error.strerror}; set another "

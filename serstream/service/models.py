@@ -30,6 +30,7 @@ from serstream.service.canary import Canary
 from serstream.service.candidate import Candidate, Contents, Purpose
 from serstream.service.control import ModelStatus, Refusal
 from serstream.service.loader import Loader
+from serstream.service.log_limit import ALWAYS
 from serstream.service.shadow import Shadow
 from serstream.types import Scores, SpeechWindow, StreamStart
 
@@ -186,7 +187,7 @@ class Models:
             if pointer.active != self.reference:
                 self._begin(pointer.active, "activate")
         except (ModelError, ControlError) as error:
-            log.error("%s; %s stays active", error, self.reference)
+            log.error("%s; %s stays active", error, self.reference, extra=ALWAYS)
 
     def poll(self, now: float, utc: float) -> list[Message]:
         """Exchange the model if the next one is ready, and tell what there is to tell.
@@ -209,7 +210,7 @@ class Models:
             messages.append(self._decide(candidate, now, utc))
         if self._settings.auto_activate and now >= self._next_look:
             self._next_look = now + LOOK_INTERVAL_S
-            self._look()
+            messages += self._look(now, utc)
         if self._shadow and self._shadow.failure:
             messages.append(self._refuse(self._shadow.reference, self._shadow.failure, now, utc))
             self._end_shadow()
@@ -324,13 +325,18 @@ class Models:
         figures = msgspec.structs.asdict(candidate.status())
         return kind(**self._header(now, utc), candidate=figures.pop("name"), **figures)
 
-    def _look(self) -> None:
+    def _look(self, now: float, utc: float) -> list[Message]:
         if self._candidate or self._store is None:
-            return
-        newest = self._store.resolve(self.active.metadata.name)
-        if newest.version > self._newest:
-            self._newest = newest.version
+            return []
+        newest = Reference(self.active.metadata.name, self._store.newest_version(self.active.metadata.name))
+        if newest.version <= self._newest:
+            return []
+        self._newest = newest.version
+        try:
             self._begin(str(newest), "activate")
+        except ModelError as error:
+            return [self._refuse(str(newest), str(error), now, utc)]
+        return []
 
     def _end_shadow(self) -> None:
         if self._shadow:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,13 +16,16 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+import msgspec
+
 from serstream.audio.file import FileSource
 from serstream.config import FileSettings, MicrophoneSettings, RtpSettings, Settings
 from serstream.errors import SerstreamError, SourceError
 from serstream.rtp.datagrams import bind
 from serstream.rtp.port import RtpPort
 from serstream.rtp.receiver import RtpReceiver
-from serstream.rtp.status import PortStatus
+from serstream.service.check import udp_sockets
+from serstream.service.health import PortHealth
 from serstream.service.intake import Intake
 from serstream.service.systemd import SocketShelf
 from serstream.types import Source, SourceEvent
@@ -35,10 +39,10 @@ T = TypeVar("T")
 STUCK_S = 10.0
 """A source that has not emitted for so long, not even an empty list, is stuck."""
 STOP_TIMEOUT_S = 2.0
-"""How long a reload waits for a source to end."""
+"""How long a source that a reload opens waits for each of those that it ends."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Running:
     source: Source
     name: str
@@ -63,15 +67,19 @@ class Sources:
     """
 
     def __init__(self, settings: Settings, base: Path, intake: Intake, shelf: SocketShelf):
+        self._settings = settings
         self._base = base
         self._intake = intake
         self._shelf = shelf
+        self.stopped = False
+        """Whether all were asked to end."""
         self.failed = False
-        """Whether one ended in a way that nobody foresaw."""
-        open_port = partial(RtpPort, bind=partial(shelf.open, bind=bind), base=base)
-        self._receiver = RtpReceiver(settings.rtp, open_port)
+        """Whether one ended in a way that nobody foresaw; the others shall end then, too."""
+        self._receiver = RtpReceiver(settings.rtp, self._open_port)
         self._running = [_Running(self._receiver, "rtp", None)]
         self._running += [self._open(wanted) for wanted in _wanted(settings)]
+        self._ending: list[_Running] = []
+        """What a reload has ended may still have last words."""
 
     def __len__(self) -> int:
         return len(self._receiver.settings) + len(self._running) - 1
@@ -82,14 +90,25 @@ class Sources:
             self._start(running)
 
     def stop(self) -> None:
-        """Ask all of them to end; from any thread, more than once."""
+        """Ask all of them to end, for good."""
+        self.stopped = True
         for running in self._running:
             running.source.stop()
 
     @property
     def alive(self) -> bool:
-        """Whether one is still running."""
-        return bool(self.names())
+        """Whether there is something to wait for.
+
+        A source that runs; or, until all are stopped, a port or microphone that is configured: if none of
+        them is open, the next reload may mend that.
+        """
+        if not self.stopped and (self._settings.rtp or self._settings.microphone):
+            return True
+        return any(
+            running.thread.is_alive()
+            for running in self._running + self._ending
+            if running.settings or self.stopped  # RTP without ports ends only when it is stopped
+        )
 
     def names(self) -> tuple[str, ...]:
         """Of those that run; an RTP port counts alone."""
@@ -100,9 +119,12 @@ class Sources:
         return tuple(names)
 
     @property
-    def ports(self) -> tuple[PortStatus, ...]:
+    def ports(self) -> tuple[PortHealth, ...]:
         """Counts of the RTP ports."""
-        return self._receiver.status
+        return tuple(
+            PortHealth(address=settings.address, **msgspec.structs.asdict(status))
+            for settings, status in zip(self._receiver.settings, self._receiver.status, strict=True)
+        )
 
     @property
     def receive_cpu_s(self) -> float:
@@ -124,23 +146,26 @@ class Sources:
     def reload(self, settings: Settings) -> list[str]:
         """Leave alone what is configured as before, end what is not, open what is new.
 
-        A source that cannot be opened is left out; the others are not disturbed.
+        A source that cannot be opened is left out; the others are not disturbed. Not once all are stopped.
 
         Returns:
             Why sources were left out.
         """
         faults: list[str] = []
+        self._settings = settings
         wanted = _wanted(settings)
-        gone = [running for running in self._running if running.settings and running.settings not in wanted]
-        for running in gone:
+        self._ending = [running for running in self._ending if running.thread.is_alive()]
+        for running in [each for each in self._running if each.settings and each.settings not in wanted]:
             running.source.stop()
+            self._running.remove(running)
+            self._ending.append(running)
+        used = {key for port in settings.rtp for key in udp_sockets(port)}
         for port in [port for port in self._receiver.settings if port not in settings.rtp]:
+            for ip, number in udp_sockets(port):
+                # Bound anew it might still be in use: systemd closes its copy when it gets round to it.
+                keep_or_release = self._shelf.keep if (ip, number) in used else self._shelf.release
+                keep_or_release(str(ip), number)
             self._receiver.close(port)
-            for number in (port.port, port.port + 1):
-                self._shelf.release(port.address, number)
-        for running in gone:
-            running.thread.join(STOP_TIMEOUT_S)
-        self._running = [running for running in self._running if running not in gone]
         for port in _without(settings.rtp, self._receiver.settings):
             with _noted(faults):
                 self._receiver.open(port)
@@ -152,10 +177,16 @@ class Sources:
         return faults
 
     def _start(self, running: _Running) -> None:
-        running.thread = threading.Thread(target=self._run, args=(running,), name=running.name, daemon=True)
+        before = [ending.thread for ending in self._ending]
+        running.thread = threading.Thread(
+            target=self._run, args=(running, before), name=running.name, daemon=True
+        )
         running.thread.start()
 
-    def _run(self, running: _Running) -> None:
+    def _run(self, running: _Running, before: Iterable[threading.Thread]) -> None:
+        # It may be one of them with other settings: the same device, or streams of the same names.
+        for ending in before:
+            ending.join(STOP_TIMEOUT_S)
         # A file can wait and so loses nothing.
         put: Callable[[list[SourceEvent]], None] = (
             self._intake.put_patiently if isinstance(running.source, FileSource) else self._intake.put
@@ -173,7 +204,14 @@ class Sources:
         except Exception:  # a defect of ours: end in order, with a trace, instead of running on deaf
             log.exception("source %s failed", running.name)
             self.failed = True
-            self.stop()
+
+    def _open_port(self, settings: RtpSettings, numbers: Counter[str]) -> RtpPort:
+        try:
+            return RtpPort(settings, numbers, bind=partial(self._shelf.open, bind=bind), base=self._base)
+        except SerstreamError:
+            for ip, number in udp_sockets(settings):  # one of two may be open already
+                self._shelf.release(str(ip), number)
+            raise
 
     def _open(self, settings: SourceSettings) -> _Running:
         match settings:
@@ -192,7 +230,7 @@ def _wanted(settings: Settings) -> list[SourceSettings]:
 
 
 def _port_name(settings: RtpSettings) -> str:
-    return f"rtp:{settings.port}"
+    return f"rtp:{settings.address}:{settings.port}"
 
 
 def _without(wanted: Sequence[T], there: Iterable[object]) -> list[T]:

@@ -5,6 +5,7 @@ Without systemd (no ``NOTIFY_SOCKET``, no ``LISTEN_FDS``) everything here does n
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ LISTEN_FDS_START = 3
 """First file descriptor that systemd passes (sd_listen_fds(3))."""
 
 Address: TypeAlias = tuple[str, int]
-"""Local IP address and port."""
+"""Local IP address, as getsockname(2) writes it, and port."""
 
 
 class Notifier:
@@ -106,42 +107,60 @@ class SocketShelf:
 
     def __init__(self, notifier: Notifier, inherited: Mapping[Address, tuple[str, socket.socket]]):
         self._notifier = notifier
-        self._inherited = dict(inherited)
-        self._stored: dict[Address, str] = {}
+        self._waiting = {_address(*key): passed for key, passed in inherited.items()}
+        """Name and socket of what `open` shall find."""
+        self._opened: dict[Address, tuple[str, socket.socket]] = {}
 
     def open(self, address: str, port: int, bind: Bind) -> socket.socket:
-        """The inherited socket of an address, or else a new one, which is stored.
+        """The waiting socket of an address, or else a new one, which is stored.
+
+        Args:
+            address: IP address, however it is written.
+            port: UDP port.
+            bind: makes the new one.
 
         Raises:
             SourceError: as ``bind`` raises it.
         """
-        if found := self._inherited.pop((address, port), None):
-            self._stored[address, port] = found[0]
-            log.info("systemd: took over the UDP socket %s:%d with what waits in it", address, port)
+        key = _address(address, port)
+        if found := self._waiting.pop(key, None):
+            self._opened[key] = found
+            log.info("took over the UDP socket %s:%d with what waits in it", *key)
             return found[1]
         opened = bind(address, port)
-        name = f"udp-{re.sub('[^0-9a-f]', '-', address)}-{port}"
-        self._stored[address, port] = name
+        name = f"udp-{re.sub('[^0-9a-f]', '-', key[0])}-{port}"
+        self._opened[key] = name, opened
         self._notifier.store(name, opened)
         return opened
 
+    def keep(self, address: str, port: int) -> None:
+        """Whoever opened the socket is about to close it, the next one to open its address shall get it."""
+        key = _address(address, port)
+        name, opened = self._opened.pop(key)
+        self._waiting[key] = name, opened.dup()
+
     def release(self, address: str, port: int) -> None:
         """The socket is no longer used: a later start shall not get it."""
-        if name := self._stored.pop((address, port), ""):
-            self._notifier.forget(name)
+        key = _address(address, port)
+        if waiting := self._waiting.pop(key, None):
+            waiting[1].close()
+        if released := waiting or self._opened.pop(key, None):
+            self._notifier.forget(released[0])
 
     def close_unused(self) -> None:
         """Let go of inherited sockets that nobody opened: their queues would fill for ever."""
-        if self._inherited:
+        if self._waiting:
             log.warning(
                 "systemd: passed the UDP sockets %s, but no [[rtp]] uses them; make serstream.socket and the "
                 "configuration agree",
-                ", ".join(f"{address}:{port}" for address, port in self._inherited),
+                ", ".join(f"{address}:{port}" for address, port in self._waiting),
             )
-        for name, unused in self._inherited.values():
-            unused.close()
-            self._notifier.forget(name)
-        self._inherited.clear()
+        for address, port in list(self._waiting):
+            self.release(address, port)
+
+
+def _address(address: str, port: int) -> Address:
+    return str(ipaddress.ip_address(address)), port
 
 
 def inherited_sockets(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from serstream.rtp.status import PortStatus
 from serstream.service.control import Status
+from serstream.service.health import PortHealth
 
 
 def describe(status: Status) -> str:
@@ -35,11 +35,11 @@ def describe(status: Status) -> str:
     return "\n".join(lines)
 
 
-def _port(port: PortStatus) -> str:
+def _port(port: PortHealth) -> str:
     packets = ", ".join(f"{count} {fate}" for fate, count in port.packets.items() if count) or "none"
     dropped = ", ".join(f"{count} {reason}" for reason, count in port.dropped.items()) or "none"
     return (
-        f"rtp:{port.port:<6}{len(port.streams)} streams; packets: {packets}; "
+        f"rtp:{port.where:<16}{len(port.streams)} streams; packets: {packets}; "
         f"dropped: {dropped}; by the kernel: {port.kernel_drops} "
         f"(buffer {port.receive_buffer_bytes // 1024} kB)"
     )

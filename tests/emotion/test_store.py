@@ -69,6 +69,14 @@ def test_a_link_out_of_the_repository_is_refused(models: ModelStore, tmp_path: P
         models.file(reference)
 
 
+def test_a_model_file_that_is_a_link_to_itself_is_refused(models: ModelStore) -> None:
+    folder = models.root / "tiny" / "2"
+    folder.mkdir()
+    (folder / "model.onnx").symlink_to("model.onnx")
+    with pytest.raises(ModelError, match="cannot read SHA256SUMS"):
+        check_sums(models.file(TWO).parent)
+
+
 def test_a_version_never_changes(models: ModelStore) -> None:
     with pytest.raises(ModelError, match="a version never changes; publish it as version 2"):
         models.publish(ONE, FILES | {"model.onnx": b"another"})

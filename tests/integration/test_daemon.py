@@ -125,6 +125,50 @@ def test_a_signal_ends_every_stream_with_its_last_window(tiny_model: Path, numbe
     assert types[2:] == ["window", "utterance", "stream_end", "call_end"]
 
 
+EARLY_SIGNALS = """
+import os, signal, sys
+from serstream import cli
+class Import:
+    def find_spec(self, name, path, target=None):
+        if name == "serstream.service.daemon":  # takes longer than all before
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Import())
+sys.exit(cli.main())
+"""
+
+
+DEFECT = """
+import sys
+from serstream import cli
+from serstream.rtp.receiver import RtpReceiver
+RtpReceiver._turn = None
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "told"),
+    [
+        (EARLY_SIGNALS, 0, "SIGTERM: ending all streams"),
+        (DEFECT, 1, "a source failed: ending all streams"),
+    ],
+    ids=["signals while it starts", "a defect in a source"],
+)
+def test_the_daemon_ends_in_order_after(
+    tiny_model: Path, tmp_path: Path, program: str, code: int, told: str
+) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        f'[[rtp]]\nport = {free_port_pair()}\n[model]\npath = "{tiny_model}"\n[metrics]\nport = 0\n'
+        f'[feed]\nendpoint = "ipc://{tmp_path}/feed"\n[control]\nsocket = "control"\n'
+    )
+    command = [sys.executable, "-c", program, "run", "-c", path]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == code, result.stderr
+    assert told in result.stderr
+
+
 def types_within(daemon: DaemonProcess, seconds: float) -> list[str]:
     deadline = time.monotonic() + seconds
     types: list[str] = []

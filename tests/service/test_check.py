@@ -25,6 +25,9 @@ def test_what_runs_is_fine(tmp_path: Path) -> None:
         {"port": 5004, "address": "::1", "name": "six"},
     ]
     assert check(settings_of(rtp=ports), tmp_path).metadata.labels
+    for endpoint in (f"ipc://{tmp_path}/feed", "ipc://feed", "ipc:///run/not-yet/feed", "tcp://[::1]:9464"):
+        check(settings_of(rtp=ports, feed={"endpoint": endpoint}), tmp_path)
+    check(settings_of(rtp=ports, feed={"endpoint": "tcp://127.0.0.1:65534"}, metrics={"port": 0}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,13 @@ def test_what_runs_is_fine(tmp_path: Path) -> None:
         ({"rtp": [{"sdp": "missing.sdp"}]}, r"sdp '/.*/missing\.sdp': cannot read it: No such file"),
         ({"rtp": [{"srtp": ["ROT13 inline:AAAA"]}]}, "crypto suite 'ROT13', wanted one of"),
         ({"rtp": [{"port": 5004}, {"port": 5004}]}, "UDP port .*:5004 is wanted twice"),
-        ({"rtp": [{"port": 5004}, {"port": 5005}]}, "5005 is wanted twice, for RTCP of .* 5004"),
+        ({"rtp": [{"port": 5004}, {"port": 5005}]}, "5005 is wanted twice, for RTCP of .*:5004"),
+        ({"rtp": [{}, {"address": "0.0.0.0", "name": "b"}]}, r"0\.0\.0\.0:5004 is wanted twice, for .*127"),
+        ({"rtp": [{"address": "::", "name": "b"}, {}]}, r"127\.0\.0\.1:5004 is wanted twice, for .*:::5004"),
+        (
+            {"rtp": [{"address": "::1"}, {"address": "0:0:0:0:0:0:0:1", "name": "b"}]},
+            "::1:5004 is wanted twice",
+        ),
         (
             {"rtp": [{"port": 5004}, {"port": 5004, "address": "::1"}]},
             r"::1:5004: its first stream would be called rtp-5004-1, as that of 127\.0\.0\.1:5004; give",
@@ -45,6 +54,15 @@ def test_what_runs_is_fine(tmp_path: Path) -> None:
         ({"file": [{"path": "missing.wav"}]}, "missing.wav"),
         ({"rtp": [{}], "feed": {"endpoint": "nonsense"}}, "feed endpoint 'nonsense': wanted tcp://"),
         ({"rtp": [{}], "feed": {"endpoint": "tcp://0.0.0.0:5555"}}, "can be reached from outside"),
+        (
+            {"rtp": [{}], "metrics": {"port": 5556}},
+            r"metrics\.port is 5556, which the feed takes for its events, tcp://127\.0\.0\.1:5556; give one",
+        ),
+        (
+            {"rtp": [{}], "feed": {"endpoint": "tcp://localhost:7000"}, "metrics": {"port": 7001}},
+            r"7001, which the feed takes for its snapshots, tcp://localhost:7001",
+        ),
+        ({"rtp": [{}], "feed": {"endpoint": "ipc://none/feed"}}, "ipc://none/feed: there is no folder none"),
         ({"rtp": [{}], "feed": {"keys": "missing"}}, "missing.*server.toml"),
         ({"rtp": [{}], "model": {"path": "missing"}}, "missing"),
     ],

@@ -139,6 +139,14 @@ def test_the_socket_of_a_killed_daemon_is_taken_over(tmp_path: Path) -> None:
         assert exchange(server, [b'{"request":"status"}']) == msgspec.json.decode(msgspec.json.encode(STATUS))
 
 
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("dear diary")
+    with pytest.raises(ControlError, match=r"notes\.txt: a file that is no socket is there; move it away"):
+        ControlServer(path)
+    assert path.read_text() == "dear diary"
+
+
 def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="longer than 107 bytes"):
         ControlServer(tmp_path / ("x" * 120))

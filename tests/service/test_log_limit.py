@@ -3,7 +3,8 @@ import logging
 import pytest
 
 from serstream import cli
-from serstream.service.log_limit import OncePerSecond
+from serstream.service import signals
+from serstream.service.log_limit import ALWAYS, MAX_KINDS, OncePerSecond
 
 
 @pytest.fixture
@@ -11,9 +12,11 @@ def limit() -> OncePerSecond:
     return OncePerSecond()
 
 
-def record(created: float, line: int = 1, level: int = logging.WARNING) -> logging.LogRecord:
+def record(
+    created: float, line: int = 1, level: int = logging.WARNING, client: object = "a"
+) -> logging.LogRecord:
     made = logging.LogRecord(
-        "serstream.x", level, "x.py", line, "client %s refused, 5%% of them", ("a",), None
+        "serstream.x", level, "x.py", line, "client %s refused, 5%% of them", (client,), None
     )
     made.created = created
     return made
@@ -32,6 +35,34 @@ def test_another_kind_is_told_at_once(limit: OncePerSecond) -> None:
     assert not limit.filter(record(100.2, line=1))
 
 
+def test_the_same_trouble_of_two_is_told_of_both(limit: OncePerSecond) -> None:
+    assert limit.filter(record(100.0, client="rtp 127.0.0.1:5004"))
+    assert limit.filter(record(100.0, client="rtp 127.0.0.1:5006"))
+    assert not limit.filter(record(100.1, client="rtp 127.0.0.1:5004"))
+
+
+def test_numbers_do_not_tell_kinds_apart(limit: OncePerSecond) -> None:
+    assert [limit.filter(record(100.0, client=n)) for n in range(3)] == [True, False, False]
+
+
+def test_a_flood_that_is_about_ever_another_one_is_bounded(limit: OncePerSecond) -> None:
+    for second in (100.0, 101.0):
+        told = [limit.filter(record(second, client=f"stranger {i}")) for i in range(10_000)]
+        assert sum(told) == MAX_KINDS + 1
+        assert len(limit._told) <= MAX_KINDS + 1
+        assert len(limit._held) <= MAX_KINDS + 1
+
+
+def test_what_a_person_waits_for_is_never_held_back(
+    limit: OncePerSecond, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.handler.addFilter(limit)
+    for _ in range(3):
+        logging.getLogger("serstream").error("reload refused: %s", "x", extra=ALWAYS)
+    caplog.handler.removeFilter(limit)
+    assert len(caplog.messages) == 3
+
+
 def test_what_is_no_warning_is_left_alone(limit: OncePerSecond) -> None:
     assert all(limit.filter(record(100.0, level=logging.INFO)) for _ in range(9))
 
@@ -42,11 +73,13 @@ def test_a_clock_set_back_silences_nothing(limit: OncePerSecond) -> None:
     assert not limit.filter(record(100.5))
 
 
-def test_every_command_logs_that_way(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("command", "told"), [("run -c", 1), ("check", 99)])
+def test_the_daemon_logs_that_way_and_no_command_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, told: int
 ) -> None:
     monkeypatch.setattr(logging.root, "handlers", [])
-    assert cli.main(["check", "no such file"]) == 2
+    monkeypatch.setattr(signals, "Signals", object)
+    assert cli.main([*command.split(), "none.toml"]) == 2
     for _ in range(99):
         logging.getLogger("serstream").warning("too much")
-    assert capsys.readouterr().err.count("too much") == 1
+    assert capsys.readouterr().err.count("too much") == told

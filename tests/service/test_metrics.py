@@ -1,3 +1,7 @@
+import socket
+import struct
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -6,10 +10,16 @@ import msgspec
 import pytest
 
 from serstream.errors import SourceError
-from serstream.rtp.status import PortStatus
 from serstream.service.control import CanaryStatus, ModelStatus, ShadowStatus, Status
-from serstream.service.health import Health
-from serstream.service.metrics import STALE_S, Metrics, MetricsServer
+from serstream.service.health import Health, PortHealth
+from serstream.service.metrics import (
+    HOST,
+    MAX_REQUESTS,
+    REQUEST_TIMEOUT_S,
+    STALE_S,
+    Metrics,
+    MetricsServer,
+)
 
 STATUS = Status(
     pid=1,
@@ -19,12 +29,18 @@ STATUS = Status(
     streams=3,
     model=ModelStatus(name="cnn-lstm@1", path="", labels=("happy",), providers=("CPUExecutionProvider",)),
     health=Health(
-        sources=("rtp:5004",),
+        sources=("rtp:127.0.0.1:5004", "rtp:::1:5004"),
         windows={"scored": 7, "loss": 2},
-        ports=(
-            PortStatus(
-                port=5004, dropped={"not allowed": 4}, streams=[], kernel_drops=5, packets={"lost": 6}
-            ),
+        ports=tuple(
+            PortHealth(
+                address=address,
+                port=5004,
+                dropped={"not allowed": 4},
+                streams=[],
+                kernel_drops=5,
+                packets={"lost": 6},
+            )
+            for address in ("127.0.0.1", "::1")
         ),
     ),
 )
@@ -61,15 +77,17 @@ def test_prometheus_reads_the_status(metrics: Metrics, server: MetricsServer) ->
     for line in (
         "serstream_streams 3.0",
         'serstream_windows_total{outcome="loss"} 2.0',
-        'serstream_rtp_dropped_total{port="5004",reason="not allowed"} 4.0',
-        'serstream_rtp_packets_total{fate="lost",port="5004"} 6.0',
-        'serstream_rtp_kernel_drops_total{port="5004"} 5.0',
+        'serstream_rtp_dropped_total{address="127.0.0.1",port="5004",reason="not allowed"} 4.0',
+        'serstream_rtp_packets_total{address="127.0.0.1",fate="lost",port="5004"} 6.0',
+        'serstream_rtp_kernel_drops_total{address="::1",port="5004"} 5.0',
         'serstream_stage_seconds_count{stage="score"} 1.0',
         'serstream_window_latency_seconds_bucket{le="0.025"} 1.0',
         'serstream_wait_seconds_bucket{le="0.005"} 1.0',
         'serstream_model_info{model="cnn-lstm@1",provider="CPUExecutionProvider",version="0.1.0"} 1.0',
     ):
         assert line in text
+    series = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
+    assert len(set(series)) == len(series)
 
 
 def test_prometheus_reads_how_the_candidates_do(metrics: Metrics) -> None:
@@ -110,6 +128,34 @@ def test_ready_only_while_the_daemon_says_so(metrics: Metrics, server: MetricsSe
     metrics.ready = True
     assert get(server, "/readyz") == (200, "ok\n")
     assert get(server, "/nothing")[0] == 404
+
+
+def test_idle_connections_hold_up_nobody(metrics: Metrics, server: MetricsServer) -> None:
+    metrics.ready = True
+    idle = [socket.create_connection((HOST, server.port)) for _ in range(MAX_REQUESTS - 1)]
+    began = time.monotonic()
+    assert get(server, "/readyz") == (200, "ok\n")
+    assert time.monotonic() - began < REQUEST_TIMEOUT_S / 2
+    # Too many are not served, and take no thread.
+    idle += [socket.create_connection((HOST, server.port)) for _ in range(MAX_REQUESTS)]
+    idle[-1].settimeout(REQUEST_TIMEOUT_S / 2)
+    assert idle[-1].recv(1) == b""
+    for connection in idle:
+        connection.close()
+
+
+def test_a_connection_that_is_reset_is_no_news(
+    server: MetricsServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(10):
+        with socket.create_connection((HOST, server.port)) as rude:
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            rude.sendall(b"GET /metrics HT")
+    assert get(server, "/readyz")[0] == 503
+    deadline = time.monotonic() + 10
+    while any("process_request_thread" in thread.name for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+    assert capfd.readouterr().err == ""
 
 
 def test_a_port_in_use_is_named(server: MetricsServer) -> None:

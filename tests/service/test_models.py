@@ -107,6 +107,35 @@ def test_a_refused_model_changes_nothing_and_is_not_tried_again(store: ModelStor
         assert models.status().refusals == 1
 
 
+def test_a_new_version_that_is_a_link_is_refused_once(store: ModelStore) -> None:
+    with serving(store, auto_activate=True) as models:
+        settle(models)
+        publish(store.root.parent / "other", 3, seed=3)
+        (store.root.parent / "other" / "tiny" / "3").rename(store.root / "tiny" / "elsewhere")
+        (store.root / "tiny" / "3").symlink_to(store.root / "tiny" / "elsewhere")
+        (message,) = settle(models, now=10)
+        assert isinstance(message, ModelRefused)
+        assert (message.candidate, message.model) == ("tiny@3", "tiny@2")
+        assert "a version is no link, copy it here" in message.reason
+        for now in range(20, 100, 10):
+            assert settle(models, now) == []
+    with serving(store, auto_activate=True) as models:  # and the next start
+        assert models.reference == "tiny@2"
+        assert [type(message) for message in settle(models)] == [ModelRefused]
+
+
+def test_a_model_folder_that_is_taken_away_ends_nothing(store: ModelStore) -> None:
+    with serving(store, auto_activate=True) as models:
+        settle(models)
+        (store.root / "tiny").rename(store.root / "away")
+        assert settle(models, now=10) == []
+        assert models.reference == "tiny@2"
+        (store.root / "away").rename(store.root / "tiny")
+        publish(store.root, 3, seed=3)
+        settle(models, now=20)
+        assert models.reference == "tiny@3"
+
+
 def test_what_a_candidate_breaks_is_a_refusal_too(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def explode(_path: Path) -> None:
         raise ZeroDivisionError

@@ -9,9 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from serstream.rtp.status import PortStatus
 from serstream.service.control import CanaryStatus, ModelStatus, ShadowStatus, Status
-from serstream.service.health import Health
+from serstream.service.health import Health, PortHealth
 from serstream.service.metrics import Metrics
 from serstream.view.status import describe
 
@@ -29,9 +28,8 @@ def exported() -> str:
         shadow=ShadowStatus(name="m@2"),
         canary=CanaryStatus(name="m@3", share=0.1),
     )
-    health = Health(
-        windows={"scored": 1}, ports=(PortStatus(port=1, dropped={"x": 1}, streams=[], packets={"lost": 1}),)
-    )
+    port = PortHealth(address="::1", port=1, dropped={"x": 1}, streams=[], packets={"lost": 1})
+    health = Health(windows={"scored": 1}, ports=(port,))
     metrics.update(
         Status(pid=1, started="", uptime_s=1.0, feed="", streams=0, model=model, health=health), 0.0
     )
@@ -85,7 +83,7 @@ def test_the_dashboard_is_json_with_panels() -> None:
 def test_no_metric_is_labelled_with_a_call_or_stream() -> None:
     labels = set(re.findall(r'[{,](\w+)="', exported()))
     assert labels <= {
-        *("le", "stage", "outcome", "port", "reason", "fate"),
+        *("le", "stage", "outcome", "address", "port", "reason", "fate"),
         *("model", "provider", "version", "purpose"),
     }
 
@@ -95,6 +93,17 @@ def test_the_status_line_changes_only_when_something_happens() -> None:
     assert health.line(3, "m@1") == "3 streams; 5 windows scored, 3 not; m@1"
     stuck = msgspec.structs.replace(health, stuck=("rtp:1",), reload_error="x")
     assert stuck.line(3, "m@1").endswith("STUCK: rtp:1; last reload failed")
+
+
+def test_ports_of_the_same_number_are_told_apart() -> None:
+    model = ModelStatus(name="m@1", path="", labels=(), providers=("CPUExecutionProvider",))
+    ports = tuple(
+        PortHealth(address=address, port=5004, dropped={}, streams=[]) for address in ("127.0.0.1", "::1")
+    )
+    health = Health(ports=ports)
+    status = Status(pid=1, started="", uptime_s=1.0, feed="", streams=9, model=model, health=health)
+    rows = [line.split()[0] for line in describe(status).splitlines() if line.startswith("rtp:")]
+    assert rows == ["rtp:127.0.0.1:5004", "rtp:::1:5004"]
 
 
 def test_muted_streams_are_told_wherever_one_looks() -> None:

@@ -112,6 +112,17 @@ def test_a_new_socket_is_stored_and_the_stored_one_is_the_same(systemd: socket.s
     assert messages(systemd) == [b"FDSTOREREMOVE=1\nFDNAME=udp-127-0-0-1-0"]
 
 
+@pytest.mark.parametrize("written", ["::1", "0:0:0:0:0:0:0:1", "::0001"])
+def test_an_inherited_socket_is_found_however_its_address_is_written(
+    systemd: socket.socket, written: str
+) -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as inherited:
+        inherited.bind(("::1", 0))
+        address, port = inherited.getsockname()[:2]
+        shelf = SocketShelf(notifier(systemd), {(address, port): ("rtp", inherited)})
+        assert shelf.open(written, port, bind) is inherited
+
+
 def test_an_inherited_socket_is_used_and_not_stored_again(systemd: socket.socket) -> None:
     with bind("127.0.0.1", 0) as inherited:
         shelf = SocketShelf(notifier(systemd), {inherited.getsockname(): ("rtp", inherited)})

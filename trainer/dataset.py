@@ -66,6 +66,14 @@ class WindowSet:
     clips: list[Clip]
     silent: int
     """Clips (times conditions) in which no speech was detected."""
+    source: str
+    """SHA-256 of the recordings, of what is said of each, and of the sounds they are augmented with."""
+
+    @property
+    def digest(self) -> str:
+        """Changes with the recordings, with what is said of them, and with which of them are chosen."""
+        chosen = np.unique(self.clip).tolist()
+        return hashlib.sha256(msgspec.json.encode([self.source, chosen])).hexdigest()[:16]
 
     def of_clips(self, chosen: Iterable[int]) -> WindowSet:
         """Only the windows of some clips; ``clips`` and their indices stay."""
@@ -212,7 +220,15 @@ def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -
                 time.perf_counter() - began,
             )
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    return WindowSet(**joined, clips=clips, silent=silent)
+    return WindowSet(**joined, clips=clips, silent=silent, source=_source(clips, preparation.sounds))
+
+
+def _source(clips: list[Clip], sounds: Sounds) -> str:
+    digest = hashlib.sha256(str(FORMAT).encode() + sounds.digest())
+    for clip in clips:
+        said = (clip.name, clip.corpus, clip.speaker, clip.sex, clip.emotion)
+        digest.update(msgspec.json.encode(said) + _content(clip.path))
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=65_536)

@@ -26,7 +26,7 @@ from serstream.emotion.golden import FILE_NAME, MAX_CLIPS, GoldenClips
 from serstream.emotion.inputs import Inputs, alone
 from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.store import MODEL_FILE, SUMS_FILE, read_file, sums
-from serstream.errors import ModelError
+from serstream.errors import ConfigError, ModelError
 from serstream.shipped import SAMPLE_CALL
 from serstream.types import SAMPLE_RATE
 from trainer.calls import as_heard
@@ -144,7 +144,19 @@ def write_model(
 
     Returns:
         The largest difference of a logit between the runtimes.
+
+    Raises:
+        ConfigError: it was trained or measured on other clips than are there now.
     """
+    clean = workplace.windows(recipe, [CLEAN_CONDITION])
+    made = {"train": trained.data} | {
+        f"evaluate --protocol {metrics['protocol']}": metrics.get("data", "") for metrics in measured
+    }
+    if stale := [command for command, data in made.items() if data not in ("", clean.digest)]:
+        raise ConfigError(
+            f"recipe {recipe.name}: the recordings below {workplace.data} or their labels have changed since "
+            f"'serstream-train {stale[0]}'; run it again"
+        )
     held_out = next(metrics for metrics in measured if metrics["protocol"] == "speakers")
     metadata = ModelMetadata(
         name=recipe.name,
@@ -167,7 +179,6 @@ def write_model(
     )
     n_parameters = sum(weights.numel() for weights in trained.network.parameters())
     card = write_card(metadata, recipe, n_parameters, measured)
-    clean = workplace.windows(recipe, [CLEAN_CONDITION])
     amounts = (HEARD_S[0], HEARD_S[-1]) if trained.spec.baseline else HEARD_S[:1]
     heard = [as_heard(clean, trained.spec, seconds) for seconds in amounts]
     examples = {name: np.concatenate([part[name] for part in heard]) for name in heard[0]}

@@ -33,6 +33,7 @@ def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: 
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256,
         "protocol": protocol.name,
+        "data": predictions.data,
         "speakers_overlap": protocol.overlap,
         "labels": predictions.labels,
         "modes": rows,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,11 @@ def test_from_recordings_to_a_model(
     assert main(["export", recipe, *common, "--model-version", "4", "--models", str(models)]) == 0
     assert main([*PUBLISH, str(models / "tiny/4"), "--repository", str(tmp_path / "repository")]) == 0
     assert "against tiny@3 on the same speakers: +0.0 to +0.0 points" in capsys.readouterr().out
+    other = shutil.copytree(tiny_data, tmp_path / "data")
+    table = other / "tiny/manifest.csv"
+    table.write_text(table.read_text().replace("0-sad-0.wav,s0,male,sad", "0-sad-0.wav,s0,male,angry"))
+    assert main(["export", recipe, *common, "--data", str(other), "--model-version", "5"]) == 2
+    assert "have changed since 'serstream-train train'; run it again" in capsys.readouterr().err
 
 
 def published(draft: Path, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,6 +122,15 @@ def test_an_interrupted_training_ends_at_the_same_weights(
     np.testing.assert_allclose(logits_of(back, windows), logits_of(resumed, windows), atol=1e-5)
 
 
+def test_a_checkpoint_of_other_recordings_is_not_gone_on_with(
+    tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
+) -> None:
+    epochs: list[int] = []
+    for data in (windows, windows, replace(windows, source="other"), windows.of_clips(range(9))):
+        train(tiny, data, None, tmp_path / "c.pt", lambda epoch: epochs.append(epoch.epoch))
+    assert epochs == [1, 2, 3] * 3, "only the second call finds a training of its own"
+
+
 def test_training_stops_when_the_validation_speakers_gain_no_more(
     tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
 ) -> None:

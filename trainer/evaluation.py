@@ -14,6 +14,8 @@ from serstream.emotion.features import FloatArray
 Labels = NDArray[np.int64]
 Counts = NDArray[np.int64]
 
+MASKED = -1e4
+"""Logit of a label that the clip's corpus does not have; finite, so that mixup stays finite."""
 CALIBRATION_BINS = 15
 
 

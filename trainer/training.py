@@ -25,15 +25,12 @@ from trainer import history
 from trainer.calls import BaselineTraining, Calls, as_heard, average_speaker
 from trainer.dataset import WindowSet
 from trainer.device import CPU
-from trainer.evaluation import clip_scores, uar
+from trainer.evaluation import MASKED, clip_scores, uar
 from trainer.history import Epoch
 from trainer.networks import Ensemble, build
 from trainer.recipe import Recipe, Training
 
 logger = logging.getLogger(__name__)
-
-MASKED = -1e4
-"""Logit of a label that the clip's corpus does not have; finite, so that mixup stays finite."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -133,7 +133,7 @@ class Preparation:
             if self.augmentation.neutral:
                 digest.update(" ".join(clip.emotion for clip in clips).encode())
         for clip in clips:
-            digest.update(f"{clip.name} {clip.speaker} ".encode() + _content(clip.path))
+            digest.update(f"{clip.name} {_own_name(clip)} ".encode() + _content(clip.path))
         return self.cache / f"{clips[0].corpus}-{condition}-{digest.hexdigest()[:16]}.npz"
 
     def prepare(self, clips: list[Clip], condition: str) -> Path:
@@ -143,8 +143,8 @@ class Preparation:
             return path
         augmented = condition.startswith(TRAIN_CONDITION)
         features, functionals, levels, seconds, clip_index, silent = [], [], [], [], [], 0
-        for speaker in sorted({clip.speaker for clip in clips}):
-            own = [i for i, clip in enumerate(clips) if clip.speaker == speaker]
+        for speaker in sorted({_own_name(clip) for clip in clips}):
+            own = [i for i, clip in enumerate(clips) if _own_name(clip) == speaker]
             rng = np.random.default_rng(list(f"{condition} {speaker}".encode()))
             line = self._line(condition, rng)
             loudness = [level_dbfs(load_clip(clips[i])) for i in own]
@@ -221,6 +221,11 @@ def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -
             )
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     return WindowSet(**joined, clips=clips, silent=silent, source=_source(clips, preparation.sounds))
+
+
+def _own_name(clip: Clip) -> str:
+    """The speaker as the corpus names it: the draws of its lines do not depend on the name of the folder."""
+    return clip.speaker.removeprefix(f"{clip.corpus}/")
 
 
 def _source(clips: list[Clip], sounds: Sounds) -> str:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.trainer
 def windows(augmentation: Augmentation, data: Path, cache: Path) -> WindowSet:
     sounds = Sounds(noises=[], test_noises=[], rooms=[])
     preparation = Preparation(SPEC, augmentation, sounds, cache)
-    clips = [clip for clip in corpora.read("tiny", data) if clip.speaker == "s0"]
+    clips = [clip for clip in corpora.read("tiny", data) if clip.speaker == "tiny/s0"]
     return gather(preparation, clips, ["clean", "train-0"])
 
 

@@ -138,7 +138,8 @@ def test_training_stops_when_the_validation_speakers_gain_no_more(
     settings = msgspec.structs.replace(tiny.training, epochs=30, patience=2, choose_epoch=True)
     patient = msgspec.structs.replace(tiny, training=settings)
     ways = (
-        [i for i, clip in enumerate(windows.clips) if (clip.speaker == "s0") is own] for own in (True, False)
+        [i for i, clip in enumerate(windows.clips) if (clip.speaker == "tiny/s0") is own]
+        for own in (True, False)
     )
     valid, rest = (windows.of_clips(way) for way in ways)
     histories = [

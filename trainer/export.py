@@ -32,6 +32,7 @@ from serstream.types import SAMPLE_RATE
 from trainer.calls import as_heard
 from trainer.card import training_data, write_card
 from trainer.dataset import CLEAN_CONDITION
+from trainer.evaluation import LOG_TEMPERATURE
 from trainer.experiment import HEARD_S, Workplace
 from trainer.networks import Ensemble
 from trainer.recipe import Recipe
@@ -146,7 +147,7 @@ def write_model(
         The largest difference of a logit between the runtimes.
 
     Raises:
-        ConfigError: it was trained or measured on other clips than are there now.
+        ConfigError: it was trained or measured on other clips than are there now, or no temperature fits.
     """
     clean = workplace.windows(recipe, [CLEAN_CONDITION])
     made = {"train": trained.data} | {
@@ -158,6 +159,12 @@ def write_model(
             f"'serstream-train {stale[0]}'; run it again"
         )
     held_out = next(metrics for metrics in measured if metrics["protocol"] == "speakers")
+    if abs(np.log(held_out["temperature"])) > 0.99 * LOG_TEMPERATURE:
+        raise ConfigError(
+            f"recipe {recipe.name}: its temperature {held_out['temperature']:.3g} is the end of what is "
+            f"sought, wanted one between {np.exp(-LOG_TEMPERATURE):.2g} and {np.exp(LOG_TEMPERATURE):.2g}; "
+            "the held-out speakers are too few, or their labels wrong"
+        )
     metadata = ModelMetadata(
         name=recipe.name,
         version=version,

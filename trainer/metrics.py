@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serstream.emotion.features import FloatArray
+from serstream.errors import ConfigError
 from trainer.evaluation import (
     MASKED,
     Counts,
@@ -24,6 +26,8 @@ from trainer.evaluation import (
     speaker_interval,
 )
 from trainer.predictions import Part, Predictions
+
+logger = logging.getLogger(__name__)
 
 ABSTAIN_SHARE = 0.2
 """Windows that the suggested abstain threshold gives up: the least confident fifth."""
@@ -63,9 +67,26 @@ def pooled_confusion(predictions: Predictions, condition: str, heard_s: float) -
 
 
 def calibrate(predictions: Predictions, heard_s: float) -> Calibration:
-    """Over clean test windows; no fold has a say in the temperature it is measured with."""
-    chosen = _chosen(predictions, "clean", heard_s)
+    """Over clean test windows; no fold has a say in the temperature it is measured with.
+
+    Windows whose label no training clip of their fold has are left out: no temperature makes them right.
+
+    Raises:
+        ConfigError: nothing else is there.
+    """
     labels = _labels(predictions)
+    chosen, missed = [], set()
+    for part in _chosen(predictions, "clean", heard_s):
+        possible = predictions.known[part.clip, labels[part.clip]]
+        missed |= {(part.fold, predictions.clips[i].emotion) for i in part.clip[~possible]}
+        if possible.any():
+            chosen.append(replace(part, logits=part.logits[possible], clip=part.clip[possible]))
+    for fold, label in sorted(missed):
+        logger.warning("%s: no training speaker is %s; these clips count as wrong everywhere", fold, label)
+    if not chosen:
+        raise ConfigError(
+            "no fold was trained on a label that it is tested on; wanted two or more speakers of every label"
+        )
     masked = [np.where(predictions.known[part.clip], part.logits, np.float32(MASKED)) for part in chosen]
     truth = [labels[part.clip] for part in chosen]
     before, after, correct, said, said_correct = [], [], [], [], []

@@ -48,6 +48,14 @@ def test_from_recordings_to_a_model(
     assert main(["export", recipe, *common, "--model-version", "4", "--models", str(models)]) == 0
     assert main([*PUBLISH, str(models / "tiny/4"), "--repository", str(tmp_path / "repository")]) == 0
     assert "against tiny@3 on the same speakers: +0.0 to +0.0 points" in capsys.readouterr().out
+    written = metrics.read_text()
+    metrics.write_text(json.dumps(json.loads(written) | {"temperature": 20.0855}))
+    assert main(["export", recipe, *common, "--model-version", "5"]) == 2
+    assert (
+        "its temperature 20.1 is the end of what is sought, wanted one between 0.05 and 20;"
+        in capsys.readouterr().err
+    )
+    metrics.write_text(written)
     other = shutil.copytree(tiny_data, tmp_path / "data")
     table = other / "tiny/manifest.csv"
     table.write_text(table.read_text().replace("0-sad-0.wav,s0,male,sad", "0-sad-0.wav,s0,male,angry"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serstream.errors import ConfigError
 from trainer.corpora import Clip
 from trainer.metrics import calibrate, modes
 from trainer.predictions import Part, Predictions
@@ -37,6 +38,21 @@ def predictions(logits: dict[str, tuple[float, float, float]], per_emotion: int 
         for own in [np.flatnonzero(np.array(fold) == k)]
     ]
     return Predictions(LABELS, clips, known, parts, [], "")
+
+
+def test_a_label_of_one_speaker_does_not_spoil_the_calibration(caplog: pytest.LogCaptureFixture) -> None:
+    """The other fold's speakers were never calm: its clips cannot be right at any temperature."""
+    found = predictions({})
+    calm = LABELS.index("calm")
+    known = found.known.copy()
+    known[found.parts[1].clip, calm] = False
+    spoilt = calibrate(replace(found, known=known), 0.0)
+    assert "fold 1: no training speaker is calm; these clips count as wrong everywhere" in caplog.messages
+    assert spoilt.temperature == pytest.approx(calibrate(found, 0.0).temperature, rel=0.01)
+    (mode,) = modes(replace(found, known=known))
+    assert mode["recall"]["calm"] == 50
+    with pytest.raises(ConfigError, match="wanted two or more speakers of every label"):
+        calibrate(replace(found, known=np.zeros_like(known)), 0.0)
 
 
 def test_what_the_daemon_says_is_judged_over_all_labels_that_were_taught() -> None:

@@ -23,7 +23,7 @@ from trainer.export import write_model
 from trainer.folds import PROTOCOLS
 from trainer.history import Epoch
 from trainer.predictions import read_run
-from trainer.publish import publish
+from trainer.publish import MIN_SPEAKERS, learned, publish
 from trainer.training import load, save
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -155,19 +155,28 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> None:
-    trained_on = " ".join(EmotionModel(arguments.model / MODEL_FILE).metadata.training_data)
+    known = learned(EmotionModel(arguments.model / MODEL_FILE))
     for name in arguments.held_out:
-        if name in trained_on:
+        if name.casefold() in known:
             raise ConfigError(
                 f"--held-out {name}: {arguments.model} was trained on it; name recordings it never saw"
             )
     clips = corpora.read_all(arguments.held_out, arguments.data)
     store = ModelStore(arguments.repository)
-    folder, judgement = publish(arguments.model, clips, store, arguments.floor)
-    print(f"{folder}: UAR {judgement.uar:.1%} on {judgement.clips} clips of {judgement.speakers} speakers")
-    if judgement.active:
-        low, high = (100 * bound for bound in judgement.difference)
-        print(f"against {judgement.active} on the same speakers: {low:+.1f} to {high:+.1f} points (95 %)")
+    folder, judgement, comparison = publish(arguments.model, clips, store, arguments.floor)
+    print(
+        f"{folder}: UAR {judgement.uar:.1%} on {judgement.clips} clips of {judgement.speakers} speakers, "
+        "first windows"
+    )
+    if isinstance(comparison, str):
+        print(f"not compared: {comparison}")
+        return
+    low, high = (100 * bound for bound in comparison.difference)
+    few = f"; too few for a verdict, wanted {MIN_SPEAKERS}" if comparison.speakers < MIN_SPEAKERS else ""
+    print(
+        f"against {comparison.active} on the same {comparison.speakers} speakers, first windows: "
+        f"{low:+.1f} to {high:+.1f} points (95 %){few}"
+    )
 
 
 def _workplace(arguments: argparse.Namespace) -> Workplace:

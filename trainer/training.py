@@ -100,6 +100,9 @@ def train(
 
     Returns:
         The averaged weights of that epoch, and the feature spec they need.
+
+    Raises:
+        ConfigError: the loss is not finite any more.
     """
     settings = recipe.training
     torch.manual_seed(settings.seed)
@@ -122,6 +125,11 @@ def train(
         began, draw.seconds = time.perf_counter(), 0.0
         state.network.train()
         loss = float(np.mean([_step(state, draw, settings) for _ in range(steps)]))
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"recipe {recipe.name}: the loss of epoch {number} is {loss}, wanted a finite one; lower "
+                f"training.learning_rate, which is {settings.learning_rate:g}"
+            )
         reached = _valid_uar(Trained(state.averaged, spec, []), valid, targets) if valid else math.nan
         seconds = time.perf_counter() - began
         rate = float(state.schedule.get_last_lr()[0])
@@ -154,8 +162,12 @@ class _State:
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
+        n_steps = steps * settings.epochs
+        rise = (
+            0.4 if n_steps == 5 else 0.2
+        )  # of five steps a fifth is one, and the schedule divides by one less
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, settings.learning_rate, total_steps=steps * settings.epochs, pct_start=0.2
+            self.optimiser, settings.learning_rate, total_steps=n_steps, pct_start=rise
         )
         self.rng = np.random.default_rng(settings.seed)
         self.history: list[Epoch] = []

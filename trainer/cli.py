@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from serstream.emotion.model import EmotionModel
-from serstream.emotion.store import MODEL_FILE, ModelStore
+from serstream.emotion.store import MODEL_FILE, SUMS_FILE, ModelStore
 from serstream.errors import ConfigError, SerstreamError
 from trainer import corpora, device, inventory, recipe, report
 from trainer.comparison import command as comparison
@@ -105,7 +105,9 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    wanted = recipe.load(arguments.recipe).with_seed(arguments.seed)
+    wanted = _to_the_last_epoch(arguments.recipe)
+    if arguments.seed is not None:
+        wanted = wanted.with_seed(arguments.seed)
     workplace = _workplace(arguments)
     with _Telling(wanted.training.epochs) as telling:
         trained = train_all(wanted, workplace, lambda epoch: telling(wanted.name, epoch))
@@ -114,7 +116,20 @@ def _train(arguments: argparse.Namespace) -> None:
     print(path)
 
 
+def _to_the_last_epoch(path: Path) -> recipe.Recipe:
+    """A recipe whose folds were trained as the model of all speakers is."""
+    wanted = recipe.load(path)
+    if wanted.training.choose_epoch:
+        raise ConfigError(
+            f"recipe {path}: training.choose_epoch is true, wanted false: nobody is left to validate when "
+            "all speakers are trained on, so what was evaluated would not be what is exported"
+        )
+    return wanted
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
+    if arguments.seeds < 1:
+        raise ConfigError(f"--seeds is {arguments.seeds}, wanted 1 or more")
     wanted, protocol = recipe.load(arguments.recipe), PROTOCOLS[arguments.protocol]
     workplace = _workplace(arguments)
     if protocol.corpus is not None and protocol.corpus not in wanted.corpora:
@@ -137,7 +152,12 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    wanted = recipe.load(arguments.recipe)
+    wanted = _to_the_last_epoch(arguments.recipe)
+    if arguments.model_version < 1:
+        raise ConfigError(f"--model-version is {arguments.model_version}, wanted 1 or more")
+    folder: Path = arguments.models / wanted.name / str(arguments.model_version)
+    if (folder / SUMS_FILE).exists():  # written last
+        raise ConfigError(f"{folder}: exists and a version never changes; give another --model-version")
     workplace = _workplace(arguments)
     measured = [
         msgspec.json.decode(path.read_bytes())
@@ -149,7 +169,6 @@ def _export(arguments: argparse.Namespace) -> None:
             f"'serstream-train evaluate {arguments.recipe} --protocol speakers' first"
         )
     trained = load(wanted, workplace.weights(wanted))
-    folder: Path = arguments.models / wanted.name / str(arguments.model_version)
     difference = write_model(wanted, trained, measured, workplace, folder, arguments.model_version)
     print(f"{folder}: torch and ONNX Runtime differ by at most {difference:.1g}")
 
@@ -248,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--picture", type=Path, help="also draw the counts into this PNG")
     add_recipe("prepare", _prepare, f"Compute and cache the features of a recipe.\n{_GOES_ON}")
     training = add_recipe("train", _train, f"Train a recipe on all speakers of its corpora.\n{_GOES_ON}")
-    training.add_argument("--seed", type=int, default=0, help="of weights and draws (%(default)s)")
+    training.add_argument("--seed", type=int, help="of weights and draws (default: the recipe's)")
     measuring = add_recipe(
         "evaluate", _evaluate, f"Measure a recipe under a protocol and write its report.\n{_GOES_ON}"
     )

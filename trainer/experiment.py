@@ -53,13 +53,23 @@ class Workplace:
             ) from error
         return folder
 
+    @property
+    def noises(self) -> Path:
+        """Folder of the noises to augment with; may be missing."""
+        return self.data / "esc10-noise"
+
+    @property
+    def rooms(self) -> Path:
+        """Folder of the impulse responses to augment with; may be missing."""
+        return self.data / "chromium-ir"
+
     def weights(self, recipe: Recipe) -> Path:
         """Where the weights of a recipe are kept."""
         return self.folder(recipe) / "weights.pt"
 
     def preparation(self, recipe: Recipe) -> Preparation:
         """How the windows of a recipe are made."""
-        sounds = Sounds.load(self.data / "esc10-noise", self.data / "chromium-ir")
+        sounds = Sounds.load(self.noises, self.rooms)
         return Preparation(recipe.features, recipe.augmentation, sounds, self.runs / "cache")
 
     def windows(self, recipe: Recipe, conditions: Sequence[str] | None = None) -> WindowSet:

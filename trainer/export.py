@@ -30,7 +30,8 @@ from serstream.errors import ConfigError, ModelError
 from serstream.shipped import SAMPLE_CALL
 from serstream.types import SAMPLE_RATE
 from trainer.calls import as_heard
-from trainer.card import training_data, write_card
+from trainer.card import augmented_with, training_data, write_card
+from trainer.corpora.clip import audio_files
 from trainer.dataset import CLEAN_CONDITION
 from trainer.evaluation import LOG_TEMPERATURE
 from trainer.experiment import HEARD_S, Workplace
@@ -185,7 +186,9 @@ def write_model(
         recipe_sha256=recipe.sha256,
     )
     n_parameters = sum(weights.numel() for weights in trained.network.parameters())
-    card = write_card(metadata, recipe, n_parameters, measured)
+    noises, rooms = (any(audio_files(folder)) for folder in (workplace.noises, workplace.rooms))
+    augmented = augmented_with(recipe, noises=noises, rooms=rooms)
+    card = write_card(metadata, recipe, augmented, n_parameters, measured)
     amounts = (HEARD_S[0], HEARD_S[-1]) if trained.spec.baseline else HEARD_S[:1]
     heard = [as_heard(clean, trained.spec, seconds) for seconds in amounts]
     examples = {name: np.concatenate([part[name] for part in heard]) for name in heard[0]}

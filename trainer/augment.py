@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,6 +64,11 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Telephone lines lose at most this share of their packets."""
     low_pass: Share = 0.2
     """Share of the other lines that lose the band above a random 3.4 to 7 kHz."""
+
+    def __post_init__(self) -> None:
+        low, high = self.noise_db
+        if not -math.inf < low <= high < math.inf:
+            raise ValueError(f"noise_db is {low:g} to {high:g}, wanted two numbers, the lower one first")
 
 
 @dataclass(frozen=True, slots=True)

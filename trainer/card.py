@@ -15,11 +15,6 @@ ATTRIBUTION = {
 }
 """Of corpora that are read through their manifest."""
 
-AUGMENTED_WITH = (
-    "Augmented with ESC-10 (Piczak 2015, CC BY 3.0) and impulse responses of Chromium's web-audio samples "
-    "(Apache-2.0)."
-)
-
 
 def training_data(recipe: Recipe) -> tuple[str, ...]:
     """Each corpus of a recipe with its licence and citation."""
@@ -31,14 +26,35 @@ def training_data(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
+def augmented_with(recipe: Recipe, *, noises: bool, rooms: bool) -> str:
+    """A sentence on the recordings that were mixed into the training part.
+
+    Args:
+        recipe: says whether any were wanted.
+        noises: whether there were recordings of noise; white noise stands in for them.
+        rooms: whether there were impulse responses.
+    """
+    settings, used = recipe.augmentation, []
+    if settings.variants and settings.noise:
+        used.append("ESC-10 (Piczak 2015, CC BY 3.0)" if noises else "white noise")
+    if settings.variants and settings.room and rooms:
+        used.append("impulse responses of Chromium's web-audio samples (Apache-2.0)")
+    return f"Augmented with {' and '.join(used)}." if used else "Augmented with no other recordings."
+
+
 def write_card(
-    metadata: ModelMetadata, recipe: Recipe, n_parameters: int, measured: Sequence[Mapping[str, Any]]
+    metadata: ModelMetadata,
+    recipe: Recipe,
+    augmented: str,
+    n_parameters: int,
+    measured: Sequence[Mapping[str, Any]],
 ) -> str:
     """Markdown.
 
     Args:
         metadata: of the model file.
         recipe: it was trained by.
+        augmented: see `augmented_with`.
         n_parameters: of the network.
         measured: metrics.json of each protocol the recipe was run under.
     """
@@ -52,7 +68,7 @@ def write_card(
         "",
         *(f"- {corpus}" for corpus in metadata.training_data),
         "",
-        f"{AUGMENTED_WITH} Clips with other emotions were left out; emotions that a corpus lacks were masked "
+        f"{augmented} Clips with other emotions were left out; emotions that a corpus lacks were masked "
         "in its loss.",
         "",
         "## Measured",

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from serstream.emotion.model import EmotionModel
-from serstream.emotion.store import MODEL_FILE, ModelStore
+from serstream.emotion.store import MODEL_FILE, SUMS_FILE, ModelStore
 from serstream.errors import ConfigError, SerstreamError
 from trainer import corpora, device, inventory, recipe, report
 from trainer.comparison import command as comparison
@@ -23,7 +23,7 @@ from trainer.export import write_model
 from trainer.folds import PROTOCOLS
 from trainer.history import Epoch
 from trainer.predictions import read_run
-from trainer.publish import publish
+from trainer.publish import MIN_SPEAKERS, learned, publish
 from trainer.training import load, save
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -105,7 +105,9 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    wanted = recipe.load(arguments.recipe).with_seed(arguments.seed)
+    wanted = _to_the_last_epoch(arguments.recipe)
+    if arguments.seed is not None:
+        wanted = wanted.with_seed(arguments.seed)
     workplace = _workplace(arguments)
     with _Telling(wanted.training.epochs) as telling:
         trained = train_all(wanted, workplace, lambda epoch: telling(wanted.name, epoch))
@@ -114,7 +116,20 @@ def _train(arguments: argparse.Namespace) -> None:
     print(path)
 
 
+def _to_the_last_epoch(path: Path) -> recipe.Recipe:
+    """A recipe whose folds were trained as the model of all speakers is."""
+    wanted = recipe.load(path)
+    if wanted.training.choose_epoch:
+        raise ConfigError(
+            f"recipe {path}: training.choose_epoch is true, wanted false: nobody is left to validate when "
+            "all speakers are trained on, so what was evaluated would not be what is exported"
+        )
+    return wanted
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
+    if arguments.seeds < 1:
+        raise ConfigError(f"--seeds is {arguments.seeds}, wanted 1 or more")
     wanted, protocol = recipe.load(arguments.recipe), PROTOCOLS[arguments.protocol]
     workplace = _workplace(arguments)
     if protocol.corpus is not None and protocol.corpus not in wanted.corpora:
@@ -137,7 +152,12 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    wanted = recipe.load(arguments.recipe)
+    wanted = _to_the_last_epoch(arguments.recipe)
+    if arguments.model_version < 1:
+        raise ConfigError(f"--model-version is {arguments.model_version}, wanted 1 or more")
+    folder: Path = arguments.models / wanted.name / str(arguments.model_version)
+    if (folder / SUMS_FILE).exists():  # written last
+        raise ConfigError(f"{folder}: exists and a version never changes; give another --model-version")
     workplace = _workplace(arguments)
     measured = [
         msgspec.json.decode(path.read_bytes())
@@ -149,25 +169,33 @@ def _export(arguments: argparse.Namespace) -> None:
             f"'serstream-train evaluate {arguments.recipe} --protocol speakers' first"
         )
     trained = load(wanted, workplace.weights(wanted))
-    folder: Path = arguments.models / wanted.name / str(arguments.model_version)
     difference = write_model(wanted, trained, measured, workplace, folder, arguments.model_version)
     print(f"{folder}: torch and ONNX Runtime differ by at most {difference:.1g}")
 
 
 def _publish(arguments: argparse.Namespace) -> None:
-    trained_on = " ".join(EmotionModel(arguments.model / MODEL_FILE).metadata.training_data)
+    known = learned(EmotionModel(arguments.model / MODEL_FILE))
     for name in arguments.held_out:
-        if name in trained_on:
+        if name.casefold() in known:
             raise ConfigError(
                 f"--held-out {name}: {arguments.model} was trained on it; name recordings it never saw"
             )
     clips = corpora.read_all(arguments.held_out, arguments.data)
     store = ModelStore(arguments.repository)
-    folder, judgement = publish(arguments.model, clips, store, arguments.floor)
-    print(f"{folder}: UAR {judgement.uar:.1%} on {judgement.clips} clips of {judgement.speakers} speakers")
-    if judgement.active:
-        low, high = (100 * bound for bound in judgement.difference)
-        print(f"against {judgement.active} on the same speakers: {low:+.1f} to {high:+.1f} points (95 %)")
+    folder, judgement, comparison = publish(arguments.model, clips, store, arguments.floor)
+    print(
+        f"{folder}: UAR {judgement.uar:.1%} on {judgement.clips} clips of {judgement.speakers} speakers, "
+        "first windows"
+    )
+    if isinstance(comparison, str):
+        print(f"not compared: {comparison}")
+        return
+    low, high = (100 * bound for bound in comparison.difference)
+    few = f"; too few for a verdict, wanted {MIN_SPEAKERS}" if comparison.speakers < MIN_SPEAKERS else ""
+    print(
+        f"against {comparison.active} on the same {comparison.speakers} speakers, first windows: "
+        f"{low:+.1f} to {high:+.1f} points (95 %){few}"
+    )
 
 
 def _workplace(arguments: argparse.Namespace) -> Workplace:
@@ -239,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--picture", type=Path, help="also draw the counts into this PNG")
     add_recipe("prepare", _prepare, f"Compute and cache the features of a recipe.\n{_GOES_ON}")
     training = add_recipe("train", _train, f"Train a recipe on all speakers of its corpora.\n{_GOES_ON}")
-    training.add_argument("--seed", type=int, default=0, help="of weights and draws (%(default)s)")
+    training.add_argument("--seed", type=int, help="of weights and draws (default: the recipe's)")
     measuring = add_recipe(
         "evaluate", _evaluate, f"Measure a recipe under a protocol and write its report.\n{_GOES_ON}"
     )

@@ -66,6 +66,14 @@ class WindowSet:
     clips: list[Clip]
     silent: int
     """Clips (times conditions) in which no speech was detected."""
+    source: str
+    """SHA-256 of the recordings, of what is said of each, and of the sounds they are augmented with."""
+
+    @property
+    def digest(self) -> str:
+        """Changes with the recordings, with what is said of them, and with which of them are chosen."""
+        chosen = np.unique(self.clip).tolist()
+        return hashlib.sha256(msgspec.json.encode([self.source, chosen])).hexdigest()[:16]
 
     def of_clips(self, chosen: Iterable[int]) -> WindowSet:
         """Only the windows of some clips; ``clips`` and their indices stay."""
@@ -125,7 +133,7 @@ class Preparation:
             if self.augmentation.neutral:
                 digest.update(" ".join(clip.emotion for clip in clips).encode())
         for clip in clips:
-            digest.update(f"{clip.name} {clip.speaker} ".encode() + _content(clip.path))
+            digest.update(f"{clip.name} {_own_name(clip)} ".encode() + _content(clip.path))
         return self.cache / f"{clips[0].corpus}-{condition}-{digest.hexdigest()[:16]}.npz"
 
     def prepare(self, clips: list[Clip], condition: str) -> Path:
@@ -135,8 +143,8 @@ class Preparation:
             return path
         augmented = condition.startswith(TRAIN_CONDITION)
         features, functionals, levels, seconds, clip_index, silent = [], [], [], [], [], 0
-        for speaker in sorted({clip.speaker for clip in clips}):
-            own = [i for i, clip in enumerate(clips) if clip.speaker == speaker]
+        for speaker in sorted({_own_name(clip) for clip in clips}):
+            own = [i for i, clip in enumerate(clips) if _own_name(clip) == speaker]
             rng = np.random.default_rng(list(f"{condition} {speaker}".encode()))
             line = self._line(condition, rng)
             loudness = [level_dbfs(load_clip(clips[i])) for i in own]
@@ -212,7 +220,20 @@ def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -
                 time.perf_counter() - began,
             )
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    return WindowSet(**joined, clips=clips, silent=silent)
+    return WindowSet(**joined, clips=clips, silent=silent, source=_source(clips, preparation.sounds))
+
+
+def _own_name(clip: Clip) -> str:
+    """The speaker as the corpus names it: the draws of its lines do not depend on the name of the folder."""
+    return clip.speaker.removeprefix(f"{clip.corpus}/")
+
+
+def _source(clips: list[Clip], sounds: Sounds) -> str:
+    digest = hashlib.sha256(str(FORMAT).encode() + sounds.digest())
+    for clip in clips:
+        said = (clip.name, clip.corpus, clip.speaker, clip.sex, clip.emotion)
+        digest.update(msgspec.json.encode(said) + _content(clip.path))
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=65_536)

@@ -14,7 +14,11 @@ from serstream.emotion.features import FloatArray
 Labels = NDArray[np.int64]
 Counts = NDArray[np.int64]
 
+MASKED = -1e4
+"""Logit of a label that the clip's corpus does not have; finite, so that mixup stays finite."""
 CALIBRATION_BINS = 15
+LOG_TEMPERATURE = 3.0
+"""Temperatures are sought between its exponential and the inverse."""
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:
@@ -91,7 +95,7 @@ def fit_temperature(logits: FloatArray, label: Labels) -> float:
         scores = log_softmax(logits / np.float32(np.exp(log_temperature)))
         return float(-scores[np.arange(len(label)), label].mean())
 
-    found = scipy.optimize.minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
+    found = scipy.optimize.minimize_scalar(loss, bounds=(-LOG_TEMPERATURE, LOG_TEMPERATURE), method="bounded")
     return float(np.exp(found.x))
 
 

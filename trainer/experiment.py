@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 
@@ -19,7 +21,7 @@ from trainer.dataset import CLEAN_CONDITION, Preparation, WindowSet, gather
 from trainer.device import CPU
 from trainer.folds import Fold, Protocol
 from trainer.history import Epoch
-from trainer.predictions import Part, Predictions, read_run, write_parts, write_run
+from trainer.predictions import RUN_FILE, Part, Predictions, data_of, read_run, write_parts, write_run
 from trainer.recipe import Recipe
 from trainer.solving import solve
 from trainer.training import Targets, Trained, logits_of, train
@@ -51,13 +53,23 @@ class Workplace:
             ) from error
         return folder
 
+    @property
+    def noises(self) -> Path:
+        """Folder of the noises to augment with; may be missing."""
+        return self.data / "esc10-noise"
+
+    @property
+    def rooms(self) -> Path:
+        """Folder of the impulse responses to augment with; may be missing."""
+        return self.data / "chromium-ir"
+
     def weights(self, recipe: Recipe) -> Path:
         """Where the weights of a recipe are kept."""
         return self.folder(recipe) / "weights.pt"
 
     def preparation(self, recipe: Recipe) -> Preparation:
         """How the windows of a recipe are made."""
-        sounds = Sounds.load(self.data / "esc10-noise", self.data / "chromium-ir")
+        sounds = Sounds.load(self.noises, self.rooms)
         return Preparation(recipe.features, recipe.augmentation, sounds, self.runs / "cache")
 
     def windows(self, recipe: Recipe, conditions: Sequence[str] | None = None) -> WindowSet:
@@ -85,7 +97,10 @@ def run(
     workplace: Workplace,
     on_epoch: Callable[[str, Epoch], None],
 ) -> Predictions:
-    """Train and test every fold with every seed; folds that an earlier run finished are read back."""
+    """Train and test every fold with every seed.
+
+    Folds that an earlier run finished are read back, unless their clips or lists have changed since.
+    """
     windows = workplace.windows(recipe)
     tests = workplace.windows(recipe, TEST_CONDITIONS)
     folder = workplace.folder(recipe) / protocol.name
@@ -95,12 +110,17 @@ def run(
         seeded = recipe.with_seed(seed)
         for number, fold in enumerate(protocol.folds(windows.clips, workplace.folds)):
             path = folder / f"seed-{seed}-fold-{number + 1}.npz"
+            data = _digest(windows, fold)
+            if path.is_file() and data_of(path) not in ("", data):
+                logger.warning("%s: the recordings, their labels or the folds have changed; once more", path)
+                (folder / RUN_FILE).unlink(missing_ok=True)  # it describes the clips as they were
+                path.unlink()
             if not path.is_file():
                 title, began = f"{protocol.name}, seed {seed}, {fold.name}", time.perf_counter()
                 trained = train_fold(
                     seeded, fold, windows, path.with_suffix(".pt"), partial(on_epoch, title), workplace.device
                 )
-                write_parts(path, list(_test(trained, fold, tests)))
+                write_parts(path, list(_test(trained, fold, tests)), data)
                 path.with_suffix(".pt").unlink(missing_ok=True)  # what is only solved for has none
                 logger.info("%s: trained and tested in %.0f s", title, time.perf_counter() - began)
             trainings.append((seed, path.stem))
@@ -108,7 +128,7 @@ def run(
     for fold in protocol.folds(windows.clips, workplace.folds):
         taught = {windows.clips[i].emotion for i in fold.train + fold.valid}
         known[fold.test] &= [label in taught for label in recipe.labels]
-    write_run(folder, recipe, protocol.name, trainings, windows.clips, known)
+    write_run(folder, recipe, protocol.name, trainings, windows.clips, known, windows.digest)
     return read_run(folder)[2]
 
 
@@ -132,6 +152,10 @@ def train_fold(
         valid = windows.of_clips(fold.valid).of_line(0)
         return _train(recipe, windows.of_clips(fold.train), valid, checkpoint, on_epoch, device)
     return _train(recipe, windows.of_clips(fold.train + fold.valid), None, checkpoint, on_epoch, device)
+
+
+def _digest(windows: WindowSet, fold: Fold) -> str:
+    return hashlib.sha256(msgspec.json.encode([windows.digest, fold])).hexdigest()[:16]
 
 
 def _train(

@@ -26,12 +26,14 @@ from serstream.emotion.golden import FILE_NAME, MAX_CLIPS, GoldenClips
 from serstream.emotion.inputs import Inputs, alone
 from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.store import MODEL_FILE, SUMS_FILE, read_file, sums
-from serstream.errors import ModelError
+from serstream.errors import ConfigError, ModelError
 from serstream.shipped import SAMPLE_CALL
 from serstream.types import SAMPLE_RATE
 from trainer.calls import as_heard
-from trainer.card import training_data, write_card
+from trainer.card import augmented_with, training_data, write_card
+from trainer.corpora.clip import audio_files
 from trainer.dataset import CLEAN_CONDITION
+from trainer.evaluation import LOG_TEMPERATURE
 from trainer.experiment import HEARD_S, Workplace
 from trainer.networks import Ensemble
 from trainer.recipe import Recipe
@@ -144,8 +146,26 @@ def write_model(
 
     Returns:
         The largest difference of a logit between the runtimes.
+
+    Raises:
+        ConfigError: it was trained or measured on other clips than are there now, or no temperature fits.
     """
+    clean = workplace.windows(recipe, [CLEAN_CONDITION])
+    made = {"train": trained.data} | {
+        f"evaluate --protocol {metrics['protocol']}": metrics.get("data", "") for metrics in measured
+    }
+    if stale := [command for command, data in made.items() if data not in ("", clean.digest)]:
+        raise ConfigError(
+            f"recipe {recipe.name}: the recordings below {workplace.data} or their labels have changed since "
+            f"'serstream-train {stale[0]}'; run it again"
+        )
     held_out = next(metrics for metrics in measured if metrics["protocol"] == "speakers")
+    if abs(np.log(held_out["temperature"])) > 0.99 * LOG_TEMPERATURE:
+        raise ConfigError(
+            f"recipe {recipe.name}: its temperature {held_out['temperature']:.3g} is the end of what is "
+            f"sought, wanted one between {np.exp(-LOG_TEMPERATURE):.2g} and {np.exp(LOG_TEMPERATURE):.2g}; "
+            "the held-out speakers are too few, or their labels wrong"
+        )
     metadata = ModelMetadata(
         name=recipe.name,
         version=version,
@@ -166,8 +186,9 @@ def write_model(
         recipe_sha256=recipe.sha256,
     )
     n_parameters = sum(weights.numel() for weights in trained.network.parameters())
-    card = write_card(metadata, recipe, n_parameters, measured)
-    clean = workplace.windows(recipe, [CLEAN_CONDITION])
+    noises, rooms = (any(audio_files(folder)) for folder in (workplace.noises, workplace.rooms))
+    augmented = augmented_with(recipe, noises=noises, rooms=rooms)
+    card = write_card(metadata, recipe, augmented, n_parameters, measured)
     amounts = (HEARD_S[0], HEARD_S[-1]) if trained.spec.baseline else HEARD_S[:1]
     heard = [as_heard(clean, trained.spec, seconds) for seconds in amounts]
     examples = {name: np.concatenate([part[name] for part in heard]) for name in heard[0]}

@@ -49,9 +49,16 @@ def leave_one_speaker_out(clips: Sequence[Clip], corpus: str) -> list[Fold]:
 
 
 def leave_one_corpus_out(clips: Sequence[Clip]) -> list[Fold]:
-    """Every corpus tests once, on the labels that the others have; every tenth other speaker validates."""
+    """Every corpus tests once, on the labels that the others have; every tenth other speaker validates.
+
+    Raises:
+        ConfigError: there is only one corpus, or one has no label of the others.
+    """
     folds = []
-    for corpus in sorted({clip.corpus for clip in clips}):
+    corpora = sorted({clip.corpus for clip in clips})
+    if len(corpora) < 2:
+        raise ConfigError(f"the only corpus is {', '.join(corpora)}, wanted two or more to leave one out")
+    for corpus in corpora:
         known = {clip.emotion for clip in clips if clip.corpus != corpus}
         others = sorted({clip.speaker for clip in clips if clip.corpus != corpus})
         fold = _by_speaker(
@@ -61,6 +68,8 @@ def leave_one_corpus_out(clips: Sequence[Clip]) -> list[Fold]:
             valid=set(others[::10]),
         )
         shared = [i for i in fold.test if clips[i].emotion in known]
+        if not shared:
+            raise ConfigError(f"corpus {corpus} has no label of the others, wanted one to test it on")
         folds.append(Fold(fold.name, fold.train, fold.valid, shared))
     return folds
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serstream.emotion.features import FloatArray
+from serstream.errors import ConfigError
 from trainer.evaluation import (
+    MASKED,
     Counts,
     Labels,
     calibration_error,
@@ -23,6 +26,8 @@ from trainer.evaluation import (
     speaker_interval,
 )
 from trainer.predictions import Part, Predictions
+
+logger = logging.getLogger(__name__)
 
 ABSTAIN_SHARE = 0.2
 """Windows that the suggested abstain threshold gives up: the least confident fifth."""
@@ -40,10 +45,17 @@ class Calibration:
     coverage: FloatArray
     risk: FloatArray
     abstain_below: float
+    error_unmasked: float
+    """As ``error``, when every label that the fold taught may win, as in the daemon."""
+    unsure_unmasked: float
+    """Share of the windows that are then below ``abstain_below``, 0 to 1."""
 
 
 def modes(predictions: Predictions) -> list[dict[str, Any]]:
-    """One entry per condition and amount of speech heard before; recalls in percent."""
+    """One entry per condition and amount of speech heard before; recalls in percent.
+
+    Clips are judged over the labels that their corpus has, and ``unmasked`` over all that their fold taught.
+    """
     keys = sorted({(part.condition, part.heard_s) for part in predictions.parts}, key=_clean_first)
     return [_mode(predictions, condition, heard_s) for condition, heard_s in keys]
 
@@ -55,12 +67,29 @@ def pooled_confusion(predictions: Predictions, condition: str, heard_s: float) -
 
 
 def calibrate(predictions: Predictions, heard_s: float) -> Calibration:
-    """Over clean test windows; no fold has a say in the temperature it is measured with."""
-    chosen = _chosen(predictions, "clean", heard_s)
+    """Over clean test windows; no fold has a say in the temperature it is measured with.
+
+    Windows whose label no training clip of their fold has are left out: no temperature makes them right.
+
+    Raises:
+        ConfigError: nothing else is there.
+    """
     labels = _labels(predictions)
-    masked = [np.where(predictions.known[part.clip], part.logits, -1e4).astype(np.float32) for part in chosen]
+    chosen, missed = [], set()
+    for part in _chosen(predictions, "clean", heard_s):
+        possible = predictions.known[part.clip, labels[part.clip]]
+        missed |= {(part.fold, predictions.clips[i].emotion) for i in part.clip[~possible]}
+        if possible.any():
+            chosen.append(replace(part, logits=part.logits[possible], clip=part.clip[possible]))
+    for fold, label in sorted(missed):
+        logger.warning("%s: no training speaker is %s; these clips count as wrong everywhere", fold, label)
+    if not chosen:
+        raise ConfigError(
+            "no fold was trained on a label that it is tested on; wanted two or more speakers of every label"
+        )
+    masked = [np.where(predictions.known[part.clip], part.logits, np.float32(MASKED)) for part in chosen]
     truth = [labels[part.clip] for part in chosen]
-    before, after, correct = [], [], []
+    before, after, correct, said, said_correct = [], [], [], [], []
     for k, part in enumerate(chosen):
         others = [i for i, other in enumerate(chosen) if other.fold != part.fold] or [k]
         temperature = fit_temperature(
@@ -69,9 +98,13 @@ def calibrate(predictions: Predictions, heard_s: float) -> Calibration:
         before.append(_confidence(masked[k], 1.0))
         after.append(_confidence(masked[k], temperature))
         correct.append(masked[k].argmax(axis=1) == truth[k])
+        unmasked = np.where(_taught(predictions, part), part.logits, np.float32(MASKED))
+        said.append(_confidence(unmasked, temperature))
+        said_correct.append(unmasked.argmax(axis=1) == truth[k])
     right, confidence = np.concatenate(correct), np.concatenate(after)
     bins = reliability(confidence, right)
     coverage, risk = risk_coverage(confidence, right)
+    abstain_below = float(np.quantile(confidence, ABSTAIN_SHARE))
     return Calibration(
         temperature=fit_temperature(np.concatenate(masked), np.concatenate(truth)),
         error_before=calibration_error(reliability(np.concatenate(before), right)),
@@ -79,7 +112,9 @@ def calibrate(predictions: Predictions, heard_s: float) -> Calibration:
         bins=bins,
         coverage=coverage,
         risk=risk,
-        abstain_below=float(np.quantile(confidence, ABSTAIN_SHARE)),
+        abstain_below=abstain_below,
+        error_unmasked=calibration_error(reliability(np.concatenate(said), np.concatenate(said_correct))),
+        unsure_unmasked=float(np.mean(np.concatenate(said) < abstain_below)),
     )
 
 
@@ -93,12 +128,17 @@ def _mode(predictions: Predictions, condition: str, heard_s: float) -> dict[str,
         clip, label, predicted = _by_clip(predictions, own)
         counts = confusion(label, predicted, n_labels)
         window_label, window_predicted = _by_window(predictions, own)
+        unmasked = _by_clip(predictions, own, masked=False)[2]
         rows.append(
             {
                 "ua": _ua(counts),
                 "wa": 100 * float(np.mean(label == predicted)),
                 "f1": 100 * macro_f1(counts),
                 "window_ua": _ua(confusion(window_label, window_predicted, n_labels)),
+                "ua_unmasked": _ua(confusion(label, unmasked, n_labels)),
+                "window_ua_unmasked": _ua(
+                    confusion(*_by_window(predictions, own, masked=False), n_labels),
+                ),
                 **_groups(predictions, clip, label, predicted),
             }
         )
@@ -139,21 +179,40 @@ def _chosen(predictions: Predictions, condition: str, heard_s: float) -> list[Pa
     return [p for p in predictions.parts if p.condition == condition and p.heard_s == heard_s]
 
 
-def _by_clip(predictions: Predictions, parts: list[Part]) -> tuple[Labels, Labels, Labels]:
+def _by_clip(
+    predictions: Predictions, parts: list[Part], *, masked: bool = True
+) -> tuple[Labels, Labels, Labels]:
     """Clips of all parts, their labels and predictions, each of shape (n_clips,)."""
     labels, clips, predicted = _labels(predictions), [], []
     for part in parts:
         clip, scores = clip_scores(part.logits, part.clip)
         clips.append(clip)
-        predicted.append(np.where(predictions.known[clip], scores, -np.inf).argmax(axis=1))
+        allowed = predictions.known[clip] if masked else _taught(predictions, part)
+        predicted.append(np.where(allowed, scores, -np.inf).argmax(axis=1))
     joined = np.concatenate(clips)
     return joined, labels[joined], np.concatenate(predicted)
 
 
-def _by_window(predictions: Predictions, parts: list[Part]) -> tuple[Labels, Labels]:
+def _by_window(predictions: Predictions, parts: list[Part], *, masked: bool = True) -> tuple[Labels, Labels]:
     clip = np.concatenate([part.clip for part in parts])
-    logits = np.concatenate([part.logits for part in parts])
-    return _labels(predictions)[clip], np.where(predictions.known[clip], logits, -np.inf).argmax(axis=1)
+    predicted = []
+    for part in parts:
+        allowed = predictions.known[part.clip] if masked else _taught(predictions, part)
+        predicted.append(np.where(allowed, part.logits, -np.inf).argmax(axis=1))
+    return _labels(predictions)[clip], np.concatenate(predicted)
+
+
+def _taught(predictions: Predictions, part: Part) -> NDArray[np.bool_]:
+    """Labels that some training clip of the part's fold has, shape (n_labels,).
+
+    ``known`` tells it for the labels of the corpora that are tested; others are trained on as a whole.
+    """
+    tested = np.unique(part.clip)
+    corpora = {predictions.clips[i].corpus for i in tested}
+    others = {clip.emotion for clip in predictions.clips if clip.corpus not in corpora}
+    taught: NDArray[np.bool_] = np.isin(predictions.labels, list(others))
+    taught |= predictions.known[tested].any(axis=0)
+    return taught
 
 
 def _labels(predictions: Predictions) -> Labels:

@@ -54,6 +54,8 @@ class Predictions:
     parts: list[Part]
     histories: list[list[Epoch]]
     """Of every training."""
+    data: str
+    """`WindowSet.digest` of all clips; empty in runs that did not keep it."""
 
 
 class ClipRecord(msgspec.Struct, frozen=True):
@@ -76,10 +78,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """Seed, and name of the files without suffix."""
     clips: list[ClipRecord]
     known: list[list[bool]]
+    data: str = ""
 
 
-def write_parts(path: Path, parts: list[Part]) -> None:
-    """Keep the scores of one training as arrays in one file, whole or not at all."""
+def write_parts(path: Path, parts: list[Part], data: str) -> None:
+    """Keep the scores of one training as arrays in one file, whole or not at all.
+
+    Args:
+        path: of the file.
+        parts: of one fold.
+        data: digest of the clips and of the fold, see `data_of`.
+    """
     sizes = [len(part.clip) for part in parts]
     unfinished = path.with_suffix(".tmp.npz")
     np.savez(
@@ -90,8 +99,15 @@ def write_parts(path: Path, parts: list[Part]) -> None:
         ends=np.cumsum(sizes)[:-1],
         logits=np.concatenate([part.logits for part in parts]),
         clip=np.concatenate([part.clip for part in parts]),
+        data=np.array(data),
     )
     os.replace(unfinished, path)
+
+
+def data_of(path: Path) -> str:
+    """Digest of the clips and of the fold that scores were made with; empty: it was not kept."""
+    with np.load(path) as stored:
+        return str(stored["data"]) if "data" in stored else ""
 
 
 def write_run(
@@ -101,13 +117,21 @@ def write_run(
     trainings: list[tuple[int, str]],
     clips: list[Clip],
     known: NDArray[np.bool_],
+    data: str,
 ) -> None:
     """Say what the scores in a folder are, once they are all there."""
     records = [
         ClipRecord(clip.path.name, clip.corpus, clip.speaker, clip.sex, clip.emotion, clip.language)
         for clip in clips
     ]
-    run = Run(recipe=recipe, protocol=protocol, trainings=trainings, clips=records, known=known.tolist())
+    run = Run(
+        recipe=recipe,
+        protocol=protocol,
+        trainings=trainings,
+        clips=records,
+        known=known.tolist(),
+        data=data,
+    )
     unfinished = folder / "run.tmp"
     unfinished.write_bytes(msgspec.json.encode(run))
     os.replace(unfinished, folder / RUN_FILE)
@@ -135,7 +159,8 @@ def read_run(folder: Path) -> tuple[Recipe, str, Predictions]:
         for clip in run.clips
     ]
     known = np.array(run.known, np.bool_)
-    return run.recipe, run.protocol, Predictions(run.recipe.labels, clips, known, parts, histories)
+    predictions = Predictions(run.recipe.labels, clips, known, parts, histories, run.data)
+    return run.recipe, run.protocol, predictions
 
 
 def _read_parts(path: Path, seed: int) -> list[Part]:

@@ -1,11 +1,13 @@
 """The gate between a trained model and the repository that daemons load from.
 
 A draft is published if it passes the daemon's own inspection (with ONNX's checker), computes what torch did,
-reaches a floor on held-out speakers, and is not significantly worse there than the model that is active.
+reaches a floor on held-out speakers, and is not significantly worse there than the model that is active. All
+windows are scored as the first of their stream.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,33 +34,50 @@ PARITY = TOLERANCE
 on another device."""
 DRAWS = 10_000
 """Resamplings of the bootstrap."""
+MIN_SPEAKERS = 5
+"""Fewer are too alike in a bootstrap to call a model worse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the gate found; shares from 0 to 1."""
+    """What the gate found."""
 
     uar: float
-    """Unweighted average recall of the draft on the held-out speakers, one prediction per clip."""
-    active: str
-    """``name@version`` that it was compared with; empty: none was active."""
-    difference: tuple[float, float]
-    """95 % interval of its UAR minus the active model's; zeros when there was none."""
+    """Unweighted average recall over the draft's own labels, one prediction per clip, 0 to 1."""
     speakers: int
     clips: int
 
 
-def publish(draft: Path, clips: Sequence[Clip], store: ModelStore, floor: float) -> tuple[Path, Judgement]:
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Of a draft with the active model, over the labels that both have."""
+
+    active: str
+    """``name@version``."""
+    difference: tuple[float, float]
+    """95 % interval of the draft's UAR minus the active model's, -1 to 1."""
+    speakers: int
+
+    @property
+    def worse(self) -> bool:
+        """Significantly so, and of speakers enough to say it."""
+        return self.difference[1] < 0 and self.speakers >= MIN_SPEAKERS
+
+
+def publish(
+    draft: Path, clips: Sequence[Clip], store: ModelStore, floor: float
+) -> tuple[Path, Judgement, Comparison | str]:
     """Judge a draft and add it to a repository; it does not become active.
 
     Args:
         draft: a folder as `trainer.export.write_draft` makes it.
-        clips: of speakers that neither model was trained on.
+        clips: of speakers that the draft was not trained on.
         store: the repository.
         floor: least UAR, 0 to 1.
 
     Returns:
-        The version's folder, and what was found.
+        The version's folder, what was found, and how it compares with the active model or why it was not
+        compared.
 
     Raises:
         ModelError: the draft does not pass; says why.
@@ -66,48 +85,70 @@ def publish(draft: Path, clips: Sequence[Clip], store: ModelStore, floor: float)
     inspect_apart(draft)
     model = EmotionModel(draft / MODEL_FILE)
     GoldenClips.read(draft / FILE_NAME).check(model, PARITY)
-    judgement = judge(model, _active(store), clips)
+    judgement = judge(model, clips)
     if judgement.uar < floor:
         raise ModelError(
             f"model {draft}: UAR {judgement.uar:.1%} on {judgement.speakers} held-out speakers, "
             f"wanted {floor:.1%}"
         )
-    low, high = judgement.difference
-    if high < 0:
+    comparison = compare(model, _active(store), clips)
+    if isinstance(comparison, Comparison) and comparison.worse:
+        low, high = (100 * bound for bound in comparison.difference)
         raise ModelError(
-            f"model {draft}: significantly worse than {judgement.active} on the same {judgement.speakers} "
-            f"speakers: UAR {100 * low:+.1f} to {100 * high:+.1f} points (95 %)"
+            f"model {draft}: significantly worse than {comparison.active} on the same {comparison.speakers} "
+            f"speakers: UAR {low:+.1f} to {high:+.1f} points (95 %)"
         )
     files = {name: read_file(draft / name) for name in (MODEL_FILE, FILE_NAME, CARD_FILE)}
-    return store.publish(Reference.parse(model.reference), files), judgement
+    folder = store.publish(Reference.parse(model.reference), files)
+    return folder, judgement, comparison
 
 
-def judge(model: EmotionModel, active: EmotionModel | None, clips: Sequence[Clip]) -> Judgement:
-    """Compare two models on the same clips, over the labels that both have.
+def learned(model: EmotionModel) -> set[str]:
+    """Names of the corpora that a model was trained on, in lower case."""
+    sources = model.metadata.training_data
+    return {re.split("[,:]", source, maxsplit=1)[0].casefold() for source in sources}
 
-    The interval is a paired bootstrap over speakers (Efron and Tibshirani 1993): whole speakers are drawn
-    with replacement, the same ones for both models, because clips of one speaker are not independent.
+
+def judge(model: EmotionModel, clips: Sequence[Clip]) -> Judgement:
+    """Measure a model over all of its labels.
 
     Raises:
-        ModelError: no clip has an emotion that both models know.
+        ModelError: no clip has one of them.
     """
-    labels = [label for label in model.metadata.labels if not active or label in active.metadata.labels]
+    labels = model.metadata.labels
     judged = [clip for clip in clips if clip.emotion in labels]
     if not judged:
         raise ModelError(
             f"model {model.reference}: no held-out clip has one of the labels {', '.join(labels)}"
         )
-    speakers = sorted({clip.speaker for clip in judged})
-    own = _counts(model, judged, speakers, labels)
-    uar = float(_uar(own.sum(axis=0)))
+    counts = _counts(model, judged, labels)
+    return Judgement(float(_uar(counts.sum(axis=0))), len(counts), len(judged))
+
+
+def compare(model: EmotionModel, active: EmotionModel | None, clips: Sequence[Clip]) -> Comparison | str:
+    """Compare two models on the same clips, over the labels that both have.
+
+    The interval is a paired bootstrap over speakers (Efron and Tibshirani 1993): whole speakers are drawn
+    with replacement, the same ones for both models, because clips of one speaker are not independent.
+
+    Returns:
+        What was found, or why it would not be fair.
+    """
     if active is None:
-        return Judgement(uar, "", (0.0, 0.0), len(speakers), len(judged))
-    other = _counts(active, judged, speakers, labels)
-    n = len(speakers)
+        return "no model is active"
+    if known := sorted({clip.corpus for clip in clips if clip.corpus.casefold() in learned(active)}):
+        return f"{active.reference} was trained on {', '.join(known)}"
+    labels = [label for label in model.metadata.labels if label in active.metadata.labels]
+    judged = [clip for clip in clips if clip.emotion in labels]
+    if len(labels) < 2 or not judged:
+        shared = ", ".join(labels) or "no label"
+        return f"it shares {shared} with {active.reference}, wanted two and clips of them"
+    own, other = _counts(model, judged, labels), _counts(active, judged, labels)
+    n = len(own)
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), DRAWS)
     differences = _uar(np.tensordot(weights, own, axes=1)) - _uar(np.tensordot(weights, other, axes=1))
     low, high = np.percentile(differences, [2.5, 97.5])
-    return Judgement(uar, active.reference, (float(low), float(high)), n, len(judged))
+    return Comparison(active.reference, (float(low), float(high)), n)
 
 
 def _active(store: ModelStore) -> EmotionModel | None:
@@ -116,10 +157,9 @@ def _active(store: ModelStore) -> EmotionModel | None:
     return load_version(store.file(Reference.parse(store.pointer().active)), ON_CPU)
 
 
-def _counts(
-    model: EmotionModel, clips: Sequence[Clip], speakers: list[str], labels: list[str]
-) -> NDArray[np.int64]:
+def _counts(model: EmotionModel, clips: Sequence[Clip], labels: Sequence[str]) -> NDArray[np.int64]:
     """A confusion matrix for each speaker, (n_speakers, n_labels, n_labels)."""
+    speakers = sorted({clip.speaker for clip in clips})
     columns = [model.metadata.labels.index(label) for label in labels]
     predicted = []
     for clip in clips:

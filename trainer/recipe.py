@@ -11,10 +11,12 @@ import msgspec
 from msgspec import Meta
 
 from serstream.emotion.features import FeatureSpec
+from serstream.emotion.metadata import Label
 from serstream.errors import ConfigError
 from serstream.explain import explain
 from trainer.augment import Augmentation
 from trainer.calls import BaselineTraining
+from trainer.corpora import KNOWN
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -49,8 +51,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,63}$")]
     """Name of the model."""
     network: Literal["cnn_lstm", "cnn_2d", "cnn_lstm_ridge", "ridge"]
-    corpora: tuple[str, ...]
-    labels: tuple[str, ...]
+    corpora: Annotated[tuple[str, ...], Meta(min_length=1)]
+    labels: Annotated[tuple[Label, ...], Meta(min_length=2, max_length=32)]
     """Clips with another emotion are left out; labels a corpus lacks are masked in its loss."""
     licence: str = "Apache-2.0"
     """Of the weights, as an SPDX expression."""
@@ -61,6 +63,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The speaker baseline; None: every window stands for itself."""
 
     def __post_init__(self) -> None:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels are {', '.join(self.labels)}, wanted each only once")
+        unsellable = [name for name in self.corpora if name in KNOWN and not KNOWN[name].sellable]
+        if unsellable and "NC" not in self.licence.split("-"):
+            raise ValueError(
+                f"licence is {self.licence}, wanted a non-commercial one such as CC-BY-NC-4.0: corpus "
+                f"{unsellable[0]} is {KNOWN[unsellable[0]].licence}"
+            )
         if self.network in ("cnn_lstm_ridge", "ridge") and self.features.functionals is None:
             raise ValueError(f"network {self.network} hears functionals, wanted [features.functionals]")
         if self.network == "ridge":

@@ -33,6 +33,7 @@ def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: 
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256,
         "protocol": protocol.name,
+        "data": predictions.data,
         "speakers_overlap": protocol.overlap,
         "labels": predictions.labels,
         "modes": rows,
@@ -41,6 +42,8 @@ def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: 
         "ece": round(calibration.error, 4),
         "ece_uncalibrated": round(calibration.error_before, 4),
         "abstain_below": round(calibration.abstain_below, 4),
+        "ece_unmasked": round(calibration.error_unmasked, 4),
+        "unsure_unmasked": round(calibration.unsure_unmasked, 4),
     }
     (folder / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(metrics)))
     draw_confusion(pooled_confusion(predictions, "clean", best), predictions.labels, folder / "confusion.png")
@@ -145,6 +148,18 @@ def _markdown(recipe: Recipe, protocol: Protocol, metrics: dict[str, Any], learn
         f"{row['wa']:.1f} | {row['f1']:.1f} | {row['window_ua']:.1f} |"
         for row in rows
     ]
+    lines += [
+        "",
+        "The daemon does not know which labels a voice may have. As it says it, over all labels that a "
+        "fold was trained on:",
+        "",
+        "| speech heard before | UA unmasked | UA by window unmasked |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {row['heard_s']:.0f} s | {row['ua_unmasked']:.1f} | {row['window_ua_unmasked']:.1f} |"
+        for row in clean
+    ]
     groups = [name for name in clean[0] if name.startswith("ua ")]
     lines += ["", f"| speech heard before | {' | '.join(groups)} |", "|---" * (len(groups) + 1) + "|"]
     lines += [
@@ -163,7 +178,8 @@ def _markdown(recipe: Recipe, protocol: Protocol, metrics: dict[str, Any], learn
         "",
         f"Calibration by window: ECE {metrics['ece']:.3f} ({metrics['ece_uncalibrated']:.3f} before), each "
         f"fold at the temperature of the others; temperature {metrics['temperature']:.2f}. The least "
-        f"confident fifth of the windows lies below {metrics['abstain_below']:.2f}.",
+        f"confident fifth of the windows lies below {metrics['abstain_below']:.2f}. Unmasked the ECE is "
+        f"{metrics['ece_unmasked']:.3f}, and {100 * metrics['unsure_unmasked']:.0f} % lie below.",
         "",
         "![calibration](calibration.png)",
         "",

@@ -66,7 +66,7 @@ def run_retrain_demo() -> int:
         store = ModelStore(Path(folder, "models"))
         shutil.copytree(models_dir(), store.root)
         clips = [clip for clip in corpora.read_all((CORPUS,), DATA) if clip.emotion in RECIPE.labels]
-        published, judgement = publish(draft, clips, store, FLOOR)
+        published, judgement, _ = publish(draft, clips, store, FLOOR)
         print(
             f"published {published.relative_to(store.root)}: UAR {judgement.uar:.0%} on the "
             f"{judgement.clips} clips it was trained on, which says nothing about others"

@@ -24,11 +24,11 @@ from serstream.emotion.inputs import FUNCTIONALS
 from serstream.errors import ConfigError
 from trainer.calls import Calls, as_heard
 from trainer.dataset import WindowSet
-from trainer.evaluation import clip_scores, fit_temperature, uar
+from trainer.evaluation import MASKED, clip_scores, fit_temperature, uar
 from trainer.folds import deal
 from trainer.networks import Ridge
 from trainer.recipe import Recipe
-from trainer.training import MASKED, Targets
+from trainer.training import Targets
 
 logger = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 import os
 import time
@@ -24,13 +25,12 @@ from trainer import history
 from trainer.calls import BaselineTraining, Calls, as_heard, average_speaker
 from trainer.dataset import WindowSet
 from trainer.device import CPU
-from trainer.evaluation import clip_scores, uar
+from trainer.evaluation import MASKED, clip_scores, uar
 from trainer.history import Epoch
 from trainer.networks import Ensemble, build
 from trainer.recipe import Recipe, Training
 
-MASKED = -1e4
-"""Logit of a label that the clip's corpus does not have; finite, so that mixup stays finite."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +40,8 @@ class Trained:
     network: Ensemble
     spec: FeatureSpec
     history: list[Epoch]
+    data: str = ""
+    """`WindowSet.digest` of what it learned from; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,12 +94,15 @@ def train(
         windows: the training part.
         valid: the epoch is chosen by clip UAR on these; None takes the last one.
         checkpoint: written after every epoch, with the log beside it as ``.csv``; an interrupted training
-            goes on from it to the same result.
+            goes on from it to the same result, unless the data are others by now.
         on_epoch: told about every epoch.
         device: computes the network; bfloat16 where that loses nothing.
 
     Returns:
         The averaged weights of that epoch, and the feature spec they need.
+
+    Raises:
+        ConfigError: the loss is not finite any more.
     """
     settings = recipe.training
     torch.manual_seed(settings.seed)
@@ -106,11 +111,12 @@ def train(
     if recipe.baseline is not None:
         spec = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, recipe.baseline))
     steps = max(1, len(np.unique(windows.clip)) * 2 // settings.batch)
+    data = windows.digest + (valid.digest if valid else "")
     state = _State(recipe, spec, windows, steps, device)
     baseline = recipe.baseline if state.network.learned_with_baseline else None
     draw = _Draw(windows, targets, baseline, spec, state.rng)
     if checkpoint.is_file():
-        state.restore(checkpoint)
+        state.restore(checkpoint, data)
     history.write(checkpoint.with_suffix(".csv"), state.history)
     epochs = settings.epochs if state.network.learned else 0
     for number in range(len(state.history) + 1, epochs + 1):
@@ -119,16 +125,21 @@ def train(
         began, draw.seconds = time.perf_counter(), 0.0
         state.network.train()
         loss = float(np.mean([_step(state, draw, settings) for _ in range(steps)]))
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"recipe {recipe.name}: the loss of epoch {number} is {loss}, wanted a finite one; lower "
+                f"training.learning_rate, which is {settings.learning_rate:g}"
+            )
         reached = _valid_uar(Trained(state.averaged, spec, []), valid, targets) if valid else math.nan
         seconds = time.perf_counter() - began
         rate = float(state.schedule.get_last_lr()[0])
         state.history.append(Epoch(number, loss, reached, rate, seconds, draw.seconds / seconds))
         if valid is None or reached >= max(epoch.valid_uar for epoch in state.history):
             state.best.load_state_dict(state.averaged.state_dict())
-        state.save(checkpoint)
+        state.save(checkpoint, data)
         history.write(checkpoint.with_suffix(".csv"), state.history)
         on_epoch(state.history[-1])
-    return Trained(state.best, spec, state.history)
+    return Trained(state.best, spec, state.history, data)
 
 
 class _State:
@@ -151,13 +162,17 @@ class _State:
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
+        n_steps = steps * settings.epochs
+        rise = (
+            0.4 if n_steps == 5 else 0.2
+        )  # of five steps a fifth is one, and the schedule divides by one less
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, settings.learning_rate, total_steps=steps * settings.epochs, pct_start=0.2
+            self.optimiser, settings.learning_rate, total_steps=n_steps, pct_start=rise
         )
         self.rng = np.random.default_rng(settings.seed)
         self.history: list[Epoch] = []
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, data: str) -> None:
         unfinished = path.with_suffix(".tmp")
         parts = {name: getattr(self, name).state_dict() for name in _STATEFUL}
         numpy_rng = json.dumps(self.rng.bit_generator.state)
@@ -165,12 +180,17 @@ class _State:
         if self.device.type == "cuda":
             rngs["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         torch.save(
-            {"parts": parts, "history": [astuple(epoch) for epoch in self.history], **rngs}, unfinished
+            {"parts": parts, "history": [astuple(epoch) for epoch in self.history], "data": data, **rngs},
+            unfinished,
         )
         os.replace(unfinished, path)
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path, data: str) -> None:
+        """Go on from there, unless that training had other data."""
         stored = torch.load(path, weights_only=True, map_location=CPU)
+        if stored.get("data", data) != data:
+            logger.warning("%s: the recordings or their labels have changed; training begins anew", path)
+            return
         for name in _STATEFUL:
             getattr(self, name).load_state_dict(stored["parts"][name])
         torch.set_rng_state(stored["torch_rng"])
@@ -317,7 +337,7 @@ def _valid_uar(trained: Trained, valid: WindowSet, targets: Targets) -> float:
 def save(trained: Trained, path: Path) -> None:
     """Keep trained weights with their feature spec."""
     weights = {name: values.cpu() for name, values in trained.network.state_dict().items()}
-    torch.save({"network": weights, "spec": trained.spec.to_json()}, path)
+    torch.save({"network": weights, "spec": trained.spec.to_json(), "data": trained.data}, path)
 
 
 def load(recipe: Recipe, path: Path) -> Trained:
@@ -332,4 +352,4 @@ def load(recipe: Recipe, path: Path) -> Trained:
     spec = FeatureSpec.from_json(stored["spec"])
     network = build(recipe.network, spec, len(recipe.labels))
     network.load_state_dict(stored["network"])
-    return Trained(network.eval(), spec, [])
+    return Trained(network.eval(), spec, [], stored.get("data", ""))

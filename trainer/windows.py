@@ -25,7 +25,7 @@ def load(path: Path) -> Samples:
     """Samples of a recording, float32 mono at ``SAMPLE_RATE``, shape (n,).
 
     Raises:
-        CorpusError: the file is not a readable recording, or empty.
+        CorpusError: the file is not a readable recording, empty, or has a sample that is not a number.
     """
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -33,6 +33,12 @@ def load(path: Path) -> Samples:
         raise CorpusError(f"{path}: cannot read it: {error}; convert it to WAV or FLAC") from error
     if not len(samples):
         raise CorpusError(f"{path}: holds no samples; remove it from the corpus")
+    if not np.isfinite(samples).all():
+        first = int(np.argmin(np.isfinite(samples).all(axis=1)))
+        raise CorpusError(
+            f"{path}: sample {first} is {samples[first].tolist()}, wanted finite numbers; record it again or "
+            "remove it from the corpus"
+        )
     mono = samples.mean(axis=1)
     resampled: Samples = mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE)
     return resampled

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ torch = pytest.importorskip("torch", reason="needs the trainer extra")
 from serstream.emotion.inspection import inspect_apart
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import ModelStore, Reference
+from trainer import cli
 from trainer.cli import main
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-RECIPE = str(Path(__file__).parents[2] / "trainer" / "recipes" / "cnn-lstm.toml")
+ROOT = Path(__file__).parents[2]
+RECIPE = str(ROOT / "trainer" / "recipes" / "cnn-lstm.toml")
 PUBLISH = ["publish", "--data", str(FIXTURES), "--held-out", "emo-db", "--floor", "0"]
 
 pytestmark = pytest.mark.trainer
@@ -46,7 +49,23 @@ def test_from_recordings_to_a_model(
     published(models / "tiny/3", tmp_path / "repository", capsys)
     assert main(["export", recipe, *common, "--model-version", "4", "--models", str(models)]) == 0
     assert main([*PUBLISH, str(models / "tiny/4"), "--repository", str(tmp_path / "repository")]) == 0
-    assert "against tiny@3 on the same speakers: +0.0 to +0.0 points" in capsys.readouterr().out
+    assert (
+        "against tiny@3 on the same 3 speakers, first windows: +0.0 to +0.0 points (95 %); too few"
+        in capsys.readouterr().out
+    )
+    written = metrics.read_text()
+    metrics.write_text(json.dumps(json.loads(written) | {"temperature": 20.0855}))
+    assert main(["export", recipe, *common, "--model-version", "5"]) == 2
+    assert (
+        "its temperature 20.1 is the end of what is sought, wanted one between 0.05 and 20;"
+        in capsys.readouterr().err
+    )
+    metrics.write_text(written)
+    other = shutil.copytree(tiny_data, tmp_path / "data")
+    table = other / "tiny/manifest.csv"
+    table.write_text(table.read_text().replace("0-sad-0.wav,s0,male,sad", "0-sad-0.wav,s0,male,angry"))
+    assert main(["export", recipe, *common, "--data", str(other), "--model-version", "5"]) == 2
+    assert "have changed since 'serstream-train train'; run it again" in capsys.readouterr().err
 
 
 def published(draft: Path, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +78,9 @@ def published(draft: Path, repository: Path, capsys: pytest.CaptureFixture[str])
     assert main([*publish, "--held-out", "tiny"]) == 2
     assert f"--held-out tiny: {draft} was trained on it" in capsys.readouterr().err
     assert main(publish) == 0
-    assert "on 3 clips of 3 speakers" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "on 3 clips of 3 speakers, first windows" in out
+    assert "not compared: no model is active" in out
     store = ModelStore(repository)
     assert [str(reference) for reference in store.references()] == ["tiny@3"]
     store.activate(Reference("tiny", 3))
@@ -89,6 +110,19 @@ def test_every_command_has_examples(command: str, capsys: pytest.CaptureFixture[
     assert f"\n  serstream-train {command} " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("arguments", "seed"), [([], 7), (["--seed", "3"], 3)])
+def test_the_seed_is_the_recipe_s_unless_another_is_given(
+    arguments: list[str], seed: int, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(tiny_recipe.read_text().replace("epochs = 3", "epochs = 3\nseed = 7"))
+    seeds: list[int] = []
+    monkeypatch.setattr(cli, "train_all", lambda wanted, *_: seeds.append(wanted.training.seed))
+    monkeypatch.setattr(cli, "save", lambda *_: None)
+    assert main(["train", str(recipe), "--runs", str(tmp_path), *arguments]) == 0
+    assert seeds == [seed]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
 def test_cuda_that_is_not_there_is_said(tiny_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(tiny_recipe), "--device", "cuda"]) == 2
@@ -101,10 +135,19 @@ def test_cuda_that_is_not_there_is_said(tiny_recipe: Path, capsys: pytest.Captur
         (["corpora", "--data", "nowhere"], "data folder nowhere: no such folder"),
         (["train", "missing.toml"], "recipe missing.toml: cannot read it: No such file or directory; give"),
         (["export", RECIPE, "--model-version", "1", "--runs", "/dev/null"], "runs folder /dev/null: cannot"),
+        (["export", RECIPE, "--model-version", "0"], "--model-version is 0, wanted 1 or more"),
+        (
+            ["export", RECIPE, "--model-version", "5"],
+            "models/cnn-lstm/5: exists and a version never changes;",
+        ),
+        (["evaluate", RECIPE, "--seeds", "0"], "--seeds is 0, wanted 1 or more"),
         (["report", "nowhere"], "nowhere/run.json: no such file; a finished run has one"),
     ],
 )
-def test_bad_input_is_named(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_named(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
     assert main(arguments) == 2
     assert said in capsys.readouterr().err
 
@@ -128,6 +171,25 @@ def test_a_cache_that_cannot_be_written_is_named(
             "label angri of recipe tiny: no clip of tiny has this emotion, they have angry, neutral, sad;",
         ),
         ('corpora = ["tiny"', 'corpora = ["tini"', "corpus tini: no "),
+        ('corpora = ["tiny"]', "corpora = []", "corpora is []: "),
+        (
+            'corpora = ["tiny"]',
+            'corpora = ["ravdess", "tiny"]',
+            "licence is Apache-2.0, wanted a non-commercial one such as CC-BY-NC-4.0: corpus ravdess is CC",
+        ),
+        ('["angry", "neutral", "sad"]', '["sad"]', "labels is ['sad']: "),
+        ('"angry", ', '"Angry", ', "labels[0] is 'Angry': "),
+        ('"angry", ', '"sad", ', "labels are sad, neutral, sad, wanted each only once"),
+        (
+            "variants = 1",
+            "noise_db = [30, 5]",
+            "noise_db is 30 to 5, wanted two numbers, the lower one first",
+        ),
+        (
+            "epochs = 3",
+            "choose_epoch = true",
+            "training.choose_epoch is true, wanted false: nobody is left to",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_trained_says_why(

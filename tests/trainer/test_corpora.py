@@ -7,6 +7,7 @@ import pytest
 from serstream.emotion.affect import PLACES
 from serstream.view.emoji import COLOURS, EMOJI
 from trainer import corpora
+from trainer.folds import leave_one_corpus_out
 
 NAMES = {
     "emo-db": ("wav/03a01Fa.wav", ("emodb_03", "male", "happy")),
@@ -70,7 +71,7 @@ def test_a_missing_corpus_says_where_it_is_published(tmp_path: Path, name: str) 
 def test_a_manifest_is_read(tiny_data: Path) -> None:
     clips = corpora.read("tiny", tiny_data)
     assert len(clips) == 36
-    assert {clip.speaker for clip in clips} == {"s0", "s1", "s2", "s3"}
+    assert {clip.speaker for clip in clips} == {"tiny/s0", "tiny/s1", "tiny/s2", "tiny/s3"}
     assert corpora.found(tiny_data) == ["tiny"]
 
 
@@ -81,11 +82,45 @@ def test_a_manifest_is_read(tiny_data: Path) -> None:
         ("file,speaker,emotion\na.wav,x,sad\n", "a.wav does not exist"),
         ("file,speaker,emotion\n,x,sad\n", "line 2: file is empty"),
         ("file,speaker,emotion,sex\nb.wav,x,sad,man\n", "sex is 'man', wanted one of female, male, unknown"),
+        ("file,speaker,emotion\nb.wav,x,sad\nb.wav,y,sad\n", "line 3: b.wav is listed twice"),
+        (
+            "file,speaker,emotion,sex\nb.wav,x,sad,male\nc.wav,x,sad,female\n",
+            "line 3: speaker x is female, in an earlier line male",
+        ),
+        ("file,speaker,emotion\n", "manifest.csv: lists no clip"),
+        ("file,speaker,emotion\nb.wav,Jörg,sad\n", "manifest.csv: byte 28 is not UTF-8"),
     ],
 )
 def test_a_bad_manifest_is_refused(tmp_path: Path, table: str, said: str) -> None:
+    """It does not stand in the way of the corpora beside it."""
     (tmp_path / "own").mkdir()
     (tmp_path / "own/b.wav").touch()
-    (tmp_path / "own/manifest.csv").write_text(table)
+    (tmp_path / "own/c.wav").touch()
+    (tmp_path / "own/manifest.csv").write_text(table, encoding="latin-1")
     with pytest.raises(corpora.CorpusError, match=said):
         corpora.read("own", tmp_path)
+    corpora.found(tmp_path)
+
+
+def test_a_manifest_that_excel_saved_is_read(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/b.wav").touch()
+    (tmp_path / "own/manifest.csv").write_text(
+        "emotion,file,speaker\r\nsad,b.wav,Jörg\r\n", encoding="utf-8-sig", newline=""
+    )
+    assert corpora.found(tmp_path) == ["own"]
+    (clip,) = corpora.read("own", tmp_path)
+    assert (clip.speaker, clip.emotion) == ("own/Jörg", "sad")
+
+
+def test_speakers_of_two_corpora_are_never_the_same(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for file in ("a.wav", "b.wav"):
+            (tmp_path / name / file).touch()
+        (tmp_path / name / "manifest.csv").write_text("file,speaker,emotion\na.wav,1,sad\nb.wav,2,sad\n")
+    clips = corpora.read_all(("one", "two"), tmp_path)
+    with pytest.raises(corpora.CorpusError, match="corpus one is named twice"):
+        corpora.read_all(("one", "two", "one"), tmp_path)
+    folds = leave_one_corpus_out(clips)
+    assert [(fold.train, fold.valid, fold.test) for fold in folds] == [([3], [2], [0, 1]), ([1], [0], [2, 3])]

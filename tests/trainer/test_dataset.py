@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 pytest.importorskip("torch", reason="needs the trainer extra")
 
@@ -10,6 +12,7 @@ from serstream.emotion.features import FeatureSpec
 from trainer import corpora
 from trainer.augment import Augmentation, Sounds
 from trainer.dataset import Preparation, WindowSet, gather
+from trainer.windows import load
 
 SPEC = FeatureSpec(n_mels=32, n_mfcc=32, hop_length=320)
 UNTOUCHED = Augmentation(variants=1, speed=0.0, gain_db=0.0, noise=0.0, room=0.0, telephone=0.0, low_pass=0.0)
@@ -20,10 +23,21 @@ APPENDING = Augmentation(
 pytestmark = pytest.mark.trainer
 
 
+def test_a_sample_that_is_not_a_number_is_named(tmp_path: Path) -> None:
+    """It would be in every window of its speaker, and in every weight."""
+    sound = np.zeros((100, 2), np.float32)
+    sound[7, 1] = np.nan
+    soundfile.write(tmp_path / "a.wav", sound, 16_000, subtype="FLOAT")
+    with pytest.raises(
+        corpora.CorpusError, match=r"a\.wav: sample 7 is \[0\.0, nan\], wanted finite numbers"
+    ):
+        load(tmp_path / "a.wav")
+
+
 def windows(augmentation: Augmentation, data: Path, cache: Path) -> WindowSet:
     sounds = Sounds(noises=[], test_noises=[], rooms=[])
     preparation = Preparation(SPEC, augmentation, sounds, cache)
-    clips = [clip for clip in corpora.read("tiny", data) if clip.speaker == "s0"]
+    clips = [clip for clip in corpora.read("tiny", data) if clip.speaker == "tiny/s0"]
     return gather(preparation, clips, ["clean", "train-0"])
 
 

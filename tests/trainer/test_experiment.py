@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,35 @@ def test_an_interrupted_evaluation_ends_at_the_same_scores(
     _, name, read = read_run(workplace.folder(tiny) / protocol.name)
     assert name == "speakers"
     assert_equal(read, whole)
+
+
+def test_scores_of_other_clips_are_made_again_and_those_of_old_folders_are_taken(
+    tiny_data: Path, write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    ridge = recipe.load(write_recipe("tiny", network="ridge", variants=0, training="", windows=2))
+    workplace = Workplace(shutil.copytree(tiny_data, tmp_path / "data"), tiny_data, tmp_path / "runs")
+    folder = workplace.folder(ridge) / "speakers"
+
+    def written() -> list[int]:
+        run(ridge, PROTOCOLS["speakers"], [0], workplace, lambda *_: None)
+        return [path.stat().st_mtime_ns for path in sorted(folder.glob("*.npz"))]
+
+    first = written()
+    for path in folder.glob("*.npz"):  # as they were written when the clips had no digest
+        kept = dict(np.load(path))
+        del kept["data"]
+        np.savez(path, **kept)
+    old = [path.stat().st_mtime_ns for path in sorted(folder.glob("*.npz"))]
+    assert written() == old != first
+    shutil.rmtree(folder)
+    first = written()
+    assert written() == first
+    table = workplace.data / "tiny/manifest.csv"
+    table.write_text(table.read_text().replace("0-sad-0.wav,s0,male,sad", "0-sad-0.wav,s0,male,neutral"))
+    corrected = written()
+    assert not set(corrected) & set(first)
+    assert written() == corrected
+    assert [clip.emotion for clip in read_run(folder)[2].clips].count("sad") == 11
 
 
 def assert_equal(one: Predictions, other: Predictions) -> None:

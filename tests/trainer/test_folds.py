@@ -50,6 +50,13 @@ def test_leave_one_corpus_out_tests_shared_emotions() -> None:
         assert not {CLIPS[i].corpus for i in fold.test} & {CLIPS[i].corpus for i in fold.train}
 
 
+def test_leave_one_corpus_out_wants_two_that_share_a_label() -> None:
+    with pytest.raises(ConfigError, match="the only corpus is a, wanted two or more to leave one out"):
+        leave_one_corpus_out([c for c in CLIPS if c.corpus == "a"])
+    with pytest.raises(ConfigError, match="corpus a has no label of the others"):
+        leave_one_corpus_out([c for c in CLIPS if c.emotion != "sad"])
+
+
 def test_fold_files_by_speaker_and_by_clip(tmp_path: Path) -> None:
     by_name = tmp_path / "speakers.json"
     by_name.write_text(json.dumps({"folds": [{"test_speakers": [f"a_{s}"]} for s in range(6)]}))

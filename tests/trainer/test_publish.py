@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import ModelStore, Reference
 from serstream.errors import ModelError
+from serstream.shipped import models_dir
 from trainer.corpora import Clip
 from trainer.export import TOLERANCE, golden_windows, write_draft
 from trainer.networks import build
-from trainer.publish import judge, publish
+from trainer.publish import Comparison, compare, judge, learned, publish
 
 CLIPS = sorted((Path(__file__).parents[1] / "fixtures" / "emo-db").glob("*.flac"))
 
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.trainer
 def predicted(model: EmotionModel, path: Path) -> str:
     """What the model says about a clip when asked which of its own labels fits best."""
     for label in LABELS:
-        if judge(model, None, [clip(path, label)]).uar == 1.0:
+        if judge(model, [clip(path, label)]).uar == 1.0:
             return label
     raise AssertionError(path)
 
@@ -58,10 +60,11 @@ def test_a_draft_that_passes_is_published_with_golden_clips_and_not_activated(
 ) -> None:
     publish_tiny(store.root, 1, seed=1)
     store.activate(Reference("tiny", 1))
-    folder, judgement = publish(draft, held_out, store, floor=0.9)
+    folder, judgement, comparison = publish(draft, held_out, store, floor=0.9)
     assert inspect(folder).reference == "tiny@2"
     assert judgement.uar == 1.0
-    assert judgement.active == "tiny@1"
+    assert isinstance(comparison, Comparison)
+    assert (comparison.active, comparison.speakers) == ("tiny@1", 5)
     assert (judgement.speakers, judgement.clips) == (5, 5)
     assert store.pointer().active == "tiny@1"
     assert (folder / "card.md").read_text() == (draft / "card.md").read_text()
@@ -81,25 +84,53 @@ def test_a_draft_worse_than_the_active_model_is_refused(
     publish_tiny(store.root, 2, seed=2)
     store.activate(Reference("tiny", 2))
     other = publish_tiny(tmp_path / "drafts", 3, seed=5)
-    assert judge(EmotionModel(other / "model.onnx"), None, held_out).uar < 0.5
+    assert judge(EmotionModel(other / "model.onnx"), held_out).uar < 0.5
     with pytest.raises(ModelError, match=r"significantly worse than tiny@2 on the same 5 speakers: UAR -"):
         publish(other, held_out, store, floor=0.0)
     assert store.references() == [Reference("tiny", 2)]
+    four = [replace(c, speaker="x") if c in held_out[:2] else c for c in held_out]
+    _, _, comparison = publish(other, four, store, floor=0.0)
+    assert isinstance(comparison, Comparison)
+    assert comparison.difference[1] < 0 and comparison.speakers == 4, "worse, but nobody can tell"
 
 
 def test_a_model_is_not_worse_than_itself(draft: Path, held_out: list[Clip]) -> None:
     model = EmotionModel(draft / "model.onnx")
-    assert judge(model, model, held_out).difference == (0.0, 0.0)
+    assert compare(model, model, held_out) == Comparison("tiny@2", (0.0, 0.0), 5)
 
 
 def test_models_are_compared_over_the_labels_both_have(
     tmp_path: Path, draft: Path, held_out: list[Clip]
 ) -> None:
-    two = EmotionModel(write_model(tmp_path / "two.onnx", labels=("angry", "zen")))
-    clips = [clip(CLIPS[0], "angry"), clip(CLIPS[1], "zen"), clip(CLIPS[2], "sad")]
-    assert judge(EmotionModel(draft / "model.onnx"), two, clips).clips == 1
+    """With one label alone a model cannot be wrong."""
+    model = EmotionModel(draft / "model.onnx")
+    two = EmotionModel(write_model(tmp_path / "two.onnx", labels=("angry", "sad", "zen")))
+    clips = [
+        clip(path, label) for path, label in zip(CLIPS[:4], ("angry", "zen", "sad", "happy"), strict=True)
+    ]
+    assert judge(model, clips).clips == 3, "the draft's own labels"
+    comparison = compare(model, two, clips)
+    assert isinstance(comparison, Comparison)
+    assert comparison.speakers == 2
+    one = EmotionModel(write_model(tmp_path / "one.onnx", labels=("angry", "zen")))
+    assert str(compare(model, one, clips)).startswith("it shares angry with ")
     with pytest.raises(ModelError, match="no held-out clip has one of the labels angry"):
-        judge(EmotionModel(draft / "model.onnx"), two, clips[1:])
+        judge(model, clips[1:2])
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("banglaser", True), ("BanglaSER", True), ("emo-db", True), ("emo", False), ("data", False)],
+)
+def test_what_a_model_learned_is_known_by_name(name: str, known: bool) -> None:
+    shipped = EmotionModel(models_dir() / "cnn-lstm/5/model.onnx")
+    assert (name.casefold() in learned(shipped)) is known
+
+
+def test_a_model_is_not_compared_on_what_the_active_one_learned(draft: Path, held_out: list[Clip]) -> None:
+    shipped = EmotionModel(models_dir() / "cnn-lstm/5/model.onnx")
+    said = compare(EmotionModel(draft / "model.onnx"), shipped, held_out)
+    assert said == "cnn-lstm@5 was trained on emo-db"
 
 
 def test_a_broken_draft_is_refused_before_it_is_measured(draft: Path, store: ModelStore) -> None:
@@ -151,7 +182,7 @@ def test_a_draft_carries_what_torch_said(tmp_path: Path) -> None:
 def test_a_published_folder_holds_what_its_sums_say(
     draft: Path, held_out: list[Clip], store: ModelStore
 ) -> None:
-    folder, _ = publish(draft, held_out, store, floor=0.0)
+    folder, *_ = publish(draft, held_out, store, floor=0.0)
     sums = (folder / "SHA256SUMS").read_text()
     reseal(folder)
     assert sorted(sums.splitlines()) == sorted((folder / "SHA256SUMS").read_text().splitlines())

@@ -122,6 +122,34 @@ def test_an_interrupted_training_ends_at_the_same_weights(
     np.testing.assert_allclose(logits_of(back, windows), logits_of(resumed, windows), atol=1e-5)
 
 
+def test_a_checkpoint_of_other_recordings_is_not_gone_on_with(
+    tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
+) -> None:
+    epochs: list[int] = []
+    for data in (windows, windows, replace(windows, source="other"), windows.of_clips(range(9))):
+        train(tiny, data, None, tmp_path / "c.pt", lambda epoch: epochs.append(epoch.epoch))
+    assert epochs == [1, 2, 3] * 3, "only the second call finds a training of its own"
+
+
+def test_a_loss_that_is_not_a_number_ends_the_training(
+    tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
+) -> None:
+    broken = windows.features.copy()
+    broken[0] = np.nan
+    with pytest.raises(ConfigError, match="the loss of epoch 1 is nan, wanted a finite one; lower training"):
+        train(tiny, replace(windows, features=broken), None, tmp_path / "c.pt", lambda epoch: None)
+    assert not (tmp_path / "c.pt").exists()
+
+
+def test_five_steps_are_a_training_too(tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path) -> None:
+    """OneCycleLR rises over a fifth of the steps, and divides by one less than these."""
+    settings = msgspec.structs.replace(tiny.training, epochs=5, batch=72)
+    short = msgspec.structs.replace(tiny, training=settings)
+    rates = [e.learning_rate for e in train(short, windows, None, tmp_path / "c.pt", lambda _: None).history]
+    assert len(rates) == 5
+    assert 0 < rates[-1] < max(rates) <= settings.learning_rate
+
+
 def test_training_stops_when_the_validation_speakers_gain_no_more(
     tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
 ) -> None:
@@ -129,7 +157,8 @@ def test_training_stops_when_the_validation_speakers_gain_no_more(
     settings = msgspec.structs.replace(tiny.training, epochs=30, patience=2, choose_epoch=True)
     patient = msgspec.structs.replace(tiny, training=settings)
     ways = (
-        [i for i, clip in enumerate(windows.clips) if (clip.speaker == "s0") is own] for own in (True, False)
+        [i for i, clip in enumerate(windows.clips) if (clip.speaker == "tiny/s0") is own]
+        for own in (True, False)
     )
     valid, rest = (windows.of_clips(way) for way in ways)
     histories = [

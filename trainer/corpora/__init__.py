@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,12 +47,18 @@ def read(name: str, data: Path) -> list[Clip]:
 
 
 def read_all(names: Sequence[str], data: Path) -> list[Clip]:
-    """Clips of several corpora."""
+    """Clips of several corpora.
+
+    Raises:
+        CorpusError: see `read`; or a corpus is named twice.
+    """
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise CorpusError(f"corpus {twice[0]} is named twice, wanted each once")
     return [clip for name in names for clip in read(name, data)]
 
 
 def _has_emotions(table: Path) -> bool:
     if not table.is_file():
         return False
-    with table.open(encoding="utf-8") as text:
+    with table.open(encoding="utf-8-sig", errors="replace") as text:
         return "emotion" in text.readline().strip().split(",")

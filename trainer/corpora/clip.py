@@ -26,7 +26,7 @@ class Clip:
     path: Path
     corpus: str
     speaker: str
-    """Unique over all corpora: ``emodb_03``, ``ravdess_07``."""
+    """Unique over all corpora: ``emodb_03``, ``1001`` of CREMA-D, ``my-calls/anna`` of own recordings."""
     sex: Sex
     emotion: str
     """One of: angry, boredom, calm, disgust, fear, happy, neutral, sad, surprise."""

@@ -16,18 +16,39 @@ def read(folder: Path) -> list[Clip]:
     """Read ``manifest.csv``: columns file, speaker, emotion; sex and language if known; others are ignored.
 
     Raises:
-        CorpusError: a column or a value is missing, a file does not exist, a sex is unknown.
+        CorpusError: it is not UTF-8, it lists nothing, a column or a value is missing, a file does not exist
+            or is listed twice, a sex is unknown, or a speaker has two.
     """
     table = folder / MANIFEST
-    with table.open(newline="", encoding="utf-8") as text:
-        rows = csv.DictReader(text)
-        missing = [column for column in REQUIRED if column not in (rows.fieldnames or ())]
-        if missing:
-            raise CorpusError(
-                f"{table}: no column {', '.join(missing)}; wanted at least {', '.join(REQUIRED)}"
-            )
-        clips = [_clip(row, folder, f"{table} line {rows.line_num}") for row in rows]
+    try:
+        # Excel begins UTF-8 with a byte order mark.
+        with table.open(newline="", encoding="utf-8-sig") as text:
+            clips = _clips(csv.DictReader(text), folder, table)
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{table}: byte {error.start} is not UTF-8; save it as CSV UTF-8") from error
+    if not clips:
+        raise CorpusError(f"{table}: lists no clip; wanted a line for each below the column names")
     return sorted(clips, key=lambda clip: clip.path.name)
+
+
+def _clips(rows: csv.DictReader[str], folder: Path, table: Path) -> list[Clip]:
+    missing = [column for column in REQUIRED if column not in (rows.fieldnames or ())]
+    if missing:
+        raise CorpusError(f"{table}: no column {', '.join(missing)}; wanted at least {', '.join(REQUIRED)}")
+    clips: dict[Path, Clip] = {}
+    sexes: dict[str, Sex] = {}
+    for row in rows:
+        where = f"{table} line {rows.line_num}"
+        clip = _clip(row, folder, where)
+        if clip.path in clips:
+            raise CorpusError(f"{where}: {row['file']} is listed twice; remove one of the lines")
+        clips[clip.path] = clip
+        if sexes.setdefault(clip.speaker, clip.sex) != clip.sex:
+            raise CorpusError(
+                f"{where}: speaker {row['speaker']} is {clip.sex}, in an earlier line {sexes[clip.speaker]}; "
+                "wanted one sex of a speaker, or two speakers"
+            )
+    return list(clips.values())
 
 
 def _clip(row: dict[str, str], folder: Path, where: str) -> Clip:
@@ -44,7 +65,7 @@ def _clip(row: dict[str, str], folder: Path, where: str) -> Clip:
     return Clip(
         path=path,
         corpus=folder.name,
-        speaker=row["speaker"],
+        speaker=f"{folder.name}/{row['speaker']}",
         sex=sexes[spoken],
         emotion=row["emotion"],
         language=row.get("language") or "und",

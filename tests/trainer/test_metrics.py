@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serstream.errors import ConfigError
+from trainer.corpora import Clip
+from trainer.metrics import calibrate, modes
+from trainer.predictions import Part, Predictions
+
+LABELS = ("angry", "calm", "sad")
+CORPORA = {"one": ("angry", "sad"), "two": ("calm", "sad")}
+"""Emotions of each."""
+
+
+def predictions(logits: dict[str, tuple[float, float, float]], per_emotion: int = 20) -> Predictions:
+    """Two folds, each with one speaker of every corpus; every clip of a corpus and emotion scores alike.
+
+    Args:
+        logits: of the clips of ``corpus emotion``; others score their own emotion 1.
+        per_emotion: clips of each, in each fold.
+    """
+    clips, scores, fold = [], [], []
+    for speaker in range(2):
+        for corpus, emotions in CORPORA.items():
+            for emotion in emotions * per_emotion:
+                clips.append(Clip(Path("x.wav"), corpus, f"{corpus}/{speaker}", "unknown", emotion, "de"))
+                own = tuple(float(label == emotion) for label in LABELS)
+                scores.append(logits.get(f"{corpus} {emotion}", own))
+                fold.append(speaker)
+    known = np.array([[label in CORPORA[clip.corpus] for label in LABELS] for clip in clips])
+    parts = [
+        Part(0, f"fold {k}", "clean", 0.0, np.array(scores, np.float32)[own], own)
+        for k in range(2)
+        for own in [np.flatnonzero(np.array(fold) == k)]
+    ]
+    return Predictions(LABELS, clips, known, parts, [], "")
+
+
+def test_a_label_of_one_speaker_does_not_spoil_the_calibration(caplog: pytest.LogCaptureFixture) -> None:
+    """The other fold's speakers were never calm: its clips cannot be right at any temperature."""
+    found = predictions({})
+    calm = LABELS.index("calm")
+    known = found.known.copy()
+    known[found.parts[1].clip, calm] = False
+    spoilt = calibrate(replace(found, known=known), 0.0)
+    assert "fold 1: no training speaker is calm; these clips count as wrong everywhere" in caplog.messages
+    assert spoilt.temperature == pytest.approx(calibrate(found, 0.0).temperature, rel=0.01)
+    (mode,) = modes(replace(found, known=known))
+    assert mode["recall"]["calm"] == 50
+    with pytest.raises(ConfigError, match="wanted two or more speakers of every label"):
+        calibrate(replace(found, known=np.zeros_like(known)), 0.0)
+
+
+def test_what_the_daemon_says_is_judged_over_all_labels_that_were_taught() -> None:
+    """Half of the sad clips sound calm, in a corpus that has no calm ones."""
+    found = predictions({"one sad": (0.0, 3.0, 1.0)})
+    (mode,) = modes(found)
+    assert (mode["ua"], mode["window_ua"]) == (100, 100)
+    assert (
+        mode["ua_unmasked"] == mode["window_ua_unmasked"] == pytest.approx(100 * (1 + 1 + 0.5) / 3, abs=0.01)
+    )
+    calibration = calibrate(found, 0.0)
+    assert calibration.error < 0.01
+    assert calibration.error_unmasked > 0.2
+
+
+def test_labels_of_a_corpus_that_is_not_tested_may_win_too() -> None:
+    """As in a protocol that tests one corpus of several: the other one is trained on."""
+    found = predictions({"one sad": (0.0, 3.0, 1.0)})
+    tested = [[found.clips[i].corpus == "one" for i in part.clip] for part in found.parts]
+    parts = [
+        replace(part, logits=part.logits[own], clip=part.clip[own])
+        for part, own in zip(found.parts, tested, strict=True)
+    ]
+    (mode,) = modes(replace(found, parts=parts))
+    assert (mode["ua"], mode["ua_unmasked"]) == (100, 50)

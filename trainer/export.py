@@ -181,7 +181,7 @@ def write_model(
             for metrics in measured
             for row in metrics["modes"]
             for name in row
-            if name == "ua" or name.startswith("ua ")
+            if name in ("ua", "ua_unmasked") or name.startswith("ua ")
         },
         recipe_sha256=recipe.sha256,
     )

@@ -53,7 +53,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     network: Literal["cnn_lstm", "cnn_2d", "cnn_lstm_ridge", "ridge"]
     corpora: Annotated[tuple[str, ...], Meta(min_length=1)]
     labels: Annotated[tuple[Label, ...], Meta(min_length=2, max_length=32)]
-    """Clips with another emotion are left out; labels a corpus lacks are masked in its loss."""
+    """Clips with another emotion are left out; labels a corpus lacks count as absent in its loss, but
+    less than those it has."""
     licence: str = "Apache-2.0"
     """Of the weights, as an SPDX expression."""
     features: FeatureSpec = FeatureSpec()

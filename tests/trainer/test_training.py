@@ -189,7 +189,7 @@ def test_a_network_trained_on_cuda_works_on_the_cpu(
     np.testing.assert_allclose(logits_of(back, windows), logits_of(trained, windows), atol=1e-2)
 
 
-def test_labels_a_corpus_lacks_are_masked_and_classes_weigh_alike(windows: WindowSet) -> None:
+def test_labels_a_corpus_lacks_are_known_and_classes_weigh_alike(windows: WindowSet) -> None:
     targets = Targets.of(windows, ("angry", "fear", "neutral", "sad"))
     assert targets.known.tolist() == [[True, False, True, True]] * 36
     shares = [targets.weight[targets.label == k].sum() for k in (0, 2, 3)]

@@ -75,12 +75,13 @@ def calibrate(predictions: Predictions, heard_s: float) -> Calibration:
         ConfigError: nothing else is there.
     """
     labels = _labels(predictions)
-    chosen, missed = [], set()
+    chosen, taught, missed = [], [], set()
     for part in _chosen(predictions, "clean", heard_s):
         possible = predictions.known[part.clip, labels[part.clip]]
         missed |= {(part.fold, predictions.clips[i].emotion) for i in part.clip[~possible]}
         if possible.any():
             chosen.append(replace(part, logits=part.logits[possible], clip=part.clip[possible]))
+            taught.append(_taught(predictions, part))
     for fold, label in sorted(missed):
         logger.warning("%s: no training speaker is %s; these clips count as wrong everywhere", fold, label)
     if not chosen:
@@ -98,7 +99,7 @@ def calibrate(predictions: Predictions, heard_s: float) -> Calibration:
         before.append(_confidence(masked[k], 1.0))
         after.append(_confidence(masked[k], temperature))
         correct.append(masked[k].argmax(axis=1) == truth[k])
-        unmasked = np.where(_taught(predictions, part), part.logits, np.float32(MASKED))
+        unmasked = np.where(taught[k], part.logits, np.float32(MASKED))
         said.append(_confidence(unmasked, temperature))
         said_correct.append(unmasked.argmax(axis=1) == truth[k])
     right, confidence = np.concatenate(correct), np.concatenate(after)
@@ -136,9 +137,7 @@ def _mode(predictions: Predictions, condition: str, heard_s: float) -> dict[str,
                 "f1": 100 * macro_f1(counts),
                 "window_ua": _ua(confusion(window_label, window_predicted, n_labels)),
                 "ua_unmasked": _ua(confusion(label, unmasked, n_labels)),
-                "window_ua_unmasked": _ua(
-                    confusion(*_by_window(predictions, own, masked=False), n_labels),
-                ),
+                "window_ua_unmasked": _ua(confusion(*_by_window(predictions, own, masked=False), n_labels)),
                 **_groups(predictions, clip, label, predicted),
             }
         )

@@ -68,6 +68,18 @@ def test_what_the_daemon_says_is_judged_over_all_labels_that_were_taught() -> No
     assert calibration.error_unmasked > 0.2
 
 
+def test_a_label_that_nobody_taught_does_not_win_unmasked() -> None:
+    """Clips of the second corpus are all calm in this fold, and no other speaker is."""
+    found = predictions({"one sad": (0.0, 3.0, 1.0)})
+    known = found.known.copy()
+    (part, _) = found.parts
+    known[part.clip, LABELS.index("calm")] = False
+    tested = [(found.clips[i].corpus, found.clips[i].emotion) != ("two", "sad") for i in part.clip]
+    first = replace(part, logits=part.logits[tested], clip=part.clip[tested])
+    calibration = calibrate(replace(found, known=known, parts=[first]), 0.0)
+    assert calibration.error_unmasked == calibration.error < 0.01
+
+
 def test_labels_of_a_corpus_that_is_not_tested_may_win_too() -> None:
     """As in a protocol that tests one corpus of several: the other one is trained on."""
     found = predictions({"one sad": (0.0, 3.0, 1.0)})

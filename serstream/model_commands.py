@@ -36,8 +36,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "the daemon runs (through its control socket) and while it does not (its next start follows).\n"
         "Calls in progress do not notice a change: every window is scored by one model.",
         epilog="examples:\n  serstream models list -c /etc/serstream/serstream.toml\n"
-        "  serstream models canary cnn-lstm@5 --share 0.1\n"
-        "  serstream models activate cnn-lstm@5\n  serstream models rollback",
+        "  serstream models canary cnn-lstm@6 --share 0.1\n"
+        "  serstream models activate cnn-lstm@6\n  serstream models rollback",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     group = models.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -52,7 +52,7 @@ _EXAMPLES = {
     "export": """
   serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 2""",
     "publish": """
-  serstream-train publish models/cnn-lstm/5 --repository /var/lib/serstream/models \\
+  serstream-train publish models/cnn-lstm/6 --repository /var/lib/serstream/models \\
       --held-out my-calls --data ~/corpora""",
 }
 _ALL_EXAMPLES = f"""examples, from recordings to a model in a running daemon:
@@ -60,8 +60,8 @@ _ALL_EXAMPLES = f"""examples, from recordings to a model in a running daemon:
   serstream-train evaluate trainer/recipes/cnn-lstm.toml --data ~/corpora
   serstream-train train trainer/recipes/cnn-lstm.toml --data ~/corpora
   serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 2
-  serstream-train publish models/cnn-lstm/5 --repository models.d --held-out my-calls --data ~/corpora
-  serstream models activate cnn-lstm@5
+  serstream-train publish models/cnn-lstm/6 --repository models.d --held-out my-calls --data ~/corpora
+  serstream models activate cnn-lstm@6
 
 {_GOES_ON}
 Every command has examples of its own: serstream-train COMMAND --help
@@ -283,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--model-version", type=int, required=True, help="1, 2, ...")
     exporting.add_argument("--models", type=Path, default=Path("models"), help="(%(default)s)")
     publishing = add("publish", _publish, "Judge an exported model and add it to a daemon's repository.")
-    publishing.add_argument("model", type=Path, help="folder with model.onnx, e.g. models/cnn-lstm/5")
+    publishing.add_argument("model", type=Path, help="folder with model.onnx, e.g. models/cnn-lstm/6")
     _add_data(publishing)
     publishing.add_argument("--repository", type=Path, required=True, help="the daemon's model repository")
     publishing.add_argument(

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 ABSENT = 1.0
 """What is taken off the logits of labels that a clip's corpus does not have, in its loss. That nobody acts
 them there says something against them: left out of the loss altogether, they are claimed of that corpus's
-voices and of new ones, because the daemon masks nothing. Chosen by held-out speakers (docs/experiments.md)."""
+voices and of new ones, because the daemon masks nothing. Held-out speakers chose it (docs/experiments.md)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

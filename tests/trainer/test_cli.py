@@ -137,8 +137,8 @@ def test_cuda_that_is_not_there_is_said(tiny_recipe: Path, capsys: pytest.Captur
         (["export", RECIPE, "--model-version", "1", "--runs", "/dev/null"], "runs folder /dev/null: cannot"),
         (["export", RECIPE, "--model-version", "0"], "--model-version is 0, wanted 1 or more"),
         (
-            ["export", RECIPE, "--model-version", "5"],
-            "models/cnn-lstm/5: exists and a version never changes;",
+            ["export", RECIPE, "--model-version", "6"],
+            "models/cnn-lstm/6: exists and a version never changes;",
         ),
         (["evaluate", RECIPE, "--seeds", "0"], "--seeds is 0, wanted 1 or more"),
         (["report", "nowhere"], "nowhere/run.json: no such file; a finished run has one"),

@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from serstream.service.log_limit import OncePerSecond
     from serstream.service.signals import Signals
 
-    signals = Signals()
+    signals = Signals()  # from here on, before the imports that take long
     for handler in logging.root.handlers:
         handler.addFilter(OncePerSecond())
     from serstream.service.daemon import Daemon

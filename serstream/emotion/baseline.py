@@ -19,6 +19,8 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+Sums = dict[str, NDArray[np.float64]]
+"""Of every stream: how many windows, and the sums of their levels and statistics; never changed in place."""
 
 
 class BaselineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
@@ -130,10 +132,12 @@ class Baselines:
 
     def __init__(self, spec: BaselineSpec):
         self._spec = spec
-        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._sums: Sums = {}
 
-    def normalise(self, streams: Sequence[str], features: FloatArray, levels: FloatArray) -> FloatArray:
-        """Normalise windows, each by what was heard of its stream before it, and remember them.
+    def normalise(
+        self, streams: Sequence[str], features: FloatArray, levels: FloatArray
+    ) -> tuple[FloatArray, Sums]:
+        """Normalise windows, each by what was heard of its stream before it.
 
         Args:
             streams: stream of every window; the windows of one stream are in order.
@@ -141,24 +145,30 @@ class Baselines:
             levels: dBFS, shape (n,).
 
         Returns:
-            As `normalise`; how the windows are grouped into calls changes nothing.
+            As `normalise`, and what to `remember` once the windows are scored; how the windows are grouped
+            into calls changes nothing.
         """
         own = np.column_stack([np.ones_like(levels), levels, window_statistics(features, self._spec)]).astype(
             np.float64
         )
         before = np.empty_like(own)
+        after: Sums = {}
         for row, stream in enumerate(streams):
-            sums = self._sums.setdefault(stream, np.zeros(own.shape[1]))
-            before[row] = sums
-            sums += own[row]
+            sums = after.get(stream, self._sums.get(stream))
+            before[row] = 0.0 if sums is None else sums
+            after[stream] = before[row] + own[row]
         count = before[:, 0]
         means = (before / np.maximum(count, 1)[:, None]).astype(np.float32)
         heard = Heard(windows=count.astype(np.float32), level=means[:, 1], statistics=means[:, 2:])
-        return normalise(features, levels, heard, self._spec)
+        return normalise(features, levels, heard, self._spec), after
+
+    def remember(self, sums: Sums) -> None:
+        """The windows of a `normalise` are scored: they join what was heard of their streams."""
+        self._sums.update(sums)
 
     def copy(self, other: Baselines) -> None:
         """Begin with what another has heard that keeps the same statistics of the same features."""
-        self._sums = {stream: sums.copy() for stream, sums in other._sums.items()}
+        self._sums = dict(other._sums)
 
     def forget(self, stream: str) -> None:
         """The stream is over."""

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.emotion.baseline import Baselines, first_of_streams
+from serstream.emotion.baseline import Baselines, Sums, first_of_streams
 from serstream.emotion.features import FeatureSpec, summarise
 
 FloatArray = NDArray[np.float32]
@@ -67,18 +67,29 @@ class Listener:
         self._spec = spec
         self._baselines = None if spec.baseline is None else Baselines(spec.baseline)
 
-    def inputs(self, streams: Sequence[str], features: FloatArray, levels: FloatArray) -> Inputs:
+    def inputs(
+        self, streams: Sequence[str], features: FloatArray, levels: FloatArray
+    ) -> tuple[Inputs, Sums]:
         """Inputs for windows, each against what was heard of its stream before it.
 
         Args:
             streams: stream of every window; the windows of one stream are in order.
             features: of `serstream.emotion.features.mfcc`, shape (n, n_coeffs, n_frames).
             levels: RMS level of every window, dBFS, shape (n,).
+
+        Returns:
+            The inputs, and what to `remember` once they are scored.
         """
         values = observed(features, summarise(features, self._spec), self._spec)
+        sums: Sums = {}
         if self._baselines is not None:
-            values = self._baselines.normalise(streams, values, levels)
-        return as_inputs(features, values, self._spec)
+            values, sums = self._baselines.normalise(streams, values, levels)
+        return as_inputs(features, values, self._spec), sums
+
+    def remember(self, sums: Sums) -> None:
+        """The windows that these sums came with are scored."""
+        if self._baselines is not None:
+            self._baselines.remember(sums)
 
     def continue_from(self, other: Listener) -> None:
         """Take over what another has heard, if it observes the same and keeps the same of it."""

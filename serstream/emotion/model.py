@@ -77,9 +77,11 @@ class EmotionModel:
             samples = np.stack([pad(windows[row].samples[-longest:], spec, rate) for row in rows])
             features[rows], levels[rows] = mfcc(samples, spec, rate), levels_dbfs(samples)
         streams = [window.stream for window in windows]
-        probabilities = self._probabilities(self._listener.inputs(streams, features, levels))
+        inputs, sums = self._listener.inputs(streams, features, levels)
+        probabilities = self._probabilities(inputs)
         if not np.isfinite(probabilities).all():
             raise ModelError(f"model {self.path}: a window's scores are not finite")
+        self._listener.remember(sums)  # not before: windows that fail are scored once more, by another model
         return [
             Scores(labels=self.metadata.labels, probabilities=row, model=self.reference)
             for row in probabilities

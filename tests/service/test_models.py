@@ -314,6 +314,23 @@ def test_a_model_that_fails_on_a_window_is_replaced_by_the_one_before(
         assert models.poll(3.0, 0.0) == []
 
 
+def test_windows_that_were_scored_twice_count_once_in_their_speakers_baseline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A model failed on them, and the one before took over."""
+    failed, standby, untouched = (load_model(ModelSettings(device="cpu")) for _ in range(3))
+    heard = windows(12)
+    for model in (failed, untouched):
+        model.score(heard[:6])
+    with monkeypatch.context() as patch:
+        patch.setattr(failed._session, "run", lambda inputs: np.full((len(inputs["features"]), 6), np.nan))
+        with pytest.raises(ModelError):
+            failed.score(heard[6:])
+    standby.continue_from(failed)
+    for one, other in zip(standby.score(heard[6:]), untouched.score(heard[6:]), strict=True):
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+
+
 def test_without_a_model_before_a_failure_is_fatal(
     store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

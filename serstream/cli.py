@@ -95,7 +95,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _replay(arguments: argparse.Namespace) -> int:
     if arguments.rules:
-        return feed_commands.try_rules(arguments.rules, arguments.file)
+        return feed_commands.print_trials(arguments.rules, arguments.file)
     settings = config.load(arguments.config) if arguments.config else config.Settings()
     base = arguments.config.parent if arguments.config else Path()
     roles = _roles(arguments.roles)

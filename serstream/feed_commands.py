@@ -61,20 +61,19 @@ def add_parsers(commands: Commands) -> None:
     export.set_defaults(command=_export)
 
 
-def try_rules(rules: Path, recordings: list[Path]) -> int:
+def print_trials(rules: Path, recordings: list[Path]) -> int:
     """Print what the alert rules of a configuration would have raised per hour of recorded events."""
     from rich.console import Console
     from rich.table import Table
 
-    from serstream.emotion.alerts import try_rules
-    from serstream.feed.recording import read
+    from serstream.emotion.trial import try_rules
+    from serstream.feed.recording import calls
 
     alerts = config.load(rules).alert
     if not alerts:
         raise ConfigError(f"configuration {rules}: has no [[alert]], wanted the rules to try")
-    messages = (message for recording in recordings for message in read(recording))
     table = Table("rule", "role", "severity", "raised", "per hour", "share of time")
-    for trial in try_rules(messages, alerts):
+    for trial in try_rules((call for recording in recordings for call in calls(recording)), alerts):
         share = trial.raised_s / 3600 / trial.hours if trial.hours else 0.0
         rule = trial.rule
         table.add_row(

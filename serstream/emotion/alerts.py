@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from serstream.config import AlertSettings
 from serstream.emotion.affect import PLACES
-from serstream.feed.messages import Message, StreamEnded, WindowEmotion
 from serstream.types import Role
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -86,58 +85,6 @@ class StreamAlerts:
                 since = watch.met_since if watch.met_since is not None else start
                 changes.append(AlertChange(watch.rule, watch.raised, since, round(probability, 4), emotions))
         return changes
-
-
-@dataclass(slots=True)
-class Trial:
-    """What a rule would have done to recorded messages."""
-
-    rule: AlertSettings
-    raised: int = 0
-    raised_s: float = 0.0
-    """Stream seconds during which it was raised."""
-    hours: float = 0.0
-    """Stream hours of the roles that it watches."""
-
-    @property
-    def per_hour(self) -> float:
-        """Alerts per hour of stream time."""
-        return self.raised / self.hours if self.hours else 0.0
-
-
-def try_rules(messages: Iterable[Message], rules: Sequence[AlertSettings]) -> list[Trial]:
-    """What rules would have raised, so that they can be tuned on recorded events.
-
-    Args:
-        messages: of any number of calls; those of a stream in their order.
-        rules: one result each.
-    """
-    trials = [Trial(rule) for rule in rules]
-    watched: dict[tuple[str, str], list[StreamAlerts]] = {}
-    since: dict[tuple[str, str, int], float] = {}
-    ends: dict[tuple[str, str], tuple[Role, float]] = {}
-    for message in messages:
-        if not isinstance(message, WindowEmotion | StreamEnded):
-            continue
-        key = (message.call, message.stream)
-        ends[key] = (message.role, message.end)
-        if isinstance(message, StreamEnded):
-            continue
-        # One by one, to know which rule a change belongs to even if two have the same name.
-        alerts = watched.setdefault(key, [StreamAlerts([rule], message.role) for rule in rules])
-        for number, (trial, alert) in enumerate(zip(trials, alerts, strict=True)):
-            for change in alert.update(message.start, message.end, message.speech_s, message.smoothed):
-                if change.raised:
-                    trial.raised += 1
-                    since[*key, number] = message.end
-                else:
-                    trial.raised_s += message.end - since.pop((*key, number))
-    for (call, stream, number), began in since.items():
-        trials[number].raised_s += ends[call, stream][1] - began
-    for role, end in ends.values():
-        for trial in trials:
-            trial.hours += end / 3600 if trial.rule.role in ("any", role) else 0.0
-    return trials
 
 
 def _turns(watch: _Watch, start: float, end: float, speech_s: float, probability: float) -> bool:

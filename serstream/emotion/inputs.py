@@ -67,9 +67,7 @@ class Listener:
         self._spec = spec
         self._baselines = None if spec.baseline is None else Baselines(spec.baseline)
 
-    def inputs(
-        self, streams: Sequence[str], features: FloatArray, levels: FloatArray
-    ) -> tuple[Inputs, Sums]:
+    def inputs(self, streams: Sequence[str], features: FloatArray, levels: FloatArray) -> tuple[Inputs, Sums]:
         """Inputs for windows, each against what was heard of its stream before it.
 
         Args:

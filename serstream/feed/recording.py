@@ -13,9 +13,7 @@ from serstream.feed.messages import (
     CallEnded,
     CallStarted,
     FeedMessage,
-    Heartbeat,
     Message,
-    ModelChanged,
     Mute,
     NewerMessage,
     StreamEnded,
@@ -102,7 +100,7 @@ def calls(path: Path) -> list[Call]:
     found: list[Call] = []
     current: dict[str, Call] = {}
     for message in read(path):
-        if isinstance(message, Heartbeat | ModelChanged):
+        if message.call == NONE:
             continue
         call = current.get(message.call)
         if call is None or _begins_anew(call, message):

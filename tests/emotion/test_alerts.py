@@ -1,10 +1,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_feed import Script
 
 from serstream.config import AlertSettings
-from serstream.emotion.alerts import GROUPS, StreamAlerts, try_rules
+from serstream.emotion.alerts import GROUPS, StreamAlerts
 from serstream.types import Role
 
 RULE = AlertSettings(
@@ -69,18 +68,3 @@ def test_only_streams_of_the_rules_role_are_watched() -> None:
 def test_raised_and_cleared_take_turns(probabilities: list[float]) -> None:
     changes = [raised for _, raised in run(RULE, probabilities)]
     assert changes == [i % 2 == 0 for i in range(len(changes))]
-
-
-def test_a_trial_counts_per_hour_of_the_streams_that_a_rule_watches() -> None:
-    customer, agent = Script("a", "a-c"), Script("a", "a-a", "agent")
-    messages = [customer.window(float(end), "angry" if 100 <= end < 200 else "sad") for end in range(2, 1800)]
-    rules = [
-        AlertSettings(name="anger", emotions=("angry",), role="customer"),
-        AlertSettings(name="anger", emotions=("angry",), role="agent"),
-        AlertSettings(name="joy", emotions=("happy",)),
-    ]
-    ended = [customer.ended(1800.0), agent.ended(1800.0)]
-    anger, of_agents, joy = try_rules([*messages, *ended], rules)
-    assert (anger.raised, anger.hours, anger.per_hour) == (1, 0.5, 2.0)
-    assert anger.raised_s == pytest.approx(100, abs=15)
-    assert (of_agents.raised, of_agents.hours, joy.raised, joy.hours) == (0, 0.5, 0, 1.0)

@@ -1,11 +1,14 @@
 """Messages about the daemon itself: a late joiner knows the model and misses nothing."""
 
+from pathlib import Path
+
 import msgspec
-from scripted_feed import model_change
+from scripted_feed import call, model_change
 
 from serstream.feed.memory import Memory
-from serstream.feed.messages import NONE, ModelRefused, Position, ShadowReport, decode
+from serstream.feed.messages import NONE, ModelRefused, Position, ShadowReport, decode, encode
 from serstream.feed.protocol import Snapshot, SnapshotRequest, reply_decoder
+from serstream.feed.recording import calls
 from serstream.feed.state import FeedState
 
 CHANGE = model_change()
@@ -44,6 +47,12 @@ def test_they_make_no_call() -> None:
         state.update(message)
     assert state.calls == {}
     assert state.messages() == [CHANGE]
+
+
+def test_they_make_no_call_of_a_recording(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\n".join(encode(message) for message in (CHANGE, REFUSED, REPORT, *call("a"))))
+    assert [found.name for found in calls(path)] == ["a"]
 
 
 def test_they_survive_the_wire() -> None:

@@ -75,6 +75,8 @@ def udp_datagrams(path: Path) -> Iterator[CapturedDatagram]:
                     yield found
                 else:
                     skipped[found] += 1
+    except _BrokenError as broken:
+        log.warning("capture %s: %s; what is before it is used", path, broken)
     except OSError as error:
         raise SourceError(f"capture {path}: cannot read it: {error.strerror}") from error
     if incomplete := {reason: count for reason, count in skipped.items() if reason != _OTHER}:
@@ -83,6 +85,7 @@ def udp_datagrams(path: Path) -> Iterator[CapturedDatagram]:
 
 
 _OTHER = "not UDP"
+_TRUNCATED = "ends in the middle of a packet"
 _CUT = "cut off by the capture's snapshot length (capture with 'tcpdump -s 0')"
 _FRAGMENTED = "fragmented by IP"
 _MALFORMED = "with a malformed header"
@@ -107,52 +110,55 @@ def _pcap(file: BinaryIO, order: str, resolution: float, path: Path) -> Iterator
         raise SourceError(f"capture {path}: ends in its file header, wanted a whole pcap file")
     link_type = struct.unpack(order + "I", header[16:])[0] & 0xFFFF
     record = struct.Struct(order + "IIII")
-    while len(head := file.read(16)) == 16:
+    while head := _take(file, 16):
         seconds, fraction, length, _ = record.unpack(head)
-        content = file.read(length) if length <= MAX_RECORD else b""
-        if len(content) < length:
-            break
-        yield _Frame(seconds + fraction * resolution, link_type, content)
-    else:
-        if not head:
-            return
-    log.warning("capture %s: ends in the middle of a packet; what is before it is used", path)
+        yield _Frame(seconds + fraction * resolution, link_type, _body(file, length))
 
 
 def _pcapng(file: BinaryIO, path: Path) -> Iterator[_Frame]:
     order = "<"
     interfaces: list[tuple[int, float, int]] = []
     kind = _SECTION_HEADER
-    while len(kind) == 4:
-        length_field = file.read(4)
-        if kind == _SECTION_HEADER:
-            byte_order = file.read(4)
-            order = "<" if byte_order == b"\x4d\x3c\x2b\x1a" else ">"
+    while kind:
+        head = _body(file, 4)
+        is_section = kind == _SECTION_HEADER
+        if is_section:
+            order = "<" if _body(file, 4) == b"\x4d\x3c\x2b\x1a" else ">"
             interfaces.clear()
-        if len(length_field) < 4:
-            break
-        length = struct.unpack(order + "I", length_field)[0]
-        n_read = 12 if kind == _SECTION_HEADER else 8
-        if not n_read + 4 <= length <= MAX_RECORD:
-            break
-        rest = file.read(length - n_read)
-        if len(rest) < length - n_read:
-            break
-        body, block = rest[:-4], struct.unpack(order + "I", kind)[0]
-        if kind != _SECTION_HEADER and block == _INTERFACE and len(body) >= 8:
+        length = struct.unpack(order + "I", head)[0]
+        body = _body(file, length - (12 if is_section else 8))[:-4]
+        block = None if is_section else struct.unpack(order + "I", kind)[0]
+        if block == _INTERFACE and len(body) >= 8:
             interfaces.append((struct.unpack_from(order + "H", body)[0], *_timing(body[8:], order)))
-        elif kind != _SECTION_HEADER and block == _ENHANCED_PACKET and len(body) >= 20:
+        elif block == _ENHANCED_PACKET and len(body) >= 20:
             number, high, low, captured, _ = struct.unpack_from(order + "IIIII", body)
-            if number >= len(interfaces) or captured > len(body) - 20:
-                break
+            if number >= len(interfaces):
+                raise _BrokenError(f"has a packet of interface {number}, and describes {len(interfaces)}")
+            if captured > len(body) - 20:
+                raise _BrokenError(_TRUNCATED)
             link_type, resolution, offset = interfaces[number]
             time = offset + (high << 32 | low) * resolution
             yield _Frame(time, link_type, body[20 : 20 + captured])
-        kind = file.read(4)
-    else:
-        if not kind:
-            return
-    log.warning("capture %s: ends in the middle of a block; what is before it is used", path)
+        kind = _take(file, 4)
+
+
+class _BrokenError(Exception):
+    """The file cannot be read further, and why."""
+
+
+def _take(file: BinaryIO, n: int) -> bytes:
+    """The next ``n`` bytes, or none at the end of the file."""
+    taken = file.read(n)
+    if 0 < len(taken) < n:
+        raise _BrokenError(_TRUNCATED)
+    return taken
+
+
+def _body(file: BinaryIO, n: int) -> bytes:
+    """The next ``n`` bytes, which must be there."""
+    if not 0 <= n <= MAX_RECORD or len(taken := file.read(n)) < n:
+        raise _BrokenError(_TRUNCATED)
+    return taken
 
 
 def _timing(options: bytes, order: str) -> tuple[float, int]:

@@ -133,6 +133,17 @@ def test_a_growing_file_ends_with_a_warning(tmp_path: Path, caplog: pytest.LogCa
         assert "ends in the middle" in caplog.messages[-1]
 
 
+def test_a_packet_of_an_interface_that_is_not_described_ends_a_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = pcapng(*frames("raw"))
+    last = whole.rindex(struct.pack("<I", 6))
+    path = tmp_path / "call.pcap"
+    path.write_bytes(whole[: last + 8] + struct.pack("<I", 7) + whole[last + 12 :])
+    assert len(list(udp_datagrams(path))) == 99
+    assert "has a packet of interface 7, and describes 2" in caplog.messages[-1]
+
+
 def test_what_cannot_be_used_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     packet = talk(SPEECH)[0].datagram
     arp = MAC + b"\x08\x06" + bytes(28)

@@ -26,8 +26,6 @@ from trainer.predictions import read_run
 from trainer.publish import MIN_SPEAKERS, learned, publish
 from trainer.training import load, save
 
-_SHARED = Path(__file__).resolve().parents[2] / "shared"
-
 _GOES_ON = "An interrupted command goes on where it stopped when it is given again."
 
 _EXAMPLES = {
@@ -50,18 +48,18 @@ _EXAMPLES = {
   serstream-train compare --corpus emo-db --corpus ravdess --data ~/corpora
   serstream-train compare d1 c2 --corpus crema-d --protocol speakers --full --data ~/corpora""",
     "export": """
-  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 2""",
+  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 9""",
     "publish": """
-  serstream-train publish models/cnn-lstm/6 --repository /var/lib/serstream/models \\
+  serstream-train publish models/cnn-lstm/9 --repository /var/lib/serstream/models \\
       --held-out my-calls --data ~/corpora""",
 }
 _ALL_EXAMPLES = f"""examples, from recordings to a model in a running daemon:
   serstream-train corpora --data ~/corpora
   serstream-train evaluate trainer/recipes/cnn-lstm.toml --data ~/corpora
   serstream-train train trainer/recipes/cnn-lstm.toml --data ~/corpora
-  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 2
-  serstream-train publish models/cnn-lstm/6 --repository models.d --held-out my-calls --data ~/corpora
-  serstream models activate cnn-lstm@6
+  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 9
+  serstream-train publish models/cnn-lstm/9 --repository models.d --held-out my-calls --data ~/corpora
+  serstream models activate cnn-lstm@9
 
 {_GOES_ON}
 Every command has examples of its own: serstream-train COMMAND --help
@@ -257,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("recipe", type=Path, help="a TOML file, see trainer/recipes/")
         _add_data(sub)
         sub.add_argument(
-            "--folds", type=Path, default=_SHARED / "folds", help="folder of fold files (%(default)s)"
+            "--folds", type=Path, default=Path("folds"), help="folder of fold files (%(default)s)"
         )
         _add_training(sub)
         return sub
@@ -283,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--model-version", type=int, required=True, help="1, 2, ...")
     exporting.add_argument("--models", type=Path, default=Path("models"), help="(%(default)s)")
     publishing = add("publish", _publish, "Judge an exported model and add it to a daemon's repository.")
-    publishing.add_argument("model", type=Path, help="folder with model.onnx, e.g. models/cnn-lstm/6")
+    publishing.add_argument("model", type=Path, help="folder with model.onnx, e.g. models/cnn-lstm/9")
     _add_data(publishing)
     publishing.add_argument("--repository", type=Path, required=True, help="the daemon's model repository")
     publishing.add_argument(
@@ -294,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, default=_SHARED / "data", help="folder of corpora (%(default)s)")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of corpora (%(default)s)")
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:

@@ -220,7 +220,12 @@ def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -
                 time.perf_counter() - began,
             )
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    return WindowSet(**joined, clips=clips, silent=silent, source=_source(clips, preparation.sounds))
+    return WindowSet(
+        **joined,
+        clips=clips,
+        silent=silent,
+        source=fingerprint(clips, str(FORMAT).encode() + preparation.sounds.digest()),
+    )
 
 
 def _own_name(clip: Clip) -> str:
@@ -228,8 +233,9 @@ def _own_name(clip: Clip) -> str:
     return clip.speaker.removeprefix(f"{clip.corpus}/")
 
 
-def _source(clips: list[Clip], sounds: Sounds) -> str:
-    digest = hashlib.sha256(str(FORMAT).encode() + sounds.digest())
+def fingerprint(clips: Sequence[Clip], beside: bytes = b"") -> str:
+    """SHA-256, in hex, of recordings, of what is said about them, and of what else made the windows."""
+    digest = hashlib.sha256(beside)
     for clip in clips:
         said = (clip.name, clip.corpus, clip.speaker, clip.sex, clip.emotion)
         digest.update(msgspec.json.encode(said) + _content(clip.path))

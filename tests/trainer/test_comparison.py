@@ -182,6 +182,16 @@ def test_what_hears_mfcc_is_a_model_that_the_daemon_loads_and_scores_with(
     assert heard.tolist() == cell.results()[0].confusion
 
 
+def test_results_are_those_of_the_labels_as_they_are_now(clips: list[Clip], tmp_path: Path) -> None:
+    few = clips[:24]
+    cell = Cell("d-forest", small("d-forest"), "tiny", few, "speakers", PLAN, tmp_path)
+    cell.run(CPU, untold)
+    assert len(cell.results()) == 1
+    mended = [replace(few[0], emotion="neutral" if few[0].emotion != "neutral" else "sad"), *few[1:]]
+    assert replace(cell, clips=mended).results() == []
+    assert len(replace(cell, clips=list(few)).results()) == 1
+
+
 def test_a_network_that_onnx_runtime_computes_otherwise_is_named_and_the_result_stays(
     clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,7 @@ from trainer.comparison.learning import Epoch, Learner, NetworkLearner
 from trainer.comparison.splits import Protocol, n_splits, split
 from trainer.comparison.system import FOREST, Learning, System
 from trainer.corpora import KNOWN, Clip
+from trainer.dataset import fingerprint
 from trainer.evaluation import confusion
 
 logger = logging.getLogger(__name__)
@@ -78,9 +79,9 @@ class Plan:
         return effects, len(effects) if self.full else min(len(effects), system.short.copies)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cell:
-    """A cell and where its results are.
+    """A cell and where its results are; other recordings or labels have other results.
 
     The network that never heard the first group of speakers is kept beside its result, as ``.onnx``; the
     daemon loads it if its features are MFCC.
@@ -114,8 +115,13 @@ class Cell:
         return (
             self.folder
             / f"{self.name}-{self.system.sha256[:8]}"
-            / f"{self.corpus}-{self.protocol}-{number + 1}-{n_copies}-copies-{clips}seed-{self.plan.seed}"
+            / f"{self.corpus}-{self._data[:8]}-{self.protocol}-{number + 1}-{n_copies}-copies-{clips}"
+            f"seed-{self.plan.seed}"
         )
+
+    @cached_property
+    def _data(self) -> str:
+        return fingerprint(self.clips)
 
     def results(self) -> list[Result]:
         """Of the splits that were run."""

@@ -25,11 +25,10 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import psutil
-
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from scripted_feed import call  # the tests' made-up calls
 
+from serstream.bench.footprint import resident_kb
 from serstream.config import FeedSettings
 from serstream.feed import subscribe
 from serstream.feed.messages import Gap, Message, decode, encode
@@ -70,8 +69,7 @@ def publish(endpoint: str, rate: float, seconds: float, high_water_mark: int, re
     state = FeedState()
     published = 0
     worst = 0.0
-    process = psutil.Process()
-    rss = [process.memory_info().rss]
+    rss_kb = [resident_kb(os.getpid())]
     for subscribers in (3, 4):  # the one that joins often comes last: its snapshots must not stand for others
         while publisher.counters.snapshots < subscribers:
             publisher.poll(time.monotonic(), time.time())
@@ -88,8 +86,8 @@ def publish(endpoint: str, rate: float, seconds: float, high_water_mark: int, re
             state.update(decode(encode(message)))
             published += 1
         publisher.poll(now, time.time())
-        if now - began > len(rss):
-            rss.append(process.memory_info().rss)
+        if now - began > len(rss_kb):
+            rss_kb.append(resident_kb(os.getpid()))
         time.sleep(0.002)
     result.send(
         {
@@ -99,9 +97,9 @@ def publish(endpoint: str, rate: float, seconds: float, high_water_mark: int, re
             "repeated": publisher.counters.repeated.total(),
             "snapshots": publisher.counters.snapshots,
             "slowest_publish_ms": round(worst * 1000, 2),
-            "rss_start_mib": round(rss[0] / 2**20, 1),
+            "rss_start_mib": round(rss_kb[0] / 1024, 1),
             "rss_peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-            "rss_end_mib": round(rss[-1] / 2**20, 1),
+            "rss_end_mib": round(rss_kb[-1] / 1024, 1),
         }
     )
     publisher.close()

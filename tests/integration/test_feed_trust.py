@@ -8,10 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("psutil", reason="needs psutil, of the bench extra")
-
 SCENARIO = Path(__file__).parents[2] / "benchmarks" / "feed_trust.py"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ from trainer.augment import (
     transmit,
 )
 from trainer.corpora import Clip
+from trainer.whole import whole
 from trainer.windows import cut, load_clip
 
 logger = logging.getLogger(__name__)
@@ -164,17 +164,16 @@ class Preparation:
                 seconds.extend(pieces.seconds)
                 clip_index.extend([i] * len(pieces.windows))
         self.cache.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp.npz")
-        np.savez(
-            unfinished,
-            features=np.concatenate(features),
-            functionals=np.concatenate(functionals),
-            levels=np.concatenate(levels),
-            seconds=np.array(seconds, np.float32),
-            clip=np.array(clip_index, np.int32),
-            silent=np.array(silent),
-        )
-        os.replace(unfinished, path)
+        with whole(path) as unfinished:
+            np.savez(
+                unfinished,
+                features=np.concatenate(features),
+                functionals=np.concatenate(functionals),
+                levels=np.concatenate(levels),
+                seconds=np.array(seconds, np.float32),
+                clip=np.array(clip_index, np.int32),
+                silent=np.array(silent),
+            )
         return path
 
     def _line(self, condition: str, rng: np.random.Generator) -> Line:

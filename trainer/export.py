@@ -6,7 +6,6 @@ scores of its golden clips are torch's: whoever loads the model compares ONNX Ru
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,6 +37,7 @@ from trainer.experiment import HEARD_S, Workplace
 from trainer.networks import Ensemble
 from trainer.recipe import Recipe
 from trainer.training import Trained
+from trainer.whole import whole
 
 OPSET = 17
 CARD_FILE = "card.md"
@@ -66,33 +66,32 @@ def export(network: nn.Module, metadata: ModelMetadata | None, path: Path, examp
         ModelError: torch and ONNX Runtime disagree.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
     network.eval()
-    with warnings.catch_warnings():
-        # The graph-tracing exporter writes one self-contained file and needs no further package; torch
-        # warns that it will go one day, and that an LSTM may freeze the batch size: checked below.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            (_tensors(examples, slice(2)),),
-            unfinished,
-            input_names=list(examples),
-            output_names=["logits"],
-            dynamic_axes={name: {0: "batch"} for name in (*examples, "logits")},
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    model = onnx.load(unfinished)
-    if metadata is not None:
-        onnx.helper.set_model_props(model, metadata.to_props())
-    onnx.checker.check_model(model)
-    unfinished.write_bytes(model.SerializeToString())
-    difference = _difference(network, unfinished, examples)
-    if difference > TOLERANCE:
-        raise ModelError(
-            f"{path}: torch and ONNX Runtime differ by {difference:.2g}, allowed is {TOLERANCE:.2g}"
-        )
-    os.replace(unfinished, path)
+    with whole(path) as unfinished:
+        with warnings.catch_warnings():
+            # The graph-tracing exporter writes one self-contained file and needs no further package; torch
+            # warns that it will go one day, and that an LSTM may freeze the batch size: checked below.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                network,
+                (_tensors(examples, slice(2)),),
+                unfinished,
+                input_names=list(examples),
+                output_names=["logits"],
+                dynamic_axes={name: {0: "batch"} for name in (*examples, "logits")},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        model = onnx.load(unfinished)
+        if metadata is not None:
+            onnx.helper.set_model_props(model, metadata.to_props())
+        onnx.checker.check_model(model)
+        unfinished.write_bytes(model.SerializeToString())
+        difference = _difference(network, unfinished, examples)
+        if difference > TOLERANCE:
+            raise ModelError(
+                f"{path}: torch and ONNX Runtime differ by {difference:.2g}, allowed is {TOLERANCE:.2g}"
+            )
     return difference
 
 

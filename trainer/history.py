@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+
+from trainer.whole import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,11 @@ class Epoch:
 
 def write(path: Path, epochs: Sequence[Epoch]) -> None:
     """Write the log as a whole."""
-    unfinished = path.with_suffix(".tmp.csv")
-    with unfinished.open("w", newline="", encoding="utf-8") as text:
-        rows = csv.writer(text)
-        rows.writerow(field.name for field in fields(Epoch))
-        rows.writerows(astuple(epoch) for epoch in epochs)
-    os.replace(unfinished, path)
+    with whole(path) as unfinished:
+        with unfinished.open("w", newline="", encoding="utf-8") as text:
+            rows = csv.writer(text)
+            rows.writerow(field.name for field in fields(Epoch))
+            rows.writerows(astuple(epoch) for epoch in epochs)
 
 
 def read(path: Path) -> list[Epoch]:

@@ -7,7 +7,6 @@ recordings, features or weights.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from trainer.corpora import Clip
 from trainer.corpora.clip import Sex
 from trainer.history import Epoch
 from trainer.recipe import Recipe
+from trainer.whole import whole
 
 RUN_FILE = "run.json"
 
@@ -90,18 +90,17 @@ def write_parts(path: Path, parts: list[Part], data: str) -> None:
         data: digest of the clips and of the fold, see `data_of`.
     """
     sizes = [len(part.clip) for part in parts]
-    unfinished = path.with_suffix(".tmp.npz")
-    np.savez(
-        unfinished,
-        fold=np.array(parts[0].fold),
-        conditions=np.array([part.condition for part in parts]),
-        heard_s=np.array([part.heard_s for part in parts]),
-        ends=np.cumsum(sizes)[:-1],
-        logits=np.concatenate([part.logits for part in parts]),
-        clip=np.concatenate([part.clip for part in parts]),
-        data=np.array(data),
-    )
-    os.replace(unfinished, path)
+    with whole(path) as unfinished:
+        np.savez(
+            unfinished,
+            fold=np.array(parts[0].fold),
+            conditions=np.array([part.condition for part in parts]),
+            heard_s=np.array([part.heard_s for part in parts]),
+            ends=np.cumsum(sizes)[:-1],
+            logits=np.concatenate([part.logits for part in parts]),
+            clip=np.concatenate([part.clip for part in parts]),
+            data=np.array(data),
+        )
 
 
 def data_of(path: Path) -> str:
@@ -132,9 +131,8 @@ def write_run(
         known=known.tolist(),
         data=data,
     )
-    unfinished = folder / "run.tmp"
-    unfinished.write_bytes(msgspec.json.encode(run))
-    os.replace(unfinished, folder / RUN_FILE)
+    with whole(folder / RUN_FILE) as unfinished:
+        unfinished.write_bytes(msgspec.json.encode(run))
 
 
 def read_run(folder: Path) -> tuple[Recipe, str, Predictions]:

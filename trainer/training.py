@@ -6,7 +6,6 @@ import copy
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
@@ -29,6 +28,7 @@ from trainer.evaluation import clip_scores, uar
 from trainer.history import Epoch
 from trainer.networks import Ensemble, build
 from trainer.recipe import Recipe, Training
+from trainer.whole import whole
 
 logger = logging.getLogger(__name__)
 
@@ -178,17 +178,16 @@ class _State:
         self.history: list[Epoch] = []
 
     def save(self, path: Path, data: str) -> None:
-        unfinished = path.with_suffix(".tmp")
-        parts = {name: getattr(self, name).state_dict() for name in _STATEFUL}
-        numpy_rng = json.dumps(self.rng.bit_generator.state)
-        rngs = {"torch_rng": torch.get_rng_state(), "numpy_rng": numpy_rng}
-        if self.device.type == "cuda":
-            rngs["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        torch.save(
-            {"parts": parts, "history": [astuple(epoch) for epoch in self.history], "data": data, **rngs},
-            unfinished,
-        )
-        os.replace(unfinished, path)
+        with whole(path) as unfinished:
+            parts = {name: getattr(self, name).state_dict() for name in _STATEFUL}
+            numpy_rng = json.dumps(self.rng.bit_generator.state)
+            rngs = {"torch_rng": torch.get_rng_state(), "numpy_rng": numpy_rng}
+            if self.device.type == "cuda":
+                rngs["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+            torch.save(
+                {"parts": parts, "history": [astuple(epoch) for epoch in self.history], "data": data, **rngs},
+                unfinished,
+            )
 
     def restore(self, path: Path, data: str) -> None:
         """Go on from there, unless that training had other data."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -25,6 +24,7 @@ from trainer.comparison.system import FOREST, Learning, System
 from trainer.corpora import KNOWN, Clip
 from trainer.dataset import fingerprint
 from trainer.evaluation import confusion
+from trainer.whole import whole
 
 logger = logging.getLogger(__name__)
 
@@ -168,9 +168,8 @@ class Cell:
             history=history,
             training=learner.settings,
         )
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_bytes(msgspec.json.encode(result))
-        os.replace(unfinished, path)
+        with whole(path) as unfinished:
+            unfinished.write_bytes(msgspec.json.encode(result))
         if len(history) < self.epochs or self.epochs == system.training.epochs:
             for finished in checkpoint.parent.glob(f"{checkpoint.stem}.*pt"):
                 finished.unlink()  # else a run of more epochs goes on from it

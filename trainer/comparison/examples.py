@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from serstream.emotion.features import FloatArray
 from trainer.comparison.copies import Effect, copy
 from trainer.comparison.system import System, canonical
 from trainer.corpora import Clip
+from trainer.whole import whole
 from trainer.windows import load_clip
 
 logger = logging.getLogger(__name__)
@@ -73,8 +73,7 @@ def _layer(
                 samples = copy(samples, effects[(i + number) % len(effects)], rng)
             rows.append(feature_set(samples, clip))
         cache.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp.npy")
-        np.save(unfinished, np.stack(rows))
-        os.replace(unfinished, path)
+        with whole(path) as unfinished:
+            np.save(unfinished, np.stack(rows))
     features: FloatArray = np.load(path)
     return features

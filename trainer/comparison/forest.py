@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from trainer.comparison.learning import Epoch
 from trainer.comparison.splits import Split
 from trainer.evaluation import Labels
 from trainer.export import OPSET, TOLERANCE
+from trainer.whole import whole
 
 N_TREES = 300
 OPSETS = {"": OPSET, "ai.onnx.ml": 3}
@@ -124,9 +124,8 @@ class Forest:
         difference = float(np.abs(logits - self.logits(examples)).max())
         if difference > TOLERANCE:
             raise ModelError(f"{path}: scikit-learn and ONNX Runtime differ by {difference:.2g}")
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_bytes(model.SerializeToString())
-        os.replace(unfinished, path)
+        with whole(path) as unfinished:
+            unfinished.write_bytes(model.SerializeToString())
 
 
 def _functionals(features: FloatArray) -> FloatArray:

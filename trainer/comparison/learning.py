@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from trainer.evaluation import Labels
 from trainer.export import export
 from trainer.networks import Ensemble
 from trainer.networks.studies import StudyNetwork, keras_parameters
+from trainer.whole import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,20 +190,19 @@ class _State:
             self.best = copy.deepcopy(self.network.state_dict())
 
     def save(self, path: Path) -> None:
-        unfinished = path.with_suffix(".tmp")
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "best": self.best,
-                "optimiser": self.optimiser.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "torch_rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-                "history": [astuple(epoch) for epoch in self.history],
-            },
-            unfinished,
-        )
-        os.replace(unfinished, path)
+        with whole(path) as unfinished:
+            torch.save(
+                {
+                    "network": self.network.state_dict(),
+                    "best": self.best,
+                    "optimiser": self.optimiser.state_dict(),
+                    "schedule": self.schedule.state_dict(),
+                    "torch_rng": torch.get_rng_state(),
+                    "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+                    "history": [astuple(epoch) for epoch in self.history],
+                },
+                unfinished,
+            )
 
     def restore(self, path: Path, at_most: int) -> None:
         """Go on from there, unless more epochs than that lie behind it."""

@@ -1,0 +1,17 @@
+from pathlib import Path
+
+import pytest
+
+from trainer.whole import whole
+
+
+def test_what_is_not_finished_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    with whole(path) as unfinished:
+        unfinished.write_text("first")
+        assert not path.exists()
+    with pytest.raises(KeyboardInterrupt), whole(path) as unfinished:
+        unfinished.write_text("sec")
+        raise KeyboardInterrupt
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from serstream.emotion.features import FloatArray
 from serstream.errors import ConfigError
@@ -88,34 +90,35 @@ def calibrate(predictions: Predictions, heard_s: float) -> Calibration:
         raise ConfigError(
             "no fold was trained on a label that it is tested on; wanted two or more speakers of every label"
         )
-    masked = [np.where(predictions.known[part.clip], part.logits, np.float32(MASKED)) for part in chosen]
+    masked = [_masked(part.logits, predictions.known[part.clip]) for part in chosen]
+    unmasked = [_masked(part.logits, allowed) for part, allowed in zip(chosen, taught, strict=True)]
     truth = [labels[part.clip] for part in chosen]
-    before, after, correct, said, said_correct = [], [], [], [], []
-    for k, part in enumerate(chosen):
-        others = [i for i, other in enumerate(chosen) if other.fold != part.fold] or [k]
-        temperature = fit_temperature(
-            np.concatenate([masked[i] for i in others]), np.concatenate([truth[i] for i in others])
+
+    def fit(parts: Sequence[int]) -> float:
+        return fit_temperature(
+            np.concatenate([masked[i] for i in parts]), np.concatenate([truth[i] for i in parts])
         )
-        before.append(_confidence(masked[k], 1.0))
-        after.append(_confidence(masked[k], temperature))
-        correct.append(masked[k].argmax(axis=1) == truth[k])
-        unmasked = np.where(taught[k], part.logits, np.float32(MASKED))
-        said.append(_confidence(unmasked, temperature))
-        said_correct.append(unmasked.argmax(axis=1) == truth[k])
-    right, confidence = np.concatenate(correct), np.concatenate(after)
+
+    temperatures = []
+    for k, part in enumerate(chosen):
+        others = [i for i, other in enumerate(chosen) if other.fold != part.fold]
+        temperatures.append(fit(others or [k]))
+    uncalibrated, _ = _judged(masked, truth, [1.0] * len(chosen))
+    confidence, right = _judged(masked, truth, temperatures)
+    confidence_unmasked, right_unmasked = _judged(unmasked, truth, temperatures)
     bins = reliability(confidence, right)
     coverage, risk = risk_coverage(confidence, right)
     abstain_below = float(np.quantile(confidence, ABSTAIN_SHARE))
     return Calibration(
-        temperature=fit_temperature(np.concatenate(masked), np.concatenate(truth)),
-        error_before=calibration_error(reliability(np.concatenate(before), right)),
+        temperature=fit(range(len(chosen))),
+        error_before=calibration_error(reliability(uncalibrated, right)),
         error=calibration_error(bins),
         bins=bins,
         coverage=coverage,
         risk=risk,
         abstain_below=abstain_below,
-        error_unmasked=calibration_error(reliability(np.concatenate(said), np.concatenate(said_correct))),
-        unsure_unmasked=float(np.mean(np.concatenate(said) < abstain_below)),
+        error_unmasked=calibration_error(reliability(confidence_unmasked, right_unmasked)),
+        unsure_unmasked=float(np.mean(confidence_unmasked < abstain_below)),
     )
 
 
@@ -218,11 +221,21 @@ def _labels(predictions: Predictions) -> Labels:
     return np.array([predictions.labels.index(clip.emotion) for clip in predictions.clips])
 
 
-def _confidence(logits: FloatArray, temperature: float) -> FloatArray:
-    scaled = logits / np.float32(temperature)
-    exponent = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    confidence: FloatArray = exponent.max(axis=1) / exponent.sum(axis=1)
-    return confidence
+def _masked(logits: FloatArray, allowed: NDArray[np.bool_]) -> FloatArray:
+    """Logits (n, n_labels) that leave only some labels a chance."""
+    masked: FloatArray = np.where(allowed, logits, np.float32(MASKED))
+    return masked
+
+
+def _judged(
+    logits: Sequence[FloatArray], truth: Sequence[Labels], temperatures: Sequence[float]
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Confidence in the best label of every window of all parts, and whether it is the right one."""
+    confidence, right = [], []
+    for part, label, temperature in zip(logits, truth, temperatures, strict=True):
+        confidence.append(softmax(part / np.float32(temperature), axis=1).max(axis=1))
+        right.append(part.argmax(axis=1) == label)
+    return np.concatenate(confidence), np.concatenate(right)
 
 
 def _ua(counts: NDArray[Any]) -> float:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from serstream.errors import FeedError
+import msgspec
+
+from serstream.errors import UNDECODABLE, FeedError
 from serstream.feed.messages import (
     NONE,
     Alert,
     CallEnded,
     CallStarted,
+    Event,
     FeedMessage,
+    Gap,
     Message,
     Mute,
     NewerMessage,
@@ -25,30 +31,45 @@ from serstream.feed.messages import (
 )
 from serstream.types import Role
 
+logger = logging.getLogger(__name__)
+
 _WANTED = "wanted the JSON lines of 'serstream listen' or 'serstream replay'"
+_event_decoder = msgspec.json.Decoder(Event)
 
 
 def read(path: Path) -> Iterator[Message]:
     """The messages of a recording, in its order.
 
-    Left out are the gaps that a subscriber noted, and types that a newer minor version has added.
+    Left out are the gaps that a subscriber noted, types that a newer minor version has added, and, with a
+    warning, a last line that was cut off.
 
     Raises:
-        FeedError: the file cannot be read, or a line is not a message; names the line.
+        FeedError: the file cannot be read, or a whole line is not a message; names the line.
     """
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip() or line.startswith(b'{"type":"gap"'):
+                if not line.strip():
                     continue
                 try:
                     message = decode(line)
                 except FeedError as error:
+                    if _is_gap(line):
+                        continue
+                    if not line.endswith(b"\n"):
+                        logger.warning("recording %s, line %s: cut off, left out: %s", path, number, error)
+                        return
                     raise FeedError(f"recording {path}, line {number}: {error}; {_WANTED}") from error
                 if not isinstance(message, NewerMessage):
                     yield message
     except OSError as error:
         raise FeedError(f"recording {path}: cannot read it: {error.strerror}; {_WANTED}") from error
+
+
+def _is_gap(line: bytes) -> bool:
+    with suppress(*UNDECODABLE):
+        return isinstance(_event_decoder.decode(line), Gap)
+    return False
 
 
 @dataclass(slots=True)

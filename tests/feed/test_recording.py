@@ -1,3 +1,4 @@
+import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -25,6 +26,31 @@ def recording(tmp_path: Path) -> Path:
 
 def test_a_recording_is_read_back(recording: Path) -> None:
     assert list(read(recording)) == [*call("a", windows=40), *call("b", windows=8)]
+
+
+def test_a_gap_is_left_out_however_it_is_written(recording: Path) -> None:
+    gap = {"last": None, "first": 3, "stream": "a-c", "call": "a", "type": "gap"}
+    with recording.open("a") as file:
+        file.write(f" {json.dumps(gap)}\n")
+    assert list(read(recording)) == [*call("a", windows=40), *call("b", windows=8)]
+
+
+def test_a_last_line_that_was_cut_off_is_left_out_with_a_warning(
+    recording: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That is what a full disk or a power loss leaves."""
+    whole = recording.read_bytes()
+    messages = list(read(recording))
+    number = whole.count(b"\n") + 1
+    last = encode(Script("c", "c-ä").started())
+    for length in range(1, len(last)):
+        recording.write_bytes(whole + last[:length])
+        caplog.clear()
+        assert list(read(recording)) == messages
+        (warning,) = caplog.messages
+        assert f"events.jsonl, line {number}: cut off" in warning
+    recording.write_bytes(whole + last)
+    assert len(list(read(recording))) == len(messages) + 1
 
 
 def test_a_bad_line_is_named(recording: Path) -> None:

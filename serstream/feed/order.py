@@ -116,7 +116,7 @@ class Order:
         """
         positions = {(p.call, p.stream): p.sequence for p in snapshot}
         for name, call in list(self._calls.items()):
-            for stream in call.next.keys() - {stream for of, stream in positions if of == name}:
+            for stream in [stream for stream in call.next if (name, stream) not in positions]:
                 self._lose(name, stream, call.next.pop(stream), None)
                 call.repairs.pop(stream, None)
         new: dict[Key, list[Decoded]] = {}

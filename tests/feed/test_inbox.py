@@ -1,5 +1,6 @@
 """The inbox against a publisher's memory over a channel that loses, cuts and delays; no socket, no clock."""
 
+import time
 from collections import defaultdict
 
 import pytest
@@ -73,6 +74,21 @@ def test_a_lost_heartbeat_leads_to_a_snapshot() -> None:
     feed.answer()
     assert same(feed.received, [*messages, *call("b")]), "a call that came and went meanwhile is told, too"
     assert feed.received[-1] == call("b")[-1]
+
+
+def test_a_snapshot_of_many_calls_takes_time_in_proportion_to_them() -> None:
+    def align(n: int) -> float:
+        feed = joined()
+        for i in range(n):
+            feed.publish(Script(f"{i}", f"{i}-c").started())
+        feed.beat(arrives=False)
+        feed.beat()
+        began = time.process_time()
+        feed.answer()
+        return time.process_time() - began
+
+    few, many = (min(align(n) for _ in range(3)) for n in (500, 5_000))
+    assert many < 40 * few, "ten times as many, not a hundred times the work"
 
 
 def test_silence_of_the_feed_is_told_from_a_stop_of_its_reader() -> None:

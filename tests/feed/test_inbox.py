@@ -102,6 +102,26 @@ def test_silence_of_the_feed_is_told_from_a_stop_of_its_reader() -> None:
     assert silent.inbox.requests
 
 
+def test_a_daemon_that_dies_before_the_first_poll_is_silent() -> None:
+    feed = Feed(Inbox())
+    feed.now = 1000.0
+    feed.beat()
+    for _ in range(6):
+        feed.wait(0.5)
+    assert feed.inbox.is_stale(feed.now)
+
+
+def test_a_daemon_that_dies_after_a_stop_of_its_reader_is_silent() -> None:
+    feed = joined()
+    feed.wait(0.1)
+    feed.now += 60
+    feed.beat()
+    feed.wait(0.0)
+    for _ in range(6):
+        feed.wait(0.5)
+    assert feed.inbox.is_stale(feed.now)
+
+
 def test_calls_that_were_over_before_are_not_told() -> None:
     feed = Feed(Inbox())
     for message in call("a"):

@@ -20,11 +20,10 @@ from pathlib import Path
 from rich.console import Console
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from scripted_feed import LABELS, Script  # the tests' made-up calls
+from feed_channel import HEADER, joined  # the tests' own
+from scripted_feed import LABELS, Script
 
-from serstream.feed.inbox import Inbox
-from serstream.feed.messages import encode, topic
-from serstream.feed.protocol import header
+from serstream.feed.messages import Message, encode, topic
 from serstream.view.live import FRAME_S, LiveView
 
 
@@ -44,20 +43,21 @@ def main() -> None:
         file=io.StringIO(), force_terminal=True, width=arguments.width, height=arguments.height,
         color_system="truecolor",
     )  # fmt: skip
-    inbox = Inbox(repair=False)
-    head = header("json", "benchmark")
+    inbox = joined().inbox
     frames = round(arguments.seconds / FRAME_S)
     per_frame = round(arguments.calls * FRAME_S)
     decoding = drawing = 0.0
     with LiveView(console, "benchmark") as view:
         for script in scripts:
-            view.update(script.started(), 0.0)
+            started = script.started()
+            inbox.arrived(frames_of(started), 0.0)
+            view.update(started, 0.0)
         for frame in range(frames):
             now = frame * FRAME_S
             arriving = [next(turns).window(2.0 + now, dice.choice(LABELS)) for _ in range(per_frame)]
-            frames_of = [[topic(message), head, encode(message)] for message in arriving]
+            received = [frames_of(message) for message in arriving]
             before = time.process_time()
-            for parts in frames_of:
+            for parts in received:
                 inbox.arrived(parts, now)
             inbox.events.clear()
             between = time.process_time()
@@ -80,6 +80,10 @@ def main() -> None:
             }
         )
     )
+
+
+def frames_of(message: Message) -> list[bytes]:
+    return [topic(message), HEADER, encode(message)]
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET  # nosec B405 # writes XML, reads none
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 
 from serstream.feed.messages import UtteranceEmotion
-from serstream.feed.recording import calls
+from serstream.feed.recording import calls, utc
 
 NAMESPACE = "http://www.w3.org/2009/10/emotionml"
 OWN_NAMESPACE = "urn:serstream:feed:1"
@@ -23,7 +22,7 @@ VOCABULARY = "labels"
 
 
 def export(path: Path) -> str:
-    """A recording as an EmotionML document.
+    """A recording as an EmotionML document; ``start`` and ``end`` of its emotions are UTC.
 
     Raises:
         FeedError: the recording cannot be read.
@@ -50,7 +49,7 @@ def _vocabulary(labels: Iterable[str]) -> ET.Element:
 
 
 def _emotion(number: int, utterance: UtteranceEmotion) -> ET.Element:
-    end_ms = round(datetime.fromisoformat(utterance.time).timestamp() * 1000)
+    end_ms = round(utc(utterance) * 1000)
     duration_ms = round((utterance.end - utterance.start) * 1000)
     emotion = ET.Element(
         _name("emotion"),

@@ -27,16 +27,15 @@ class Inbox:
     Args:
         calls: only these; none named: all.
         history: ask for the messages of calls that had begun before, as far as the daemon keeps them.
-        repair: ask for missed messages; if not, a gap is reported at once.
     """
 
-    def __init__(self, calls: Iterable[str] = (), *, history: bool = False, repair: bool = True):
-        self._order = Order(history=history, repair=repair)
+    def __init__(self, calls: Iterable[str] = (), *, history: bool = False):
+        self._order = Order(history=history)
         self.events = self._order.events
         """Ready for the reader, oldest first."""
         self.requests = self._order.requests
         """To be sent to the snapshot endpoint."""
-        self._polled_at = 0.0
+        self._polled_at: float | None = None
         self.heard_at: float | None = None
         """When anything last arrived."""
         self._wanted = frozenset(calls)
@@ -112,8 +111,9 @@ class Inbox:
         Between two calls at most one heartbeat's interval counts as silence: to a process that was stopped or
         busy for longer, what the feed said meanwhile is still on its way.
         """
-        if self.heard_at is not None:
-            self.heard_at += max(0.0, now - self._polled_at - self._interval_s)
+        if self.heard_at is not None and self._polled_at is not None:
+            stopped_s = max(0.0, now - self._polled_at - self._interval_s)
+            self.heard_at = min(self.heard_at + stopped_s, now)
         self._polled_at = now
         if self._asked_at is None:
             if self.is_stale(now):

@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import struct
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -62,8 +64,8 @@ class ServerKeys(msgspec.Struct, frozen=True):
         found, faults = {}, []
         for path in sorted((self.directory / "clients").glob("*.public")):
             try:
-                found[z85.decode(path.read_text(encoding="ascii").strip())] = path.stem
-            except (OSError, ValueError, KeyError) as error:
+                found[_decode(path.read_text(encoding="ascii").strip())] = path.stem
+            except (OSError, ValueError) as error:
                 faults.append(f"{path}: {error}")
         if faults:
             logger.warning("feed: client keys that are none are ignored: %s", "; ".join(faults))
@@ -126,7 +128,9 @@ def new_client(directory: Path, name: str, to: Path) -> None:
             f"# serstream client key of {name}. Whoever has this file can listen to the feed.\n"
             f'server = "{server.public}"\npublic = "{public}"\nsecret = "{secret}"\n',
         )
-        entry.write_text(f"{public}\n", encoding="ascii")
+        unfinished = directory / f"{name}.unfinished"  # in the allow-list it appears whole, in one step
+        unfinished.write_text(f"{public}\n", encoding="ascii")
+        unfinished.rename(entry)
     except OSError as error:
         raise FeedError(
             f"keys for client {name!r}: cannot write {error.filename}: {error.strerror}; give another "
@@ -249,10 +253,19 @@ def _read(path: Path, wanted: tuple[str, ...], mend: str) -> dict[str, str]:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FeedError(f"keys {path}: not a key file: {error}; {mend}") from error
     for name in wanted:
-        value = table.get(name)
-        if not (isinstance(value, str) and len(value) == 40):
-            raise FeedError(f"keys {path}: {name} is not a key of 40 characters; {mend}")
+        try:
+            _decode(table.get(name))
+        except ValueError as error:
+            raise FeedError(f"keys {path}: {name} is {error}; {mend}") from error
     return {name: table[name] for name in wanted}
+
+
+def _decode(key: object) -> bytes:
+    """The 32 bytes of a key. Raises a ValueError, which may be logged, if it is none."""
+    if isinstance(key, str) and len(key) == 40:
+        with suppress(KeyError, ValueError, struct.error):
+            return z85.decode(key)
+    raise ValueError("not a key of 40 characters, Z85")
 
 
 def _write_secret(path: Path, text: str) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
-from serstream.errors import FeedError
+import msgspec
+
+from serstream.errors import UNDECODABLE, FeedError
 from serstream.feed.messages import (
     NONE,
     Alert,
     CallEnded,
     CallStarted,
+    Event,
     FeedMessage,
+    Gap,
     Message,
     Mute,
     NewerMessage,
@@ -24,30 +31,45 @@ from serstream.feed.messages import (
 )
 from serstream.types import Role
 
+logger = logging.getLogger(__name__)
+
 _WANTED = "wanted the JSON lines of 'serstream listen' or 'serstream replay'"
+_event_decoder = msgspec.json.Decoder(Event)
 
 
 def read(path: Path) -> Iterator[Message]:
     """The messages of a recording, in its order.
 
-    Left out are the gaps that a subscriber noted, and types that a newer minor version has added.
+    Left out are the gaps that a subscriber noted, types that a newer minor version has added, and, with a
+    warning, a last line that was cut off.
 
     Raises:
-        FeedError: the file cannot be read, or a line is not a message; names the line.
+        FeedError: the file cannot be read, or a whole line is not a message; names the line.
     """
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip() or line.startswith(b'{"type":"gap"'):
+                if not line.strip():
                     continue
                 try:
                     message = decode(line)
                 except FeedError as error:
+                    if _is_gap(line):
+                        continue
+                    if not line.endswith(b"\n"):
+                        logger.warning("recording %s, line %s: cut off, left out: %s", path, number, error)
+                        return
                     raise FeedError(f"recording {path}, line {number}: {error}; {_WANTED}") from error
                 if not isinstance(message, NewerMessage):
                     yield message
     except OSError as error:
         raise FeedError(f"recording {path}: cannot read it: {error.strerror}; {_WANTED}") from error
+
+
+def _is_gap(line: bytes) -> bool:
+    with suppress(*UNDECODABLE):
+        return isinstance(_event_decoder.decode(line), Gap)
+    return False
 
 
 @dataclass(slots=True)
@@ -57,6 +79,8 @@ class Party:
     stream: str
     role: Role
     source: str
+    began: float
+    """Seconds since the Unix epoch at which its stream time begins."""
     end: float = 0.0
     """Stream seconds."""
     windows: list[WindowEmotion] = field(default_factory=list)
@@ -79,23 +103,27 @@ class Call:
     """What a recording says about one call."""
 
     name: str
+    began: float
+    """Seconds since the Unix epoch at which its first stream began: where call time begins."""
     parties: dict[str, Party] = field(default_factory=dict)
-    began: str = ""
-    """UTC of its first message, RFC 3339."""
     model: str = ""
     summary: CallEnded | None = None
 
     @property
     def seconds(self) -> float:
         """How long it lasted, as far as is recorded."""
-        return max((party.end for party in self.parties.values()), default=0.0)
+        return max((self.offset(party) + party.end for party in self.parties.values()), default=0.0)
+
+    def offset(self, party: Party) -> float:
+        """When a party came, in call seconds: what makes call seconds of its stream seconds."""
+        return round(party.began - self.began, 3)
 
 
 def calls(path: Path) -> list[Call]:
     """The calls of a recording, in the order in which they began.
 
     Raises:
-        FeedError: see `read`.
+        FeedError: see `read`; or a message's time is none.
     """
     found: list[Call] = []
     current: dict[str, Call] = {}
@@ -104,14 +132,17 @@ def calls(path: Path) -> list[Call]:
             continue
         call = current.get(message.call)
         if call is None or _begins_anew(call, message):
-            call = current[message.call] = Call(message.call, began=message.time)
+            call = current[message.call] = Call(message.call, _began(message))
             found.append(call)
         call.model = message.model or call.model
         if isinstance(message, CallEnded):
             call.summary = message
         if message.stream == NONE:
             continue
-        party = call.parties.setdefault(message.stream, Party(message.stream, message.role, message.source))
+        if (party := call.parties.get(message.stream)) is None:
+            party = Party(message.stream, message.role, message.source, _began(message))
+            call.parties[message.stream] = party
+            call.began = min(call.began, party.began)
         party.end = max(party.end, message.end)
         match message:
             case WindowEmotion():
@@ -125,6 +156,26 @@ def calls(path: Path) -> list[Call]:
             case StreamEnded():
                 party.summary = message
     return found
+
+
+def utc(message: FeedMessage) -> float:
+    """When a message ended, in seconds since the Unix epoch.
+
+    Raises:
+        FeedError: its time is none.
+    """
+    try:
+        return datetime.fromisoformat(message.time).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise FeedError(
+            f"message {message.sequence} of stream {message.stream!r} of call {message.call!r}: "
+            f"time is {message.time!r}, wanted UTC as of RFC 3339; {_WANTED}"
+        ) from error
+
+
+def _began(message: FeedMessage) -> float:
+    """When the clock of a message's ``start`` and ``end`` began."""
+    return utc(message) - message.end
 
 
 def _begins_anew(call: Call, message: FeedMessage) -> bool:

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from serstream.errors import FeedError
-from serstream.feed.messages import Alert
+from serstream.feed.messages import Alert, rfc3339
 from serstream.feed.recording import Call, Party, calls
 from serstream.view.emoji import COLOURS, EMOJI, NO_COLOUR, UNKNOWN
 from serstream.view.screen import duration
@@ -67,18 +67,21 @@ def write_reports(recording: Path, to: Path) -> list[Path]:
 def page(call: Call) -> str:
     """The page of one call, as HTML."""
     parties = sorted(call.parties.values(), key=lambda party: (party.role != "customer", party.stream))
-    alerts = sorted((alert for party in parties for alert in party.alerts), key=lambda alert: alert.end)
+    alerts = sorted(
+        ((call.offset(party) + alert.end, alert) for party in parties for alert in party.alerts),
+        key=lambda timed: timed[0],
+    )
     labels = list(dict.fromkeys(label for p in parties for w in p.windows for label in w.probabilities))
-    raised = sum(alert.state == "raised" for alert in alerts)
+    raised = sum(alert.state == "raised" for _, alert in alerts)
     return "\n".join(
         [
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
             f"<title>Call {escape(call.name)}</title><style>{STYLE}</style></head><body>",
             f"<h1>Call {escape(call.name)}</h1>",
-            f'<p class="sub">{escape(call.began)}, {duration(call.seconds)}, {raised} alerts, '
+            f'<p class="sub">{rfc3339(call.began)}, {duration(call.seconds)}, {raised} alerts, '
             f"model {escape(call.model)}</p>",
             "<p>" + "".join(_key(label) for label in labels) + "</p>",
-            timeline(parties, call.seconds),
+            timeline(call, parties),
             '<p class="sub">Blocks are utterances; the line is mood (smoothed valence), pleasant above; '
             "grey was not heard.</p>",
             "<h2>Parties</h2>",
@@ -89,7 +92,7 @@ def page(call: Call) -> str:
             "<h2>Alerts</h2>",
             _table(
                 ("at", "party", "rule", "severity", "", "emotions", "probability"),
-                [_alert(alert) for alert in alerts],
+                [_alert(at, alert) for at, alert in alerts],
             )
             if alerts
             else "<p>None.</p>",
@@ -98,12 +101,15 @@ def page(call: Call) -> str:
     )
 
 
-def timeline(parties: Sequence[Party], seconds: float) -> str:
-    """The drawing, as SVG."""
+def timeline(call: Call, parties: Sequence[Party]) -> str:
+    """The drawing, as SVG: a lane for each party, from top to bottom, in call time."""
+    seconds = call.seconds
     scale = (WIDTH - LEFT - 10) / max(seconds, 1.0)
     height = LANE * len(parties) + 24
     shapes = [
-        shape for number, party in enumerate(parties) for shape in _lane(party, 4 + number * LANE, scale)
+        shape
+        for number, party in enumerate(parties)
+        for shape in _lane(party, call.offset(party), 4 + number * LANE, scale)
     ]
     steps = (1, 5, 10, 30, 60, 300, 600, 1800, 3600)
     step = next((step for step in steps if seconds / step <= 12), 86400)
@@ -115,11 +121,14 @@ def timeline(parties: Sequence[Party], seconds: float) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Timeline">\n{drawing}\n</svg>'
 
 
-def _lane(party: Party, top: float, scale: float) -> list[str]:
+def _lane(party: Party, offset: float, top: float, scale: float) -> list[str]:
+    def place(stream_s: float) -> float:
+        return LEFT + (offset + stream_s) * scale
+
     shapes = [f'<text x="0" y="{top + 24}" font-weight="bold">{escape(party.role)}</text>']
     for utterance in party.utterances:
-        x, width = LEFT + utterance.start * scale, max((utterance.end - utterance.start) * scale, 1.0)
-        title = f"{duration(utterance.start)} {utterance.emotion} {utterance.confidence:.0%}"
+        x, width = place(utterance.start), max((utterance.end - utterance.start) * scale, 1.0)
+        title = f"{duration(offset + utterance.start)} {utterance.emotion} {utterance.confidence:.0%}"
         shapes.append(
             f'<rect class="utterance" x="{x:.1f}" y="{top}" width="{width:.1f}" height="{BLOCK}" '
             f'fill="{_colour(utterance.emotion)}"><title>{escape(title)}</title></rect>'
@@ -127,17 +136,17 @@ def _lane(party: Party, top: float, scale: float) -> list[str]:
         if width > 20:
             emoji = EMOJI.get(utterance.emotion, UNKNOWN)
             shapes.append(f'<text x="{x + width / 2:.1f}" y="{top + 24}" text-anchor="middle">{emoji}</text>')
-    shapes += [_muted(LEFT + start * scale, LEFT + end * scale, top) for start, end in party.muted]
+    shapes += [_muted(place(start), place(end), top) for start, end in party.muted]
     middle, reach = top + BLOCK + 32, 24
     shapes.append(f'<line x1="{LEFT}" y1="{middle}" x2="{WIDTH - 10}" y2="{middle}" stroke="#ccc"/>')
-    points = " ".join(f"{LEFT + w.end * scale:.1f},{middle - w.valence * reach:.1f}" for w in party.windows)
+    points = " ".join(f"{place(w.end):.1f},{middle - w.valence * reach:.1f}" for w in party.windows)
     if points:
         shapes.append(f'<polyline points="{points}" fill="none" stroke="#333" stroke-width="1.5"/>')
     else:
         shapes.append(f'<text x="{LEFT + 6}" y="{middle - 6}">not analysed</text>')
     for alert in party.alerts:
         if alert.state == "raised":
-            x = LEFT + alert.end * scale
+            x = place(alert.end)
             shapes.append(
                 f'<path class="alert" d="M{x - 7:.1f} {top + 50} h14 l-7 -12 z" fill="#b00020">'
                 f"<title>{escape(alert.rule)}</title></path>"
@@ -176,9 +185,9 @@ def _summary(party: Party) -> tuple[str, ...]:
     )
 
 
-def _alert(alert: Alert) -> tuple[str, ...]:
+def _alert(at: float, alert: Alert) -> tuple[str, ...]:
     return (
-        duration(alert.end),
+        duration(at),
         alert.role,
         alert.rule,
         alert.severity,

@@ -1,5 +1,6 @@
 """The inbox against a publisher's memory over a channel that loses, cuts and delays; no socket, no clock."""
 
+import time
 from collections import defaultdict
 
 import pytest
@@ -75,6 +76,21 @@ def test_a_lost_heartbeat_leads_to_a_snapshot() -> None:
     assert feed.received[-1] == call("b")[-1]
 
 
+def test_a_snapshot_of_many_calls_takes_time_in_proportion_to_them() -> None:
+    def align(n: int) -> float:
+        feed = joined()
+        for i in range(n):
+            feed.publish(Script(f"{i}", f"{i}-c").started())
+        feed.beat(arrives=False)
+        feed.beat()
+        began = time.process_time()
+        feed.answer()
+        return time.process_time() - began
+
+    few, many = (min(align(n) for _ in range(3)) for n in (500, 5_000))
+    assert many < 40 * few, "ten times as many, not a hundred times the work"
+
+
 def test_silence_of_the_feed_is_told_from_a_stop_of_its_reader() -> None:
     stopped, silent = joined(), joined()
     stopped.wait(0.1)
@@ -84,6 +100,26 @@ def test_silence_of_the_feed_is_told_from_a_stop_of_its_reader() -> None:
         silent.wait(0.5)
     assert silent.inbox.is_stale(silent.now)
     assert silent.inbox.requests
+
+
+def test_a_daemon_that_dies_before_the_first_poll_is_silent() -> None:
+    feed = Feed(Inbox())
+    feed.now = 1000.0
+    feed.beat()
+    for _ in range(6):
+        feed.wait(0.5)
+    assert feed.inbox.is_stale(feed.now)
+
+
+def test_a_daemon_that_dies_after_a_stop_of_its_reader_is_silent() -> None:
+    feed = joined()
+    feed.wait(0.1)
+    feed.now += 60
+    feed.beat()
+    feed.wait(0.0)
+    for _ in range(6):
+        feed.wait(0.5)
+    assert feed.inbox.is_stale(feed.now)
 
 
 def test_calls_that_were_over_before_are_not_told() -> None:
@@ -183,16 +219,6 @@ def test_what_history_has_forgotten_is_a_gap() -> None:
     feed.answer()
     assert feed.received == [messages[0], Gap(call="a", stream="a-c", first=1, last=7), *messages[8:]]
     assert feed.inbox.lost == 7
-
-
-def test_without_repair_a_gap_is_reported_at_once() -> None:
-    feed = joined(Inbox(repair=False))
-    script = Script("a", "a-c")
-    first, lost, third = script.started(), script.window(2, "angry"), script.window(3, "angry")
-    feed.publish(first)
-    feed.publish(lost, arrives=False)
-    feed.publish(third)
-    assert feed.received == [first, Gap(call="a", stream="a-c", first=1, last=1), third]
 
 
 def test_a_reply_that_never_comes_is_asked_for_again_and_given_up() -> None:

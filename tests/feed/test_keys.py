@@ -2,9 +2,11 @@ import logging
 import os
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -174,6 +176,28 @@ def test_a_new_client_is_allowed_without_a_restart(
         assert hears(publisher, subscription)
 
 
+def test_a_new_client_is_never_seen_half_written(
+    keys: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever step is the last before the daemon looks: it looks again only when the folder changes."""
+    server = ServerKeys.load(keys)
+    seen: list[int] = []
+
+    def look(*_step: object) -> Any:
+        seen.append(len(server.clients()))
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        new_client(keys, "carl", tmp_path / "carl.toml")
+    finally:
+        sys.settrace(before)
+    assert set(seen) == {2, 3}
+    assert not caplog.messages
+    assert {path.name for path in keys.iterdir()} == {"server.toml", "clients"}, "nothing is left over"
+
+
 def test_secrets_are_readable_by_their_owner_only(keys: Path, tmp_path: Path) -> None:
     for path in (keys / "server.toml", tmp_path / "anna.toml"):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
@@ -218,12 +242,16 @@ def test_broken_key_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "k.toml").write_text('server = "short"')
     with pytest.raises(FeedError, match=r"k\.toml: server is not a key of 40 characters"):
         ClientKeys.load(tmp_path / "k.toml")
+    (tmp_path / "k.toml").write_text(f'server = "{"#" * 40}"')
+    with pytest.raises(FeedError, match=r"k\.toml: server is not a key of 40 characters"):
+        ClientKeys.load(tmp_path / "k.toml")
 
 
+@pytest.mark.parametrize("content", ["", "not a key", "x" * 35, " " * 40, "#" * 40, "ä" * 40])
 def test_an_unreadable_entry_of_the_allow_list_is_logged_and_left_out(
-    keys: Path, caplog: pytest.LogCaptureFixture
+    keys: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:
-    (keys / "clients" / "junk.public").write_text("not a key")
+    (keys / "clients" / "junk.public").write_text(content, encoding="utf-8")
     with caplog.at_level(logging.WARNING):
         assert sorted(ServerKeys.load(keys).clients().values()) == ["anna", "ben"]
     assert "junk.public" in caplog.text

@@ -1,12 +1,14 @@
+import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from scripted_feed import EPOCH, LABELS, Script, call
 
 from serstream.errors import FeedError
 from serstream.feed import emotionml
-from serstream.feed.messages import Gap, UtteranceEmotion, encode
+from serstream.feed.messages import Gap, Message, UtteranceEmotion, encode
 from serstream.feed.recording import calls, read
 from serstream.view.report import write_reports
 
@@ -24,6 +26,31 @@ def recording(tmp_path: Path) -> Path:
 
 def test_a_recording_is_read_back(recording: Path) -> None:
     assert list(read(recording)) == [*call("a", windows=40), *call("b", windows=8)]
+
+
+def test_a_gap_is_left_out_however_it_is_written(recording: Path) -> None:
+    gap = {"last": None, "first": 3, "stream": "a-c", "call": "a", "type": "gap"}
+    with recording.open("a") as file:
+        file.write(f" {json.dumps(gap)}\n")
+    assert list(read(recording)) == [*call("a", windows=40), *call("b", windows=8)]
+
+
+def test_a_last_line_that_was_cut_off_is_left_out_with_a_warning(
+    recording: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That is what a full disk or a power loss leaves."""
+    whole = recording.read_bytes()
+    messages = list(read(recording))
+    number = whole.count(b"\n") + 1
+    last = encode(Script("c", "c-ä").started())
+    for length in range(1, len(last)):
+        recording.write_bytes(whole + last[:length])
+        caplog.clear()
+        assert list(read(recording)) == messages
+        (warning,) = caplog.messages
+        assert f"events.jsonl, line {number}: cut off" in warning
+    recording.write_bytes(whole + last)
+    assert len(list(read(recording))) == len(messages) + 1
 
 
 def test_a_bad_line_is_named(recording: Path) -> None:
@@ -45,6 +72,33 @@ def test_messages_are_sorted_into_calls_and_parties(recording: Path) -> None:
     assert len(a.parties["a-c"].windows) == 40
     assert a.seconds == 81.0
     assert a.summary is not None
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_call_lasts_from_its_first_stream_to_the_end_of_its_last(tmp_path: Path, order: int) -> None:
+    path = tmp_path / "events.jsonl"
+    customer, agent = Script("a", "c", began=60.5), Script("a", "g", "agent", began=360.5)
+    told: list[Message] = [customer.ended(600), agent.ended(400)]
+    path.write_bytes(b"\n".join(map(encode, told[::order])))
+    (found,) = calls(path)
+    assert found.began == EPOCH + 60.5
+    assert {name: found.offset(party) for name, party in found.parties.items()} == {"c": 0.0, "g": 300.0}
+    assert found.seconds == 700.0
+
+
+def test_a_call_that_is_recorded_from_its_middle_on_begins_where_it_began(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(encode(Script("a", "c").window(300.0, "sad")))
+    (found,) = calls(path)
+    assert (found.began, found.seconds) == (EPOCH, 300.0)
+
+
+def test_a_time_that_is_none_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(encode(structs.replace(Script("a", "c").utterance(2.0, 4.0, "sad"), time="noon")))
+    for reader in (calls, emotionml.export):
+        with pytest.raises(FeedError, match="message 0 of stream 'c' of call 'a': time is 'noon', wanted"):
+            reader(path)
 
 
 def test_a_name_that_is_used_again_is_another_call(recording: Path) -> None:
@@ -90,11 +144,11 @@ def test_emotionml_keeps_the_rules_of_its_schema(recording: Path) -> None:
 
 def test_emotionml_says_what_the_messages_say(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    utterance = Script("a", "a-c").utterance(2.0, 6.5, "sad", 0.75)
+    utterance = Script("a", "a-c", began=300.0).utterance(2.0, 6.5, "sad", 0.75)
     path.write_bytes(encode(utterance))
     (emotion,) = ET.fromstring(emotionml.export(path)).findall(f"{EMO}emotion")
-    assert int(emotion.get("start", "")) == (EPOCH + 2.0) * 1000
-    assert int(emotion.get("end", "")) == (EPOCH + 6.5) * 1000
+    assert int(emotion.get("start", "")) == (EPOCH + 302.0) * 1000
+    assert int(emotion.get("end", "")) == (EPOCH + 306.5) * 1000
     values = {e.get("name"): float(e.get("value", "")) for e in emotion if e.get("value")}
     assert values["sad"] == 0.75
     assert values["valence"] == pytest.approx((utterance.valence + 1) / 2, abs=1e-4)

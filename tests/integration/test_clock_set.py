@@ -34,7 +34,7 @@ class ClockSet(DaemonProcess):
 
 def told_utc(daemon: DaemonProcess) -> float:
     """What the daemon takes the time for."""
-    with subscribe(daemon.endpoint, heartbeats=True) as subscription:
+    with subscribe(daemon.endpoint, types=["heartbeat"]) as subscription:
         while True:
             for event in subscription.receive(1.0):
                 if isinstance(event, Heartbeat):

@@ -80,6 +80,31 @@ def test_what_was_not_heard_is_grey_and_counted(tmp_path: Path) -> None:
     assert [(float(x), float(width)) for x, width in grey] == [(240.0, 150.0), (960.0, 30.0), (690.0, 1.0)]
 
 
+def test_a_party_that_came_later_is_drawn_where_it_came(tmp_path: Path) -> None:
+    """The second agent comes at 5:00 and stays to 11:40: a second of the call is 900 / 700 units wide."""
+    customer, agent = Script("a", "c"), Script("a", "g2", "agent", began=300.0)
+    messages: list[Message] = [
+        customer.alert(320), customer.ended(600),
+        agent.utterance(1, 101, "angry"), agent.window(225, "happy"), agent.alert(50),
+        agent.mute(120, 190), agent.ended(400),
+    ]  # fmt: skip
+    (page,) = write_reports(record(tmp_path / "events.jsonl", messages), tmp_path / "call.html")
+    text = page.read_text()
+    assert '<p class="sub">2026-01-01T00:00:00.000Z, 11:40, 2 alerts' in text
+    assert "<title>5:01 angry 75%</title>" in text
+    assert re.findall(r"<td>(\d+:\d\d)</td><td>(\w+)</td>", text) == [("5:20", "customer"), ("5:50", "agent")]
+    scale = 900 / 700
+
+    def drawn(pattern: str) -> list[float]:
+        return [(float(x) - 90) / scale for x in re.findall(pattern, text)]
+
+    assert drawn(r'class="utterance" x="([\d.]+)"') == pytest.approx([301], abs=0.1)
+    assert drawn(r'class="muted" x="([\d.]+)"') == pytest.approx([420], abs=0.1)
+    assert drawn(r'<polyline points="([\d.]+),') == pytest.approx([525], abs=0.1)
+    corners = drawn(r'class="alert" d="M([\d.]+) ')
+    assert [at + 7 / scale for at in corners] == pytest.approx([320, 350], abs=0.1)
+
+
 def test_every_call_gets_a_page(tmp_path: Path) -> None:
     recording = record(tmp_path / "events.jsonl", [*call("one"), *call("two/../x")])
     pages = write_reports(recording, tmp_path / "call.html")

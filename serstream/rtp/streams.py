@@ -12,7 +12,7 @@ import numpy as np
 
 from serstream.config import RtpSettings
 from serstream.rtp import rtcp
-from serstream.rtp.admission import MIN_SEQUENTIAL, AllowList, Arrival, Probation
+from serstream.rtp.admission import MAX_KEPT, MIN_SEQUENTIAL, AllowList, Arrival, Probation
 from serstream.rtp.codecs import STATIC_FORMATS
 from serstream.rtp.datagrams import Datagrams, Source, address_of, one_port_below
 from serstream.rtp.jitter import JitterBuffer
@@ -28,10 +28,10 @@ from serstream.types import AudioBlock, AudioChunk, EndReason, SourceEvent, Stre
 
 log = logging.getLogger(__name__)
 
-MIN_SEQUENTIAL_CHANGE = 3
-"""Packets in a row that make a new SSRC the heir of one that fell silent."""
+PACKETS_MISSED = 3
+"""An SSRC that lets so many packets fail to come while a new one is heard has changed to it."""
 RETIRED_S = 2.0
-"""So long after BYE or a change of SSRC, stray packets of the old one do not begin a new stream."""
+"""So long after BYE, stray packets do not begin a new stream."""
 SWEEP_S = 0.1
 """How often streams are looked at for silence."""
 WARNING_S = 1.0
@@ -238,8 +238,8 @@ class Streams:
         row = self._probation.add(source, packet, arrived)
         if len(row) < MIN_SEQUENTIAL:
             return None
-        heir_of = self._fallen_silent(source, row[0].arrived)
-        if heir_of and len(row) < MIN_SEQUENTIAL_CHANGE:
+        heir_of = self._predecessor(source, packet.ssrc, row[0].arrived)
+        if heir_of and not self._is_missed(heir_of, row):
             return None
         if heir_of is None and len(self._members) >= self._settings.max_streams:
             self.dropped[Refusal.TOO_MANY_STREAMS] += 1
@@ -269,13 +269,20 @@ class Streams:
             return Refusal.UNDECLARED
         return None if declared.encoding in SOUND else Refusal.NO_SOUND
 
-    def _fallen_silent(self, source: Source, since: float) -> _Member | None:
-        """The only stream of a source, if it has sent nothing since but a moment before."""
+    def _predecessor(self, source: Source, ssrc: int, since: float) -> _Member | None:
+        """The only stream of a source, if it fell silent a moment before and may be of the same party."""
         own = self._by_source.get(source, [])
         if len(own) != 1:
             return None
-        pause = since - self._last_arrived(own[0])
-        return own[0] if 0 < pause <= self._settings.ssrc_change_s else None
+        (member,) = own
+        in_time = 0 <= since - self._last_arrived(member) < self._settings.ssrc_change_s
+        return member if in_time and self._parties.may_be(member.stream.start.stream, source, ssrc) else None
+
+    def _is_missed(self, member: _Member, row: list[Arrival]) -> bool:
+        """Whether a stream that sent nothing while the row came should have."""
+        jitter = member.stream.jitter
+        elapsed = row[-1].arrived - row[0].arrived
+        return len(row) == MAX_KEPT or elapsed * jitter.clock_rate >= PACKETS_MISSED * jitter.packet_ticks
 
     def _start(self, source: Source, first: Arrival, events: list[SourceEvent]) -> _Member:
         self.n_started += 1
@@ -304,7 +311,6 @@ class Streams:
     def _change_ssrc(self, member: _Member, source: Source, ssrc: int, events: list[SourceEvent]) -> _Member:
         self._leave_lane(member)
         stream = member.stream
-        self._retire((stream.source, stream.ssrc), self._last_arrived(member))
         self._strike(member)
         log.info(
             "%s: stream %s goes on, SSRC 0x%08X after 0x%08X",
@@ -347,9 +353,6 @@ class Streams:
             del self._by_source[source]
         if self._by_ssrc.get(ssrc) == source:
             del self._by_ssrc[ssrc]
-
-    def _retire(self, key: tuple[Source, int], now: float) -> None:
-        self._retired[key] = now + RETIRED_S
 
     def _last_arrived(self, member: _Member) -> float:
         if member.in_lane:
@@ -422,5 +425,5 @@ class Streams:
                 for sender in (source, one_port_below(source)):
                     if (sender, ssrc) in self._members:
                         events += self._end((sender, ssrc), "bye")
-                        self._retire((sender, ssrc), arrived)
+                        self._retired[sender, ssrc] = arrived + RETIRED_S
         return events

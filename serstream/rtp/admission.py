@@ -56,7 +56,7 @@ class Probation:
         return len(self._candidates)
 
     def add(self, source: Source, packet: RtpPacket, arrived: float) -> list[Arrival]:
-        """All packets of the candidate that came in a row, this one the last."""
+        """The packets of the candidate: the first two came in a row, this one is the last."""
         key = (source, packet.ssrc)
         row = self._candidates.get(key)
         if row is None:
@@ -64,8 +64,9 @@ class Probation:
                 del self._candidates[next(iter(self._candidates))]
             row = self._candidates[key] = []
         if row:
-            in_row = sequence_delta(packet.sequence_number, row[-1].packet.sequence_number) == 1
-            if not in_row or arrived - row[-1].arrived > PROBATION_S or len(row) == MAX_KEPT:
+            step = sequence_delta(packet.sequence_number, row[-1].packet.sequence_number)
+            proven = len(row) >= MIN_SEQUENTIAL or step == 1
+            if not proven or arrived - row[-1].arrived > PROBATION_S or len(row) == MAX_KEPT:
                 row.clear()
         row.append(Arrival(packet, arrived))
         return row

@@ -38,7 +38,7 @@ class Parties:
         """Call and role of a stream that begins."""
         if self._settings.parties and not self._present:
             self._numbers[self._name] += 1
-        role = self._stated(source, ssrc) or self._vacant() or self._settings.role
+        role = self._role(source, ssrc)
         self._present[stream] = role
         if self._settings.call:
             return self._settings.call, role
@@ -49,6 +49,14 @@ class Parties:
     def leave(self, stream: str) -> None:
         """The stream is over."""
         del self._present[stream]
+
+    def may_be(self, stream: str, source: Source, ssrc: int) -> bool:
+        """Whether an SSRC may be the party of a live stream: its role is the same, or nothing says which."""
+        return self._role(source, ssrc) in ("unknown", self._present[stream])
+
+    def _role(self, source: Source, ssrc: int) -> Role:
+        """Of a stream that begins."""
+        return self._stated(source, ssrc) or self._vacant() or self._settings.role
 
     def _stated(self, source: Source, ssrc: int) -> Role | None:
         """What ``roles`` says: an SSRC wins over a network, a narrow network over a wide one."""

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-import numpy as np
-
 from serstream.config import RtpSettings
 from serstream.rtp import rtcp
-from serstream.rtp.admission import MIN_SEQUENTIAL, AllowList, Arrival, Probation
+from serstream.rtp.admission import MAX_KEPT, MIN_SEQUENTIAL, AllowList, Arrival, Probation
 from serstream.rtp.codecs import STATIC_FORMATS
 from serstream.rtp.datagrams import Datagrams, Source, address_of, one_port_below
 from serstream.rtp.jitter import JitterBuffer
-from serstream.rtp.lanes import CLOCK_RATE, MAX_PAYLOAD, MIN_PACKETS, PAYLOAD_TYPES, Lanes, Pieces
+from serstream.rtp.lanes import MIN_PACKETS, PAYLOAD_TYPES
 from serstream.rtp.packet import Malformed, RtpPacket, parse
 from serstream.rtp.parties import Parties
+from serstream.rtp.roster import Member, Roster
 from serstream.rtp.sdp import media_of
 from serstream.rtp.srtp import Unprotector
 from serstream.rtp.status import PortStatus, StreamStatus
 from serstream.rtp.stream import SOUND, Stream
 from serstream.rtp.wallclock import WallClocks
-from serstream.types import AudioBlock, AudioChunk, EndReason, SourceEvent, StreamEnd, StreamStart
+from serstream.types import AudioChunk, EndReason, SourceEvent, StreamEnd, StreamStart
 
 log = logging.getLogger(__name__)
 
-MIN_SEQUENTIAL_CHANGE = 3
-"""Packets in a row that make a new SSRC the heir of one that fell silent."""
+PACKETS_MISSED = 3
+"""An SSRC that lets so many packets fail to come while a new one is heard has changed to it."""
 RETIRED_S = 2.0
-"""So long after BYE or a change of SSRC, stray packets of the old one do not begin a new stream."""
+"""So long after BYE, stray packets do not begin a new stream."""
 SWEEP_S = 0.1
 """How often streams are looked at for silence."""
 WARNING_S = 1.0
@@ -48,15 +47,6 @@ class Refusal(StrEnum):
     NO_SOUND = "without sound, of no stream"
     RETIRED = "of a stream that has ended"
     MALFORMED_RTCP = "of malformed RTCP"
-
-
-@dataclass(slots=True, eq=False)
-class _Member:
-    """A live stream and its lane."""
-
-    stream: Stream
-    lane: int = -1
-    in_lane: bool = False
 
 
 class Streams:
@@ -97,15 +87,10 @@ class Streams:
         self._numbers: Counter[str] = Counter() if numbers is None else numbers
         self._parties = Parties(settings, self._name, self._numbers)
         self._probation = Probation()
-        self._members: dict[tuple[Source, int], _Member] = {}
-        self._by_source: dict[Source, list[_Member]] = {}
-        self._by_ssrc: dict[int, Source] = {}
-        """The latest sender of each; the only one unless ``latch`` is off."""
-        self._restless: dict[_Member, None] = {}
+        has_lanes = (type_ for type_ in PAYLOAD_TYPES if self._formats[type_] == STATIC_FORMATS[type_])
+        self._roster = Roster(settings.max_streams, has_lanes)
+        self._restless: dict[Member, None] = {}
         """Those whose jitter buffer has a deadline."""
-        self._lanes = Lanes(settings.max_streams)
-        self._by_lane: dict[int, _Member] = {}
-        self._has_lanes = tuple(t for t in PAYLOAD_TYPES if self._formats[t] == STATIC_FORMATS[t])
         self._retired: dict[tuple[Source, int], float] = {}
         self._wall_clocks = WallClocks()
         self.n_started = 0
@@ -122,7 +107,7 @@ class Streams:
         """Packets of the streams that are over, by fate."""
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._roster)
 
     def receive(self, datagrams: Datagrams, *, overflowed: bool = False) -> list[SourceEvent]:
         """Take datagrams of the RTP port, in order of arrival.
@@ -133,19 +118,16 @@ class Streams:
         """
         datagrams = self._unprotected(datagrams)
         events: list[SourceEvent] = []
-        rest = range(len(datagrams))
+        rest: Iterable[int] = range(len(datagrams))
         many = len(datagrams) >= MIN_PACKETS
-        if many and self._by_lane:
-            pieces, others = self._lanes.take(datagrams, overflowed=overflowed)
-            events += map(self._block, pieces)
-            rest = others.tolist()
-        touched: dict[_Member, None] = {}
+        if many:
+            blocks, rest = self._roster.take(datagrams, overflowed=overflowed)
+            events += blocks
         for i in rest:
             source, arrived = datagrams.source(i), float(datagrams.arrived[i])
-            events += self._receive_one(datagrams.datagram(i), source, arrived, touched)
+            events += self._receive_one(datagrams.datagram(i), source, arrived)
         if many:
-            for member in touched:
-                self._enter_lane(member)
+            self._roster.enter_lanes()
         return events
 
     def receive_rtcp(self, datagrams: Datagrams) -> list[SourceEvent]:
@@ -165,22 +147,20 @@ class Streams:
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_S
             silent_since = now - self._settings.silence_timeout_s
-            for key, member in list(self._members.items()):
-                if self._last_arrived(member) < silent_since:
-                    events += self._end(key, "timeout")
+            for member in list(self._roster.members.values()):
+                if self._roster.last_arrived(member) < silent_since:
+                    events += self._end(member, "timeout")
             self._retired = {key: until for key, until in self._retired.items() if until > now}
         return events
 
     def close(self, reason: EndReason = "shutdown") -> list[SourceEvent]:
         """End every stream."""
-        return [event for key in list(self._members) for event in self._end(key, reason)]
+        members = list(self._roster.members.values())
+        return [event for member in members for event in self._end(member, reason)]
 
     def status(self) -> PortStatus:
         """Counts of the port and of each live stream."""
-        for member in self._members.values():
-            if member.in_lane:
-                self._lanes.copy_back(member.lane, member.stream.jitter)
-        streams = [StreamStatus.of(member.stream) for member in self._members.values()]
+        streams = [StreamStatus.of(stream) for stream in self._roster.streams()]
         packets = Counter(self._over)
         for stream in streams:
             packets.update(stream.packets)
@@ -191,27 +171,18 @@ class Streams:
             packets=packets,
         )
 
-    def _receive_one(
-        self, datagram: bytes, source: Source, arrived: float, touched: dict[_Member, None]
-    ) -> list[SourceEvent]:
+    def _receive_one(self, datagram: bytes, source: Source, arrived: float) -> Sequence[SourceEvent]:
         if rtcp.is_rtcp(datagram):
             return self._control(datagram, source, arrived)
         packet = parse(datagram)
         if isinstance(packet, Malformed):
             self.dropped[f"malformed: {packet}"] += 1
             return []
-        member = self._members.get((source, packet.ssrc))
-        events: list[SourceEvent] = []
-        if member:
-            events += self._push(member, packet, arrived)
-        else:
-            member = self._admit(source, packet, arrived, events)
-        if member:
-            touched[member] = None
-        return events
+        member = self._roster.members.get((source, packet.ssrc))
+        return self._push(member, packet, arrived) if member else self._admit(source, packet, arrived)
 
-    def _push(self, member: _Member, packet: RtpPacket, arrived: float) -> list[AudioChunk]:
-        self._leave_lane(member)
+    def _push(self, member: Member, packet: RtpPacket, arrived: float) -> list[AudioChunk]:
+        self._roster.leave_lane(member)
         if packet.payload_type not in self._formats:
             self._warn_undeclared(packet.payload_type, arrived)
             self.dropped[Refusal.UNDECLARED] += 1
@@ -219,7 +190,7 @@ class Streams:
         self._settle(member)
         return chunks
 
-    def _settle(self, member: _Member) -> None:
+    def _settle(self, member: Member) -> None:
         if member.stream.jitter.restless:
             self._restless[member] = None
         else:
@@ -227,41 +198,36 @@ class Streams:
 
     # Beginning, change and end of streams.
 
-    def _admit(
-        self, source: Source, packet: RtpPacket, arrived: float, events: list[SourceEvent]
-    ) -> _Member | None:
-        """Take a packet of an SSRC that is no stream; the member it belongs to if that makes it one."""
+    def _admit(self, source: Source, packet: RtpPacket, arrived: float) -> list[SourceEvent]:
+        """Take a packet of an SSRC that is no stream, which may make it one."""
         refusal = self._refusal(source, packet, arrived)
         if refusal:
             self.dropped[refusal] += 1
-            return None
+            return []
         row = self._probation.add(source, packet, arrived)
         if len(row) < MIN_SEQUENTIAL:
-            return None
-        heir_of = self._fallen_silent(source, row[0].arrived)
-        if heir_of and len(row) < MIN_SEQUENTIAL_CHANGE:
-            return None
-        if heir_of is None and len(self._members) >= self._settings.max_streams:
+            return []
+        heir_of = self._predecessor(source, packet.ssrc, row[0].arrived)
+        if heir_of and not self._is_missed(heir_of, row):
+            return []
+        if heir_of is None and len(self._roster) >= self._settings.max_streams:
             self.dropped[Refusal.TOO_MANY_STREAMS] += 1
-            return None
-        member = (
-            self._change_ssrc(heir_of, source, packet.ssrc, events)
-            if heir_of
-            else self._start(source, row[0], events)
-        )
+            return []
+        self._probation.forget(source, packet.ssrc)
+        events = self._change_ssrc(heir_of, packet.ssrc) if heir_of else self._start(source, row[0])
+        member = self._roster.members[source, packet.ssrc]
         for arrival in row:
             events += self._push(member, arrival.packet, arrival.arrived)
-        self._probation.forget(source, packet.ssrc)
-        return member
+        return events
 
     def _refusal(self, source: Source, packet: RtpPacket, now: float) -> Refusal | None:
         if source not in self._allowed:
             return Refusal.NOT_ALLOWED
         if self._retired.get((source, packet.ssrc), 0.0) > now:
             return Refusal.RETIRED
-        if self._settings.latch == "stream" and self._by_ssrc.get(packet.ssrc, source) != source:
+        if self._settings.latch == "stream" and self._roster.sender_of(packet.ssrc) not in (source, None):
             return Refusal.LATCHED
-        if self._settings.latch == "port" and self._by_source and source not in self._by_source:
+        if self._settings.latch == "port" and len(self._roster) and not self._roster.of_source(source):
             return Refusal.LATCHED
         declared = self._formats.get(packet.payload_type)
         if declared is None:
@@ -269,15 +235,22 @@ class Streams:
             return Refusal.UNDECLARED
         return None if declared.encoding in SOUND else Refusal.NO_SOUND
 
-    def _fallen_silent(self, source: Source, since: float) -> _Member | None:
-        """The only stream of a source, if it has sent nothing since but a moment before."""
-        own = self._by_source.get(source, [])
+    def _predecessor(self, source: Source, ssrc: int, since: float) -> Member | None:
+        """The only stream of a source, if it fell silent a moment before and may be of the same party."""
+        own = self._roster.of_source(source)
         if len(own) != 1:
             return None
-        pause = since - self._last_arrived(own[0])
-        return own[0] if 0 < pause <= self._settings.ssrc_change_s else None
+        (member,) = own
+        in_time = 0 <= since - self._roster.last_arrived(member) < self._settings.ssrc_change_s
+        return member if in_time and self._parties.may_be(member.stream.start.stream, source, ssrc) else None
 
-    def _start(self, source: Source, first: Arrival, events: list[SourceEvent]) -> _Member:
+    def _is_missed(self, member: Member, row: list[Arrival]) -> bool:
+        """Whether a stream that sent nothing while the row came should have."""
+        jitter = member.stream.jitter
+        elapsed = row[-1].arrived - row[0].arrived
+        return len(row) == MAX_KEPT or elapsed * jitter.clock_rate >= PACKETS_MISSED * jitter.packet_ticks
+
+    def _start(self, source: Source, first: Arrival) -> list[SourceEvent]:
         self.n_started += 1
         self._numbers[self._name] += 1
         name = f"{self._name}-{self._numbers[self._name]}"
@@ -294,30 +267,23 @@ class Streams:
         jitter = JitterBuffer(
             clock_rate, self._settings.jitter_min_ms / 1000, self._settings.jitter_max_ms / 1000
         )
-        stream = Stream(start, source, first.packet.ssrc, self._formats, jitter)
-        member = _Member(stream)
-        self._enrol(member)
-        events.append(start)
+        self._roster.enrol(Member(Stream(start, source, first.packet.ssrc, self._formats, jitter)))
         log.info("%s: stream %s began, SSRC 0x%08X, role %s", self._where, name, first.packet.ssrc, role)
-        return member
+        return [start]
 
-    def _change_ssrc(self, member: _Member, source: Source, ssrc: int, events: list[SourceEvent]) -> _Member:
-        self._leave_lane(member)
+    def _change_ssrc(self, member: Member, ssrc: int) -> list[SourceEvent]:
+        self._roster.strike(member)
         stream = member.stream
-        self._retire((stream.source, stream.ssrc), self._last_arrived(member))
-        self._strike(member)
         log.info(
             "%s: stream %s goes on, SSRC 0x%08X after 0x%08X",
             *(self._where, stream.start.stream, ssrc, stream.ssrc),
         )
-        events += stream.change_ssrc(source, ssrc)
-        self._enrol(member)
-        return member
+        chunks = stream.change_ssrc(stream.source, ssrc)
+        self._roster.enrol(member)
+        return [*chunks]
 
-    def _end(self, key: tuple[Source, int], reason: EndReason) -> list[SourceEvent]:
-        member = self._members[key]
-        self._leave_lane(member)
-        self._strike(member)
+    def _end(self, member: Member, reason: EndReason) -> list[SourceEvent]:
+        self._roster.strike(member)
         self._restless.pop(member, None)
         stream = member.stream
         self._parties.leave(stream.start.stream)
@@ -329,33 +295,6 @@ class Streams:
         self._over.update(StreamStatus.of(stream).packets)
         return [*rest, StreamEnd(stream.start.stream, reason)]
 
-    def _enrol(self, member: _Member) -> None:
-        """Make the stream known under its source and SSRC."""
-        source, ssrc = member.stream.source, member.stream.ssrc
-        member.lane = self._lanes.allot(ssrc, np.frombuffer(source, np.uint64))
-        self._by_lane[member.lane] = self._members[source, ssrc] = member
-        self._by_source.setdefault(source, []).append(member)
-        self._by_ssrc[ssrc] = source
-
-    def _strike(self, member: _Member) -> None:
-        """Forget what `_enrol` noted."""
-        source, ssrc = member.stream.source, member.stream.ssrc
-        self._lanes.give_back(member.lane)
-        del self._by_lane[member.lane], self._members[source, ssrc]
-        self._by_source[source].remove(member)
-        if not self._by_source[source]:
-            del self._by_source[source]
-        if self._by_ssrc.get(ssrc) == source:
-            del self._by_ssrc[ssrc]
-
-    def _retire(self, key: tuple[Source, int], now: float) -> None:
-        self._retired[key] = now + RETIRED_S
-
-    def _last_arrived(self, member: _Member) -> float:
-        if member.in_lane:
-            return float(self._lanes.last_arrived[member.lane])
-        return member.stream.jitter.last_arrived
-
     def _warn_undeclared(self, payload_type: int, now: float) -> None:
         """Once for each, and at most one a second: noise has all of them."""
         if payload_type not in self._undeclared and now >= self._next_warning:
@@ -366,37 +305,6 @@ class Streams:
                 '{ %d = "opus/48000/2" }, or give the sender\'s SDP in sdp',
                 *(self._where, payload_type, payload_type),
             )
-
-    # Lanes.
-
-    def _enter_lane(self, member: _Member) -> None:
-        stream = member.stream
-        n_bytes = len(stream.last_payload)
-        if (
-            not member.in_lane
-            and stream.last_payload_type in self._has_lanes
-            and 0 < n_bytes <= MAX_PAYLOAD
-            and n_bytes % 2 == 0
-            and stream.jitter.in_order
-            and (stream.source, stream.ssrc) in self._members
-        ):
-            self._lanes.open(member.lane, stream.jitter, stream.last_payload_type, stream.last_payload)
-            member.in_lane = True
-
-    def _leave_lane(self, member: _Member) -> None:
-        if member.in_lane:
-            member.stream.resume(self._lanes.close(member.lane, member.stream.jitter))
-            member.in_lane = False
-
-    def _block(self, pieces: Pieces) -> AudioBlock:
-        return AudioBlock(
-            [self._by_lane[lane].stream.start.stream for lane in pieces.lanes.tolist()],
-            pieces.pcm,
-            CLOCK_RATE,
-            pieces.position.tolist(),
-            pieces.arrived.tolist(),
-            pieces.lost,
-        )
 
     # Before packets are sorted, and beside them.
 
@@ -420,7 +328,7 @@ class Streams:
             # RTCP of a stream comes from its own address, or from the next port (RFC 3550, section 11).
             for ssrc in report.ssrcs:
                 for sender in (source, one_port_below(source)):
-                    if (sender, ssrc) in self._members:
-                        events += self._end((sender, ssrc), "bye")
-                        self._retire((sender, ssrc), arrived)
+                    if member := self._roster.members.get((sender, ssrc)):
+                        events += self._end(member, "bye")
+                        self._retired[sender, ssrc] = arrived + RETIRED_S
         return events

@@ -47,7 +47,7 @@ def windows(n: int) -> list[Message]:
 
 
 def read_serstream(endpoint: str, n: int, count: Synchronized[int], ready: Connection) -> None:
-    with subscribe(endpoint, types=["heartbeat", "stream_start", "window"]) as subscription:
+    with subscribe(endpoint, heartbeats=True) as subscription:
         while not subscription.receive(0.1):
             pass
         ready.send("ready")

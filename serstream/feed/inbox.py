@@ -27,10 +27,11 @@ class Inbox:
     Args:
         calls: only these; none named: all.
         history: ask for the messages of calls that had begun before, as far as the daemon keeps them.
+        repair: ask for missed messages; if not, a gap is reported at once.
     """
 
-    def __init__(self, calls: Iterable[str] = (), *, history: bool = False):
-        self._order = Order(history=history)
+    def __init__(self, calls: Iterable[str] = (), *, history: bool = False, repair: bool = True):
+        self._order = Order(history=history, repair=repair)
         self.events = self._order.events
         """Ready for the reader, oldest first."""
         self.requests = self._order.requests

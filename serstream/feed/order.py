@@ -70,9 +70,10 @@ class Order:
 
     Args:
         history: ask for the messages of calls that had begun before, as far as the daemon keeps them.
+        repair: ask for missed messages; if not, a gap is reported at once.
     """
 
-    def __init__(self, *, history: bool):
+    def __init__(self, *, history: bool, repair: bool):
         self.events: deque[Event] = deque()
         """Ready for the reader, oldest first."""
         self.requests: deque[Request] = deque()
@@ -84,6 +85,7 @@ class Order:
         self.n_held = 0
         """Messages held back while gaps are repaired."""
         self._history = history
+        self._repair = repair
         self._calls: dict[str, _Call] = {}
         self._ended: dict[Key, _End] = {}
         """Streams that are over, oldest first."""
@@ -126,7 +128,7 @@ class Order:
             state = new.get((name, stream), [])
             if joined or name in known or (name, stream) in self._ended:
                 self.expect(name, stream, last, now)
-            elif state and self._history:
+            elif state and self._history and self._repair:
                 self._start_repair(name, stream, _Repair(last, joining=True), now)
             elif state:
                 self.events.extend(message for message in state if not isinstance(message, NewerMessage))
@@ -145,7 +147,11 @@ class Order:
         known = self._calls.get(name)
         if last < position or (known and last <= known.seen.get(stream, -1)):
             return
-        if repair := self._call(name).repairs.get(stream):
+        call = self._call(name)
+        if not self._repair:
+            self._lose(name, stream, position, last)
+            call.next[stream] = last + 1
+        elif repair := call.repairs.get(stream):
             repair.last = max(repair.last, last)
         else:
             self._start_repair(name, stream, _Repair(last), now)

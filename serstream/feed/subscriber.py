@@ -29,8 +29,10 @@ def subscribe(
     calls: Collection[str] = (),
     roles: Collection[Role] = (),
     types: Collection[str] = (),
+    heartbeats: bool = False,
     keys: str | Path | None = None,
     history: bool = False,
+    repair: bool = True,
 ) -> Subscription:
     """Subscribe to the feed of a daemon, or of several. They may be started later.
 
@@ -41,9 +43,11 @@ def subscribe(
         roles: only messages about streams of these roles, and gaps; none named: all messages.
         types: only messages of these types, ``gap`` and ``heartbeat`` among them; none named: all but
             heartbeats.
+        heartbeats: heartbeats as well.
         keys: file made by ``serstream keys new``, for feeds that demand one.
         history: begin with all that the daemons still know of the calls that are going on, not only with
             the last word about each.
+        repair: ask the daemon for messages that were missed.
 
     Raises:
         FeedError: an endpoint is not one or is named twice, none is named, a role or type does not exist, or
@@ -55,12 +59,12 @@ def subscribe(
     for name, names in (("calls", calls), ("roles", roles), ("types", types)):
         if isinstance(names, str):
             raise FeedError(f"{name} is {names!r}, wanted a list: {name}=[{names!r}]")
-    wanted = _Filter(roles, types)
+    wanted = _Filter(roles, types, heartbeats)
     pair = ClientKeys.load(Path(keys)) if keys else None
     subscription = Subscription(wanted)
     try:
         for endpoint in endpoints:
-            subscription.connect(endpoint, Inbox(calls, history=history), topics, pair)
+            subscription.connect(endpoint, Inbox(calls, history=history, repair=repair), topics, pair)
     except FeedError:
         subscription.close()
         raise
@@ -131,13 +135,15 @@ class Subscription:
 
 
 class _Filter:
-    def __init__(self, roles: Collection[Role], types: Collection[str]):
+    def __init__(self, roles: Collection[Role], types: Collection[str], heartbeats: bool):
         there = {"role": frozenset(get_args(Role)), "message type": frozenset({*TYPES, "gap"})}
         for (kind, known), names in zip(there.items(), (roles, types), strict=True):
             if unknown := set(names) - known:
                 raise FeedError(f"{kind} {sorted(unknown)[0]!r}: there are {', '.join(sorted(known))}")
         self._roles = frozenset(roles)
         self._types = frozenset(types) or there["message type"] - {"heartbeat"}
+        if heartbeats:
+            self._types |= {"heartbeat"}
 
     def passes(self, event: Event) -> bool:
         if event.type not in self._types:

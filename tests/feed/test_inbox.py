@@ -221,6 +221,16 @@ def test_what_history_has_forgotten_is_a_gap() -> None:
     assert feed.inbox.lost == 7
 
 
+def test_without_repair_a_gap_is_reported_at_once() -> None:
+    feed = joined(Inbox(repair=False))
+    script = Script("a", "a-c")
+    first, lost, third = script.started(), script.window(2, "angry"), script.window(3, "angry")
+    feed.publish(first)
+    feed.publish(lost, arrives=False)
+    feed.publish(third)
+    assert feed.received == [first, Gap(call="a", stream="a-c", first=1, last=1), third]
+
+
 def test_a_reply_that_never_comes_is_asked_for_again_and_given_up() -> None:
     feed = joined()
     script = Script("a", "a-c")

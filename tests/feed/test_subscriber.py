@@ -14,7 +14,7 @@ from scripted_feed import call
 from serstream.config import FeedSettings
 from serstream.errors import FeedError
 from serstream.feed import subscribe
-from serstream.feed.messages import TYPES, Alert, Event, FeedMessage, Gap, Heartbeat
+from serstream.feed.messages import Alert, Event, FeedMessage, Gap, Heartbeat
 from serstream.feed.publisher import Publisher
 from serstream.feed.state import FeedState
 
@@ -92,7 +92,7 @@ def test_filters(endpoint: str) -> None:
         assert all(isinstance(e, FeedMessage) and e.role == "agent" for e in take(iter(subscription), 2))
     with subscribe(endpoint, types=["alert"]) as subscription:
         assert isinstance(take(iter(subscription), 1)[0], Alert)
-    with subscribe(endpoint, calls=["nobody"], types=TYPES) as subscription:
+    with subscribe(endpoint, calls=["nobody"], heartbeats=True) as subscription:
         assert all(isinstance(event, Heartbeat) for event in take(iter(subscription), 3))
 
 
@@ -126,7 +126,7 @@ def test_a_silent_feed_is_stale(tmp_path: Path) -> None:
 
 
 def test_a_living_feed_is_not(endpoint: str) -> None:
-    with subscribe(endpoint, types=["heartbeat"]) as subscription:
+    with subscribe(endpoint, heartbeats=True) as subscription:
         take(iter(subscription), 5)
         assert subscription.links[0].silent_s == 0 and not subscription.is_stale()
 

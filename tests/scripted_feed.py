@@ -33,9 +33,17 @@ EPOCH = 1_767_225_600.0
 
 
 class Script:
-    """One stream of a call; every method is its next message."""
+    """One stream of a call, ``began`` seconds after `EPOCH`; every method is its next message."""
 
-    def __init__(self, call: str, stream: str, role: Role = "customer", *, source: str = "rtp:5004"):
+    def __init__(
+        self,
+        call: str,
+        stream: str,
+        role: Role = "customer",
+        *,
+        source: str = "rtp:5004",
+        began: float = 0.0,
+    ):
         self.header: dict[str, Any] = {
             "source": source,
             "call": call,
@@ -43,12 +51,13 @@ class Script:
             "role": role,
             "model": MODEL,
         }
+        self.began = began
         self.sequence = 0
 
     def _common(self, start: float, end: float) -> dict[str, Any]:
         sequence = self.sequence
         self.sequence += 1
-        times = {"start": start, "end": end, "time": rfc3339(EPOCH + end)}
+        times = {"start": start, "end": end, "time": rfc3339(EPOCH + self.began + end)}
         return self.header | times | {"sequence": sequence}
 
     def call_started(self) -> CallStarted:

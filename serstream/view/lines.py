@@ -60,10 +60,10 @@ class LineView:
         for feed, seconds in self.silent.items():
             if seconds > SILENT_S and feed not in self._missed:
                 self._missed.add(feed)
-                self._print(f"{rfc3339(time.time())} nothing heard from {feed} for {seconds:.0f} s")
+                self._print(_now(f"nothing heard from {feed} for {seconds:.0f} s"))
         for feed in sorted(self._missed - self.silent.keys()):
             self._missed.remove(feed)
-            self._print(f"{rfc3339(time.time())} {feed} is heard again")
+            self._print(_now(f"{feed} is heard again"))
 
     def _print(self, line: str) -> None:
         self.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
@@ -89,8 +89,13 @@ def plain_line(event: Event) -> str:
         case CallEnded():
             return f"{event.time} {event.call}: call over"
         case Gap():
-            return _loss(event)
+            return _now(_loss(event))
     return ""
+
+
+def _now(line: str) -> str:
+    """What no daemon has dated, with the time of this machine."""
+    return f"{rfc3339(time.time())} {line}"
 
 
 def _loss(gap: Gap) -> str:

@@ -180,6 +180,17 @@ def test_a_view_that_is_opened_later_tells_the_same_age() -> None:
     assert shown(late, "call-old", 5092.0) == shown(early, "call-old", 1092.0)
 
 
+def test_only_heartbeats_tell_what_the_clock_of_the_daemon_shows() -> None:
+    """A recording that is played as fast as possible is ahead of it."""
+    view = LiveView(console())
+    view.update(Script("call-now", "c").started(), 10.0)
+    view.update(Script("call-fast", "c").window(600.0, "sad"), 10.0)
+    view.update(heartbeat(15.0, EPOCH + 5.0), 15.0)
+    view.update(Script("call-fast", "c").window(900.0, "sad"), 16.0)
+    assert shown(view, "call-now", 20.0).endswith("  0:10")
+    assert shown(view, "call-fast", 20.0).endswith(" 15:00")
+
+
 def test_a_stream_is_shown_as_it_is_while_it_is_silent() -> None:
     view = LiveView(console())
     script = Script("call-hold", "c")
@@ -339,9 +350,15 @@ def test_no_color_is_honoured_and_nothing_is_said_by_colour_alone(view: LiveView
         assert word in text
 
 
-def test_names_are_no_commands_to_the_terminal(view: LiveView) -> None:
-    view.update(Script("call\x1b]0;evil\x07\n2", "c").started(), 62.0)
-    assert "  call�]0;evil…" in picture(view, 62.0)
+def test_names_are_no_commands_to_the_terminal() -> None:
+    view = LiveView(console(width=120), "tcp://\x1b[2J")
+    view.update(Script("a\x1b]0;evil\x07\n2", "c").started(), 62.0)
+    status, _, row, *_ = picture(view, 62.0, width=120).splitlines()
+    assert status.endswith("tcp://�[2J")
+    assert row.startswith("  a�]0;evil��2 ")
+    for key in ("down", "enter"):
+        view.press(key, 62.0)
+    assert picture(view, 62.0).splitlines()[1] == "call a�]0;evil��2"
 
 
 def test_keys() -> None:

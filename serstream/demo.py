@@ -21,7 +21,7 @@ from serstream.rtp.sender import send_in_real_time
 from serstream.shipped import SAMPLE_CALL
 from serstream.types import Role
 from serstream.view.emoji import EMOJI, UNKNOWN
-from serstream.view.live import LiveView
+from serstream.view.live import view_on
 
 PARTIES: tuple[Role, ...] = ("customer", "agent")
 END_TIMEOUT_S = 10.0
@@ -60,7 +60,7 @@ def _watch(console: Console, daemon: DaemonProcess, legs: list[Leg], sender: thr
     """Show the call until it has ended."""
     by_role: dict[str, Leg] = {leg.role: leg for leg in legs}
     deadline = float("inf")
-    with LiveView(console) as view:
+    with view_on(console) as view:
         while True:
             now = time.monotonic()
             for event, arrived in daemon.take(0.1):

@@ -1,22 +1,27 @@
 """What the live view knows: a row for each stream, in the order in which a supervisor should look at them.
 
-Without clock and terminal: events and ``now`` in, rows out.
+Without clock and terminal: events and ``now`` in, rows out. ``now`` is monotonic, ``utc`` the daemon's clock.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import chain
+from math import inf
 from typing import Literal, get_args
 
 from serstream.feed.messages import (
+    NONE,
     Alert,
     CallEnded,
     CallStarted,
     CanaryReport,
     ComparisonReport,
     Event,
+    FeedMessage,
     Gap,
     Heartbeat,
     ModelChanged,
@@ -32,13 +37,13 @@ from serstream.types import Role, Severity
 TREND_BUCKET_S = 5.0
 """Stream seconds that one step of a trend stands for."""
 TREND_BUCKETS = 720
-"""One hour; older steps are forgotten."""
+"""Remembered per stream: at least its last hour."""
 NOTES = 200
 """Utterances, alerts and mutings remembered per stream for its call's page."""
 CANDIDATE_FOR_S = 12.0
 """A shadow or canary that is not reported for so long is over: reports come every 5 s."""
 ENDED_FOR_S = 20.0
-"""How long an ended stream stays on the board."""
+"""How long an ended stream stays in the list."""
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """Least first."""
 
@@ -66,36 +71,49 @@ class Row:
     call: str
     stream: str
     role: Role
-    source: str
-    began: str = ""
-    """UTC, RFC 3339."""
-    heard_at: float = 0.0
-    """Monotonic: when its last message came."""
+    began: float
+    """UTC of its first sample, by the daemon's clock."""
     end: float = 0.0
-    """Stream seconds heard so far."""
+    """Stream seconds at its last message."""
     window: WindowEmotion | None = None
+    """The last scored one."""
     unscored: str = ""
     """Why the last window was not scored; empty when it was."""
-    muted: bool = False
-    """There is no time to hear it."""
+    muted_at: float | None = None
+    """Stream seconds from which on there is no time to hear it; None while it is heard."""
+    muted_s: float = 0.0
+    """Seconds for which it was muted before."""
     speech_s: float = 0.0
     lost_s: float = 0.0
-    ended: bool = False
-    gaps: int = 0
-    """Messages of this stream that were lost for good."""
+    ended_at: float | None = None
+    """Monotonic: when its end was told."""
     alerts: dict[str, Alert] = field(default_factory=dict)
     """Raised now, by rule."""
     trend: deque[Step] = field(default_factory=lambda: deque(maxlen=TREND_BUCKETS))
     notes: deque[UtteranceEmotion | Alert | Mute] = field(default_factory=lambda: deque(maxlen=NOTES))
 
-    def age(self, now: float) -> float:
-        """Seconds since the stream began, as far as the feed tells."""
-        return self.end if self.ended else self.end + max(0.0, now - self.heard_at)
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.ended_at is not None
+
+    def finish(self, now: float) -> None:
+        """Nothing more will come."""
+        self.ended_at, self.muted_at = now, None
+        self.alerts.clear()
+
+    def age(self, utc: float) -> float:
+        """Seconds since the stream began."""
+        return self.end if self.ended else max(self.end, utc - self.began)
+
+    def heard_s(self, utc: float) -> float:
+        """Seconds of it that there was time to hear."""
+        return (self.age(utc) if self.muted_at is None else self.muted_at) - self.muted_s
 
     @property
     def severity(self) -> int:
         """Of its worst raised alert: 0 none, then 1 for the least."""
-        return max((SEVERITIES.index(alert.severity) + 1 for alert in self.alerts.values()), default=0)
+        return max((rank(alert.severity) for alert in self.alerts.values()), default=0)
 
     @property
     def mood(self) -> float:
@@ -103,26 +121,58 @@ class Row:
         late = list(self.trend)[-3:]
         return sum(step.valence for step in late) / len(late) if late else 0.0
 
+    def matches(self, text: str, role: Role | None) -> bool:
+        """Whether call, stream, role, emotion or a raised alert contains ``text``, and the role fits."""
+        if role and self.role != role:
+            return False
+        emotion = self.window.smoothed_emotion if self.window else ""
+        fields = (self.call, self.stream, self.role, emotion, *self.alerts)
+        return not text or any(text.lower() in field.lower() for field in fields)
+
+
+@dataclass(slots=True)
+class Call:
+    """What is remembered of one call until a while after its end."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    """By stream, those that have ended as well."""
+    over: bool = False
+    """What comes under its name is the next call."""
+
+    @property
+    def began(self) -> float:
+        """UTC of its first sample."""
+        return min(row.began for row in self.rows.values())
+
+    def sorted_rows(self) -> list[Row]:
+        """Those that go on first, of these the customer."""
+        return sorted(self.rows.values(), key=lambda row: (row.ended, row.role != "customer", row.stream))
+
 
 class Board:
     """All streams that a supervisor watches."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        """Messages by type since the view was opened, and ``lost`` ones."""
+        """Messages by type since the view was opened, and ``lost`` ones as far as they can be counted."""
         self.model = ""
         """The active one."""
         self._labels: tuple[str, ...] = ()
         """Of the active model."""
-        self._rows: dict[tuple[str, str], Row] = {}
+        self._calls: dict[str, Call] = {}
         self._candidates: dict[str, tuple[ComparisonReport, float]] = {}
         """The last report of a shadow and of a canary, and when it came."""
+        self._ahead = -inf
+        """Seconds by which the daemon's clock is ahead of the monotonic one."""
+        self._heard_clock = False
+        """Whether a heartbeat has told what the daemon's clock shows."""
 
     def update(self, event: Event, now: float) -> None:
         """Take one event of the feed."""
         if isinstance(event, Gap):
-            self._miss(event)
+            self._miss(event, now)
             return
+        self._read_clock(event, now)
         self.counts[event.type] += 1
         self.model = self.model or event.model
         match event:
@@ -139,17 +189,10 @@ class Board:
             case Heartbeat() | CallStarted():
                 return
             case CallEnded():
-                for stream in event.streams:
-                    if row := self._rows.get((event.call, stream)):
-                        row.ended = True
+                self._end_call(event.call, now)
                 return
-        row = self._rows.get((event.call, event.stream))
-        if row is None or row.ended:
-            row = Row(event.call, event.stream, event.role, event.source)
-            self._rows[event.call, event.stream] = row
-        row.heard_at = now
+        row = self._row(event)
         row.end = max(row.end, event.end)
-        row.began = row.began or event.time
         match event:
             case WindowEmotion():
                 self._window(row, event)
@@ -163,35 +206,39 @@ class Board:
                 row.alerts.pop(event.rule, None)
                 if event.state == "raised":
                     row.alerts[event.rule] = event
+            case Mute(state="muted"):
+                row.notes.append(event)
+                row.muted_at = event.end
             case Mute():
                 row.notes.append(event)
-                row.muted = event.state == "muted"
+                row.muted_at = None
+                row.muted_s += event.end - event.start
             case StreamEnded():
-                row.ended, row.muted = True, False
-                row.alerts.clear()
-                row.speech_s, row.lost_s = event.speech_s, event.lost_s
+                row.finish(now)
+                row.speech_s, row.lost_s, row.muted_s = event.speech_s, event.lost_s, event.muted_s
 
     @property
     def labels(self) -> tuple[str, ...]:
         """All that a row may be about: models with other labels may score at the same time, or one by one."""
-        each = {tuple(row.window.probabilities) for row in self._rows.values() if row.window}
+        each = {tuple(row.window.probabilities) for row in self._rows() if row.window}
         return tuple(sorted({*self._labels, *chain.from_iterable(each)}))
 
-    def rows(
-        self, now: float, order: Order = "attention", text: str = "", role: Role | None = None
-    ) -> list[Row]:
-        """The rows to show, first first.
+    def utc(self, now: float) -> float:
+        """What the daemon's clock shows at ``now``."""
+        return now + self._ahead
+
+    def rows(self, now: float, order: Order, keep: str | None) -> list[Row]:
+        """The rows to show, first first; streams that ended a while ago are none of them.
 
         Args:
-            now: monotonic seconds; streams that ended a while ago are dropped.
+            now: monotonic seconds.
             order: what to sort by.
-            text: only calls, streams, roles, emotions or alerts that contain it.
-            role: only this one.
+            keep: a call to remember; others are forgotten as soon as they have no row.
         """
-        for key, row in list(self._rows.items()):
-            if row.ended and now - row.heard_at > ENDED_FOR_S:
-                del self._rows[key]
-        rows = [row for row in self._rows.values() if _matches(row, text, role)]
+        utc = self.utc(now)
+        rows = [row for row in self._rows() if row.ended_at is None or now - row.ended_at <= ENDED_FOR_S]
+        for name in self._calls.keys() - {row.call for row in rows} - {keep}:
+            del self._calls[name]
         # Moods are compared coarsely, so that rows do not swap places all the time.
         match order:
             case "attention":
@@ -201,9 +248,9 @@ class Board:
             case "call":
                 rows.sort(key=lambda r: (r.call, r.role != "customer", r.stream))
             case "duration":
-                rows.sort(key=lambda r: (-round(r.age(now)), r.call, r.stream))
+                rows.sort(key=lambda r: (-round(r.age(utc)), r.call, r.stream))
             case "loss":
-                rows.sort(key=lambda r: (-_share(r.lost_s, r.end), r.call, r.stream))
+                rows.sort(key=lambda r: (-_share(r.lost_s, r.heard_s(utc)), r.call, r.stream))
         return rows
 
     def candidates(self, now: float) -> str:
@@ -216,10 +263,30 @@ class Board:
             if now - told_at < CANDIDATE_FOR_S
         )
 
-    def call(self, name: str) -> list[Row]:
-        """The streams of one call, customer first."""
-        rows = [row for row in self._rows.values() if row.call == name]
-        return sorted(rows, key=lambda row: (row.role != "customer", row.stream))
+    def call(self, name: str) -> Call:
+        """One of the calls that rows are about."""
+        return self._calls[name]
+
+    def _rows(self) -> Iterable[Row]:
+        return chain.from_iterable(call.rows.values() for call in self._calls.values())
+
+    def _row(self, event: FeedMessage) -> Row:
+        """The one that a message is about, which may be the first of its stream or of its call."""
+        call = self._calls.get(event.call)
+        if call is None or call.over:
+            call = self._calls[event.call] = Call()
+        row = call.rows.get(event.stream)
+        if row is None or row.ended:
+            row = Row(event.call, event.stream, event.role, _utc(event) - event.end)
+            call.rows[event.stream] = row
+        return row
+
+    def _read_clock(self, event: FeedMessage, now: float) -> None:
+        """A heartbeat tells what the daemon's clock shows; before the first, the latest message must do."""
+        if isinstance(event, Heartbeat):
+            self._ahead, self._heard_clock = _utc(event) - now, True
+        elif not self._heard_clock:
+            self._ahead = max(self._ahead, _utc(event) - now)
 
     def _window(self, row: Row, event: WindowEmotion) -> None:
         row.window, row.unscored = event, ""
@@ -238,20 +305,32 @@ class Board:
             if report.candidate == name:
                 del self._candidates[kind]
 
-    def _miss(self, gap: Gap) -> None:
-        lost = 0 if gap.last is None else gap.last - gap.first + 1
-        self.counts["lost"] += lost
-        if row := self._rows.get((gap.call, gap.stream)):
-            row.gaps += lost
-            row.ended |= gap.last is None
+    def _end_call(self, name: str, now: float) -> None:
+        """The ends of its streams may be lost."""
+        if call := self._calls.get(name):
+            call.over = True
+            for row in call.rows.values():
+                if not row.ended:
+                    row.finish(now)
+
+    def _miss(self, gap: Gap, now: float) -> None:
+        """Of a stream that is gone altogether its end is lost, at least."""
+        self.counts["lost"] += 1 if gap.last is None else gap.last - gap.first + 1
+        if gap.last is not None:
+            return
+        if gap.stream == NONE:
+            self._end_call(gap.call, now)
+        elif (call := self._calls.get(gap.call)) and (row := call.rows.get(gap.stream)):
+            row.finish(now)
 
 
-def _matches(row: Row, text: str, role: Role | None) -> bool:
-    if role and row.role != role:
-        return False
-    emotion = row.window.smoothed_emotion if row.window else ""
-    fields = (row.call, row.stream, row.role, emotion, *row.alerts)
-    return not text or any(text.lower() in field.lower() for field in fields)
+def rank(severity: Severity) -> int:
+    """Of an alert: 1 for the least."""
+    return SEVERITIES.index(severity) + 1
+
+
+def _utc(event: FeedMessage) -> float:
+    return datetime.fromisoformat(event.time).timestamp()
 
 
 def _share(part: float, whole: float) -> float:

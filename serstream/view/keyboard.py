@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import select
 import sys
 import termios
 import tty
+from contextlib import suppress
 from types import TracebackType
 
-ARROWS = {"\x1b[A": "up", "\x1b[B": "down", "\x1b[5~": "page up", "\x1b[6~": "page down"}
+PRESSED = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO.|.", re.DOTALL)
+"""What a terminal sends for one key: a sequence that CSI or SS3 begins (ECMA-48, 5.4), or a character."""
+NAMES = {
+    "\x1b[A": "up",
+    "\x1b[B": "down",
+    "\x1bOA": "up",
+    "\x1bOB": "down",
+    "\x1b[5~": "page up",
+    "\x1b[6~": "page down",
+    "\r": "enter",
+    "\n": "enter",
+    "\x1b": "escape",
+    "\x7f": "delete",
+    "\b": "delete",
+}
 
 
 class Keyboard:
@@ -30,10 +46,11 @@ class Keyboard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
-            termios.tcsetattr(self._file, termios.TCSADRAIN, self._before)
+            with suppress(termios.error):  # the terminal is gone
+                termios.tcsetattr(self._file, termios.TCSADRAIN, self._before)
 
     def keys(self, timeout_s: float = 0.0) -> list[str]:
-        """Keys pressed since the last call: characters, and the names in `split_keys`.
+        """Keys pressed since the last call: characters, and the names in `NAMES`.
 
         Args:
             timeout_s: how long to wait for one.
@@ -44,16 +61,6 @@ class Keyboard:
 
 
 def split_keys(text: str) -> list[str]:
-    """What a terminal sent, as key names."""
-    keys: list[str] = []
-    while text:
-        for sequence, name in ARROWS.items():
-            if text.startswith(sequence):
-                keys.append(name)
-                text = text[len(sequence) :]
-                break
-        else:
-            named = {"\r": "enter", "\n": "enter", "\x1b": "escape", "\x7f": "delete", "\b": "delete"}
-            keys.append(named.get(text[0], text[0]))
-            text = text[1:]
-    return keys
+    """What a terminal sent, as key names; sequences without a name are left out."""
+    pressed: list[str] = PRESSED.findall(text)
+    return [NAMES.get(key, key) for key in pressed if len(key) == 1 or key in NAMES]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from math import floor
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -15,12 +16,15 @@ from rich.segment import Segment
 from rich.style import Style
 
 from serstream.feed.messages import Alert, Mute, UtteranceEmotion
-from serstream.view.board import TREND_BUCKET_S, Row, Step
+from serstream.types import Severity
+from serstream.view.board import TREND_BUCKET_S, Row, Step, rank
 from serstream.view.emoji import COLOURS, EMOJI, NO_COLOUR, UNKNOWN
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 SEVERITY_MARKS = ("  ", "· ", "! ", "‼ ")
 """By `Row.severity`."""
+FRESH_S = 30.0
+"""Seconds after its last speech from which on an emotion is drawn faint: it says little about now."""
 
 PLAIN = Style()
 DIM = Style(dim=True)
@@ -49,9 +53,10 @@ def fit(line: Sequence[Cell], width: int) -> list[Segment]:
     """The cells of a line, cut at ``width`` or filled up to it."""
     segments: list[Segment] = []
     room = width
-    for text, style in line:
+    for raw, style in line:
         if not room:
             break
+        text = printable(raw)
         length = cell_len(text)
         if length > room:
             text, length = set_cell_size(text, room), room
@@ -73,7 +78,7 @@ def header(labels: Sequence[str], width: int) -> list[Cell]:
     return [(titles, DIM)]
 
 
-def row_line(row: Row, labels: Sequence[str], width: int, now: float, selected: bool) -> list[Cell]:
+def row_line(row: Row, labels: Sequence[str], width: int, utc: float, selected: bool) -> list[Cell]:
     """One stream."""
     call, trend = _widths(labels, width)
     base = SELECTED if selected else (DIM if row.ended else PLAIN)
@@ -83,22 +88,27 @@ def row_line(row: Row, labels: Sequence[str], width: int, now: float, selected: 
         (_pad(row.call, call) + " ", base),
         (_pad(row.role, 8) + " ", base),
     ]
-    window = row.window
-    if row.muted:
+    window, age, heard_s = row.window, row.age(utc), row.heard_s(utc)
+    if row.muted_at is not None:
         cells.append((_pad("muted: overload", 17 + len(labels)) + " ", BOLD))
     elif window is None or row.unscored:
         reason = "not analysed" if row.unscored == "role" else f"({row.unscored})" if row.unscored else "…"
         cells.append((_pad(reason, 17 + len(labels)) + " ", DIM))
     else:
         emotion = window.smoothed_emotion
-        cells.append((_pad(f"{EMOJI.get(emotion, UNKNOWN)} {emotion}", 11) + " ", base + colour(emotion)))
-        cells.append((f"{window.smoothed[emotion]:>4.0%} ", base))
+        faint = DIM if age - window.end > FRESH_S else PLAIN
+        name = _pad(f"{EMOJI.get(emotion, UNKNOWN)} {emotion}", 11) + " "
+        cells.append((name, base + faint + colour(emotion)))
+        cells.append((f"{window.smoothed[emotion]:>4.0%} ", base + faint))
         for label in labels:  # of which its model may not know all
-            cells.append((bar(window.smoothed[label]) if label in window.smoothed else " ", colour(label)))
+            share = bar(window.smoothed[label]) if label in window.smoothed else " "
+            cells.append((share, faint + colour(label)))
         cells.append((" ", PLAIN))
-    cells += sparkline(row.trend, int(row.end / TREND_BUCKET_S), trend)
-    talk, loss = _percent(row.speech_s, row.end), _percent(row.lost_s, row.end)
-    cells.append((f" {talk:>4} {loss:>4} {duration(row.age(now)):>6}", base))
+    # The bucket that has just begun is no silence yet.
+    last = max(int(row.end / TREND_BUCKET_S), int(age / TREND_BUCKET_S) - 1)
+    cells += sparkline(row.trend, last, trend)
+    talk, loss = _percent(row.speech_s, heard_s), _percent(row.lost_s, heard_s)
+    cells.append((f" {talk:>4} {loss:>4} {duration(age):>6}", base))
     return cells
 
 
@@ -115,17 +125,26 @@ def sparkline(trend: Iterable[Step], last: int, width: int) -> list[Cell]:
     return cells
 
 
-def timeline(row: Row, width: int, seconds: float) -> tuple[list[Cell], list[Cell]]:
-    """A whole call in one line: its mood, and below it the initials of its emotions."""
+def timeline(row: Row, width: int, begin: float, end: float) -> tuple[list[Cell], list[Cell]]:
+    """A stream in one line: its mood, and below it the initials of its emotions.
+
+    Args:
+        row: the stream.
+        width: of the line.
+        begin: stream seconds at which the line begins; negative when the call began before the stream.
+        end: stream seconds at which it ends.
+    """
     moods: list[Cell] = []
     initials: list[Cell] = []
-    buckets = max(seconds / TREND_BUCKET_S, 1.0) / width
+    buckets = max((end - begin) / TREND_BUCKET_S, 1.0) / width
     steps = {step.number: step for step in row.trend}
     for column in range(width):
-        first, behind = int(column * buckets), max(int((column + 1) * buckets), int(column * buckets) + 1)
+        first = floor(begin / TREND_BUCKET_S + column * buckets)
+        behind = max(floor(begin / TREND_BUCKET_S + (column + 1) * buckets), first + 1)
         here = [steps[number] for number in range(first, behind) if number in steps]
         if not here:
-            moods.append(("·", DIM))
+            absent = behind <= 0 or (row.ended and first > row.end / TREND_BUCKET_S)
+            moods.append((" " if absent else "·", DIM))
             initials.append((" ", PLAIN))
             continue
         worst = min(here, key=lambda step: step.valence)
@@ -135,18 +154,38 @@ def timeline(row: Row, width: int, seconds: float) -> tuple[list[Cell], list[Cel
     return moods, initials
 
 
-def note_line(note: UtteranceEmotion | Alert | Mute) -> list[Cell]:
-    """An utterance, an alert or a muting of one call."""
-    when = f"  {duration(note.start):>6} {note.role:<8} "
+def raised_line(alert: Alert, offset: float) -> list[Cell]:
+    """A rule that is raised now.
+
+    Args:
+        alert: what raised it.
+        offset: seconds of the call at which its stream began.
+    """
+    text = f"{mark(alert.severity)}{alert.rule} since {duration(offset + alert.start)}"
+    return [("  ", PLAIN), (text, ALERT)]
+
+
+def note_line(note: UtteranceEmotion | Alert | Mute, offset: float) -> list[Cell]:
+    """An utterance, an alert or a muting of one call.
+
+    Args:
+        note: what is noted.
+        offset: seconds of the call at which its stream began.
+    """
+    when = f"  {duration(offset + note.start):>6} {note.role:<8} "
     if isinstance(note, Mute):
         return [(when, PLAIN), (mute_text(note), BOLD)]
     if isinstance(note, Alert):
-        text = (
-            f"{SEVERITY_MARKS[2]}{note.rule} {note.state} ({'+'.join(note.emotions)} {note.probability:.0%})"
-        )
+        what = f"{note.rule} {note.state} ({'+'.join(note.emotions)} {note.probability:.0%})"
+        text = f"{mark(note.severity)}{what}"
         return [(when, PLAIN), (text, ALERT if note.state == "raised" else BOLD)]
     text = f"{EMOJI.get(note.emotion, UNKNOWN)} {note.emotion} {note.confidence:.0%}"
     return [(when, PLAIN), (f"{text}, {note.end - note.start:.1f} s", colour(note.emotion))]
+
+
+def mark(severity: Severity) -> str:
+    """Of an alert."""
+    return SEVERITY_MARKS[rank(severity)]
 
 
 def mute_text(mute: Mute) -> str:
@@ -167,6 +206,15 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}h{minutes % 60:02}m" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
+def printable(text: str) -> str:
+    """The text without characters that a terminal would obey: names come from elsewhere."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
 @lru_cache(maxsize=64)
 def colour(label: str) -> Style:
     """The style of an emotion."""
@@ -180,7 +228,8 @@ def _widths(labels: Sequence[str], width: int) -> tuple[int, int]:
     return call, spare - call
 
 
-def _pad(text: str, width: int) -> str:
+def _pad(raw: str, width: int) -> str:
+    text = printable(raw)
     return set_cell_size(text, width) if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
 
 

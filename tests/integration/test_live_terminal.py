@@ -1,5 +1,6 @@
 """The live view in a real terminal: tmux, a real feed, real keys."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from scripted_feed import Script
+from scripted_feed import EPOCH, Script
 
 from serstream.config import FeedSettings
 from serstream.feed.publisher import Publisher
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("tmux"), reason="needs Debian's
 
 @pytest.fixture
 def feed(tmp_path: Path) -> Iterator[tuple[str, threading.Event]]:
-    """Two live calls; the event silences the feed."""
+    """Two live calls that began 95 s ago by the daemon's clock; the event silences the feed."""
     endpoint, silent, stop = f"ipc://{tmp_path}/feed", threading.Event(), threading.Event()
 
     def turn() -> None:
@@ -27,9 +28,11 @@ def feed(tmp_path: Path) -> Iterator[tuple[str, threading.Event]]:
         scripts = [Script("call-one", "c"), Script("call-two", "c")]
         publisher.publish([message for s in scripts for message in (s.started(), s.window(8.0, "sad"))])
         publisher.publish([scripts[1].alert(8.0)])
+        began = time.monotonic()
         while not stop.wait(0.01):
             if not silent.is_set():
-                publisher.poll(time.monotonic(), time.time())
+                now = time.monotonic()
+                publisher.poll(now, EPOCH + 95.0 + now - began)
         publisher.close()
 
     thread = threading.Thread(target=turn)
@@ -67,6 +70,7 @@ def test_a_supervisor_can_work_with_it(feed: tuple[str, threading.Event], tmp_pa
         assert until(lambda: "call-one" in screen() and "call-two" in screen()), screen()
         rows = [line for line in screen().splitlines() if "call-" in line]
         assert "call-two" in rows[0], "the call with the alert comes first"
+        assert until(lambda: bool(re.search(r"call-two .* 1:[345]\d\n", screen()))), screen()
         tmux("send-keys", "-t", "live", "/", "o", "n", "e", "Enter")
         assert until(lambda: "call-two" not in screen()), screen()
         tmux("send-keys", "-t", "live", "Escape")

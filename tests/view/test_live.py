@@ -8,9 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 from rich.console import Console
-from scripted_feed import Script, call
+from scripted_feed import EPOCH, Script, call
 
-from serstream.feed.messages import NONE, CanaryReport, Gap, ModelChanged, ModelRefused
+from serstream.feed.messages import (
+    NONE,
+    CanaryReport,
+    Gap,
+    Heartbeat,
+    ModelChanged,
+    ModelRefused,
+    rfc3339,
+)
 from serstream.view.board import CANDIDATE_FOR_S, ENDED_FOR_S
 from serstream.view.keyboard import split_keys
 from serstream.view.live import LiveView
@@ -109,18 +117,204 @@ def test_a_muted_stream_is_told_from_a_silent_one(view: LiveView) -> None:
 
 
 def test_pause_keeps_the_picture_and_loses_nothing(view: LiveView) -> None:
+    before = picture(view, 62.0).splitlines()
     view.press("p", 62.0)
-    before = picture(view, 62.0)
-    assert "PAUSED" in before
     view.update(Script("call-new", "c").started(), 63.0)
-    assert picture(view, 64.0) == before
+    status, *paused, footer = picture(view, 64.0).splitlines()
+    assert "PAUSED  4 calls" in status
+    assert paused == before[1:-1]
+    assert footer == "p go on  q quit"
     view.press("p", 64.0)
     assert "call-new" in picture(view, 64.0)
 
 
+def test_a_pause_does_not_hide_that_the_feed_is_dead(view: LiveView) -> None:
+    view.press("p", 62.0)
+    picture(view, 62.0)
+    view.silent = {"ipc://feed": 12.3}
+    assert "STALE: nothing heard from ipc://feed for 12 s" in picture(view, 75.0)
+
+
+def test_keys_do_nothing_unseen_during_a_pause(view: LiveView) -> None:
+    before = picture(view, 62.0)
+    for key in ("p", "s", "r", "down", "enter", "/", "escape", " "):
+        view.press(key, 62.0)
+    assert picture(view, 62.0) == before
+    for key in ("p", "q"):
+        view.press(key, 62.0)
+    assert view.done
+
+
+def test_keys_do_nothing_unseen_on_a_call_page(view: LiveView) -> None:
+    before = picture(view, 62.0)
+    for key in ("down", "enter", "s", "r", "/", "escape", "up"):
+        view.press(key, 62.0)
+    assert picture(view, 62.0) == before
+
+
 def test_a_stale_feed_is_said(view: LiveView) -> None:
-    view.silent = ("ipc://feed", 12.3)
+    view.silent = {"ipc://other": 3.0, "ipc://feed": 12.3}
     assert "STALE: nothing heard from ipc://feed for 12 s" in picture(view, 62.0)
+
+
+def heartbeat(end: float, utc: float) -> Heartbeat:
+    header = Script(NONE, NONE, "unknown", source="serstream")._common(end, end)
+    return Heartbeat(**header | {"time": rfc3339(utc)}, interval_s=1.0, positions=())
+
+
+def shown(view: LiveView, call: str, now: float) -> str:
+    """The line of a call."""
+    (line,) = [line for line in picture(view, now).splitlines() if call in line]
+    return line
+
+
+def test_a_view_that_is_opened_later_tells_the_same_age() -> None:
+    """To it, what has happened before comes at once."""
+    script = Script("call-old", "c")
+    messages = [script.started(), script.window(30.0, "sad"), heartbeat(90.0, EPOCH + 90.0)]
+    early, late = LiveView(console()), LiveView(console())
+    for message, now in zip(messages, (1000.0, 1030.0, 1090.0), strict=True):
+        early.update(message, now)
+        late.update(message, 5090.0)
+    assert shown(early, "call-old", 1092.0).endswith("  1:32")
+    assert shown(late, "call-old", 5092.0) == shown(early, "call-old", 1092.0)
+
+
+def test_only_heartbeats_tell_what_the_clock_of_the_daemon_shows() -> None:
+    """A recording that is played as fast as possible is ahead of it."""
+    view = LiveView(console())
+    view.update(Script("call-now", "c").started(), 10.0)
+    view.update(Script("call-fast", "c").window(600.0, "sad"), 10.0)
+    view.update(heartbeat(15.0, EPOCH + 5.0), 15.0)
+    view.update(Script("call-fast", "c").window(900.0, "sad"), 16.0)
+    assert shown(view, "call-now", 20.0).endswith("  0:10")
+    assert shown(view, "call-fast", 20.0).endswith(" 15:00")
+
+
+def test_a_stream_is_shown_as_it_is_while_it_is_silent() -> None:
+    view = LiveView(console())
+    script = Script("call-hold", "c")
+    for end in range(4, 32, 5):
+        view.update(script.window(end, "sad"), float(end))
+    assert re.search(r" ▂▂▂▂▂▂  50%   1%   0:29$", shown(view, "call-hold", 29.0))
+    assert re.search(r" ▂▂▂▂▂▂·····  25%   0%   0:58$", shown(view, "call-hold", 58.0))
+
+
+def test_what_was_muted_counts_neither_as_silence_nor_as_heard() -> None:
+    view = LiveView(console())
+    script = Script("call-muted", "c")
+    view.update(script.window(20.0, "sad"), 20.0)
+    view.update(script.mute(20.0), 20.0)
+    assert "  50%   1%   1:40" in shown(view, "call-muted", 100.0)
+    view.update(script.mute(20.0, 100.0), 100.0)
+    assert "  25%   0%   2:00" in shown(view, "call-muted", 120.0)
+
+
+def test_an_emotion_of_long_ago_is_faint() -> None:
+    view = LiveView(console())
+    view.update(Script("call-hold", "c").window(10.0, "sad"), 10.0)
+
+    def is_faint(now: float) -> bool:
+        (cell,) = [s for line in view.lines(80, 24, now) for text, s in line if "😢 sad" in text]
+        return bool(cell.dim)
+
+    assert not is_faint(35.0)
+    assert is_faint(45.0)
+
+
+def two_parties(view: LiveView) -> None:
+    """The agent joins after a minute and speaks; the customer has spoken at once."""
+    customer, agent = Script("call-two", "c"), Script("call-two", "a", "agent", began=60.0)
+    view.update(customer.started(), 0.0)
+    view.update(customer.window(2.0, "sad"), 2.0)
+    view.update(customer.alert(4.0, severity="critical"), 4.0)
+    view.update(agent.started(), 60.0)
+    view.update(agent.window(2.0, "happy"), 62.0)
+    view.update(agent.utterance(0.0, 3.0, "happy"), 63.0)
+    view.update(agent.alert(10.0, rule="haste", severity="information"), 70.0)
+    view.update(customer.utterance(62.0, 66.0, "sad"), 66.0)
+    view.update(customer.window(120.0, "sad"), 120.0)
+    picture(view, 120.0)
+    for key in ("down", "enter"):
+        view.press(key, 120.0)
+
+
+def test_a_party_that_joins_later_stands_at_its_place_in_the_call() -> None:
+    view = LiveView(console())
+    two_parties(view)
+    page = picture(view, 120.0).splitlines()
+    initials = [line for line in page if set(line) <= set(" ahns") and line.strip()]
+    assert [line.index(line.strip()[0]) - 2 for line in initials] == [0, 38], "of 76 columns"
+    moods = page[page.index(initials[1]) - 1]
+    assert moods.startswith(" " * 40) and moods.endswith("·"), "before it came there was no silence"
+    notes = [line.split()[:2] for line in page[page.index("  0:00" + "2:00".rjust(72)) + 1 : -1] if line]
+    assert notes == [["0:00", "customer"], ["1:00", "agent"], ["1:02", "customer"], ["1:06", "agent"]]
+
+
+def test_a_call_page_names_the_raised_rules_of_each_party() -> None:
+    view = LiveView(console(height=12))
+    two_parties(view)
+    page = picture(view, 120.0).splitlines()
+    for mark, role, rule in (("‼", "customer", "anger since 0:00"), ("·", "agent", "haste since 1:06")):
+        (row,) = [i for i, line in enumerate(page) if line.startswith(f"{mark} call-two") and role in line]
+        assert page[row + 1] == f"  {mark} {rule}"
+    assert any(line.endswith("agent    · haste raised (angry 75%)") for line in page)
+
+
+def test_a_call_page_stays_while_it_is_open(view: LiveView) -> None:
+    picture(view, 62.0)
+    for key in ("down", "enter"):
+        view.press(key, 62.0)
+    script = Script("call-angry", "c")
+    script.sequence = 99
+    view.update(script.ended(64.0), 64.0)
+    view.update(Script("call-angry", NONE, "unknown").call_ended(64.0, {"c": "customer"}), 64.0)
+    later = 64.0 + 10 * ENDED_FOR_S
+    assert re.search(r"call-angry +customer 😠 angry .* 1:04\n", picture(view, later))
+    assert "0:20 customer 😠 angry 75%, 10.0 s" in picture(view, later)
+    view.press("escape", later)
+    assert "call-angry" not in picture(view, later)
+
+
+def test_the_next_call_of_a_name_is_another_one(view: LiveView) -> None:
+    picture(view, 62.0)
+    for key in ("down", "enter"):
+        view.press(key, 62.0)
+    view.update(Script("call-angry", NONE, "unknown").call_ended(64.0, {"c": "customer"}), 64.0)
+    view.update(Script("call-angry", "d", began=70.0).started(), 70.0)
+    assert len(re.findall(r"call-angry +customer", picture(view, 80.0))) == 1
+    assert "\n  0:00" + "0:10".rjust(72) + "\n" in picture(view, 80.0)
+
+
+def test_a_long_call_is_shown_from_where_it_is_known() -> None:
+    view = LiveView(console())
+    script = Script("call-long", "c")
+    for end in range(4, 7204, 4):
+        view.update(script.window(end, "sad"), float(end))
+    picture(view, 7200.0)
+    for key in ("down", "enter"):
+        view.press(key, 7200.0)
+    page = picture(view, 7200.0)
+    assert "\n  1h00m" + "2h00m".rjust(71) + "\n" in page
+    assert "\n  " + "s" * 76 + "\n" in page, "what is forgotten is no silence"
+
+
+def test_what_is_hidden_counts(view: LiveView) -> None:
+    for key in "/happy":
+        view.press(key, 62.0)
+    view.press("enter", 62.0)
+    status, *_, footer = picture(view, 62.0).splitlines()
+    assert "3 calls  4 streams  1 alerts" in status
+    assert footer.startswith("1 of 3 calls shown  filter: happy")
+
+
+def test_what_is_gone_raises_no_alarm(view: LiveView) -> None:
+    """The daemon was restarted."""
+    for stream in (NONE, "c"):
+        view.update(Gap(call="call-angry", stream=stream, first=31, last=None), 62.0)
+    assert re.search(r"^  call-angry", picture(view, 63.0), re.MULTILINE)
+    assert "0 alerts" in picture(view, 63.0)
+    assert "2 lost" in picture(view, 63.0)
 
 
 def test_a_stream_that_ended_stays_for_a_moment(view: LiveView) -> None:
@@ -156,18 +350,15 @@ def test_no_color_is_honoured_and_nothing_is_said_by_colour_alone(view: LiveView
         assert word in text
 
 
-def test_off_a_terminal_it_prints_lines() -> None:
-    paper = Console(file=io.StringIO(), force_terminal=False, width=80, _environ={})
-    with LiveView(paper) as view:
-        for message in call("a"):
-            view.update(message, 0.0)
-        view.refresh(0.0)
-    assert isinstance(paper.file, io.StringIO)
-    text = paper.file.getvalue()
-    assert "\x1b" not in text
-    assert "2026-01-01T00:00:06.000Z a customer: warning anger raised" in text
-    assert "2026-01-01T00:00:10.000Z a customer: muted: no time to hear it" in text
-    assert text.splitlines()[-1] == "2026-01-01T00:00:21.000Z a: call over"
+def test_names_are_no_commands_to_the_terminal() -> None:
+    view = LiveView(console(width=120), "tcp://\x1b[2J")
+    view.update(Script("a\x1b]0;evil\x07\n2", "c").started(), 62.0)
+    status, _, row, *_ = picture(view, 62.0, width=120).splitlines()
+    assert status.endswith("tcp://�[2J")
+    assert row.startswith("  a�]0;evil��2 ")
+    for key in ("down", "enter"):
+        view.press(key, 62.0)
+    assert picture(view, 62.0).splitlines()[1] == "call a�]0;evil��2"
 
 
 def test_keys() -> None:
@@ -175,6 +366,11 @@ def test_keys() -> None:
     view = LiveView(console())
     view.press("q", 0.0)
     assert view.done
+
+
+def test_a_key_that_has_no_name_is_not_escape() -> None:
+    assert split_keys("\x1b[C\x1b[1;5A\x1bOP\x1b[15~x") == ["x"]
+    assert split_keys("\x1bOA\x1bOB\x1b") == ["up", "down", "escape"]
 
 
 def canary(view: LiveView, now: float, **fields: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serstream import config
+from serstream.command_line import add_command, add_configuration, configuration
 from serstream.errors import ConfigError, SourceError
 from serstream.types import AudioChunk, SourceEvent
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from serstream.classify import Classified
+    from serstream.command_line import Commands
 
 TURN_S = 0.1
 """Seconds between two looks at the keyboard."""
@@ -25,23 +27,22 @@ WAITING = 50
 """Deliveries of the microphone that may wait; beyond that it waits itself, and counts what it loses."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Add ``classify`` to ``serstream``."""
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "classify",
-        help="what recordings sound like",
-        description="Put recordings, or words into the microphone, through the daemon's own pipeline.\n"
+        _classify,
+        "what recordings sound like",
+        "Put recordings, or words into the microphone, through the daemon's own pipeline.\n"
         "Print emotion, emoji and probabilities of each stream: the mean over its windows, then utterance\n"
         "by utterance. Exit code 0, 1 when a recording could not be used; the others are classified.",
-        epilog="examples:\n"
         "  serstream classify call.wav\n"
         "  serstream classify *.flac --json | jq -r '[.recording, .emotion, .confidence] | @tsv'\n"
         "  serstream classify call.wav --picture call.svg   # waveform, spectrogram, emotion over time\n"
         "  serstream classify --microphone                  # a key starts, a key stops\n"
         "  serstream classify --microphone USB --picture me.png",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(command=_classify)
     command.add_argument("file", nargs="*", type=Path, metavar="FILE", help="a recording or network capture")
     command.add_argument(
         "--microphone",
@@ -58,9 +59,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="draw it, too: OUT.svg, or OUT.png (needs 'serstream[picture]'); with several streams each "
         "picture's name gets the stream's",
     )
-    command.add_argument(
-        "-c", "--config", type=Path, metavar="FILE", help="serstream.toml (default: all defaults)"
-    )
+    add_configuration(command)
 
 
 def _classify(arguments: argparse.Namespace) -> int:
@@ -76,8 +75,7 @@ def _classify(arguments: argparse.Namespace) -> int:
 
     if arguments.picture:
         canvas_for(arguments.picture, 1, 1)
-    settings = config.load(arguments.config) if arguments.config else config.Settings()
-    base = arguments.config.parent if arguments.config else Path()
+    settings, base = configuration(arguments)
     model = load_model(settings.model, base)
     keep_s = sketch.LIMIT_S if arguments.picture else 0.0
     console = Console()

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serstream import config
+from serstream.command_line import add_command, add_group
 from serstream.errors import ConfigError
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    from serstream.command_line import Commands
 
 
 def add_parsers(commands: Commands) -> None:
     """Add the commands to the main parser."""
-    keys = _add(
+    keys = add_group(
         commands,
         "keys",
         "keys for subscribers",
@@ -26,7 +27,7 @@ def add_parsers(commands: Commands) -> None:
         "  serstream keys new wallboard\n"
         "  serstream keys new wallboard --keys /etc/serstream/keys -o wallboard.toml",
     )
-    new = keys.add_subparsers(required=True, metavar="new").add_parser("new", help="make a key for a client")
+    new = add_command(keys, "new", _new_key, "make a key for a client")
     new.add_argument("name", metavar="NAME", help="the client's name, for the logs")
     new.add_argument(
         "--keys", type=Path, default=Path("keys"), metavar="DIR", help="feed.keys (default: %(default)s)"
@@ -34,11 +35,11 @@ def add_parsers(commands: Commands) -> None:
     new.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="file for the client (default: NAME.toml)"
     )
-    new.set_defaults(command=_new_key)
 
-    report = _add(
+    report = add_command(
         commands,
         "report",
+        _report,
         "a page for each recorded call",
         "Draw recorded events as HTML: a timeline of both parties, alerts and a summary on one page per\n"
         "call that needs nothing but a browser. With several calls each file's name gets the call's.",
@@ -47,18 +48,17 @@ def add_parsers(commands: Commands) -> None:
     )
     report.add_argument("recording", type=Path, metavar="FILE", help="JSON lines of listen or replay")
     report.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="page to write")
-    report.set_defaults(command=_report)
 
-    export = _add(
+    export = add_command(
         commands,
         "export",
+        _export,
         "recorded events in another format",
         "Print recorded events in a standard format: EmotionML 1.0 of the W3C, one emotion per utterance.",
         "  serstream export --emotionml events.jsonl > call.xml",
     )
     export.add_argument("recording", type=Path, metavar="FILE", help="JSON lines of listen or replay")
     export.add_argument("--emotionml", action="store_true", required=True, help="EmotionML 1.0")
-    export.set_defaults(command=_export)
 
 
 def print_trials(rules: Path, recordings: list[Path]) -> int:
@@ -81,16 +81,6 @@ def print_trials(rules: Path, recordings: list[Path]) -> int:
         )
     Console().print(table)
     return 0
-
-
-def _add(commands: Commands, name: str, summary: str, text: str, examples: str) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=summary,
-        description=text,
-        epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
 
 
 def _new_key(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from tiny_model import LABELS, write_model
 
 from serstream.classify import Classified, classify
 from serstream.cli import main
-from serstream.config import Settings
+from serstream.config import SegmenterSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.feed.messages import WindowEmotion
 from serstream.replay import recording_events, replay
@@ -91,6 +91,21 @@ def test_bad_recordings_are_named_and_the_others_classified(
     assert all(sum(v["probabilities"].values()) == pytest.approx(1, abs=1e-3) for v in verdicts)
     assert f"file {files[1]}: not a recording" in printed.err
     assert f"file {files[2]}: no such file" in printed.err
+
+
+@pytest.mark.parametrize("command", ["classify --json", "replay"])
+def test_keys_may_be_set_on_the_command_line_and_in_the_environment(
+    command: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SERSTREAM_SEGMENTER__HOP_MS", "500")
+    assert main([*command.split(), str(CLIPS[3]), "--set", f"model.path={tiny_model}"]) == 0
+    messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {message["model"] for message in messages} == {"tiny@1"}
+    settings = Settings(segmenter=SegmenterSettings(hop_ms=500))
+    events = replay(recording_events(CLIPS[3], (), settings), settings, EmotionModel(tiny_model))
+    windows = [event for event in events if isinstance(event, WindowEmotion)]
+    told = [message for message in messages if message.get("type") == "window"]
+    assert (messages[0]["windows"] if command == "classify --json" else len(told)) == len(windows)
 
 
 def test_people_are_shown_emoji_and_every_probability(capsys: pytest.CaptureFixture[str]) -> None:

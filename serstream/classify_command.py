@@ -65,20 +65,19 @@ def add_parser(commands: Commands) -> None:
 def _classify(arguments: argparse.Namespace) -> int:
     if bool(arguments.file) == (arguments.microphone is not None):
         raise ConfigError("classify: wanted recordings or --microphone, one of both")
-    from rich.console import Console
-
     from serstream.classify import classify
     from serstream.emotion.loading import load_model
     from serstream.replay import recording_events
     from serstream.view import sketch
     from serstream.view.canvas import canvas_for
+    from serstream.view.console import console
 
     if arguments.picture:
         canvas_for(arguments.picture, 1, 1)
     settings, base = configuration(arguments)
     model = load_model(settings.model, base)
     keep_s = sketch.LIMIT_S if arguments.picture else 0.0
-    console = Console()
+    output = console()
     failed = 0
     for path in arguments.file or [None]:
         try:
@@ -89,7 +88,7 @@ def _classify(arguments: argparse.Namespace) -> int:
             streams = classify(name, events, settings, model, keep_s)
             alone = len(arguments.file) < 2 and len(streams) == 1
             for stream in streams:
-                _tell(stream, len(streams) > 1, console, as_json=arguments.json)
+                _tell(stream, len(streams) > 1, output, as_json=arguments.json)
                 if arguments.picture:
                     sketch.draw(stream, _picture(arguments.picture, stream, alone))
         except SourceError as error:
@@ -102,7 +101,8 @@ def _tell(stream: Classified, named: bool, console: Console, as_json: bool) -> N
     if as_json:
         import msgspec
 
-        print(msgspec.json.encode(stream.verdict).decode(), flush=True)
+        sys.stdout.buffer.write(msgspec.json.encode(stream.verdict) + b"\n")
+        sys.stdout.flush()
         return
     from serstream.view.verdict import show
 
@@ -120,9 +120,8 @@ def _record(device: str) -> Iterator[SourceEvent]:
         ConfigError: there is no terminal to take keys from.
         SourceError: the microphone cannot be used.
     """
-    from rich.console import Console
-
     from serstream.audio.microphone import MicrophoneSource
+    from serstream.view.console import console
     from serstream.view.keyboard import Keyboard
     from serstream.view.screen import bar
     from serstream.view.sketch import LIMIT_S
@@ -135,15 +134,15 @@ def _record(device: str) -> Iterator[SourceEvent]:
         config.MicrophoneSettings(device=int(device) if device.isdigit() else device or None)
     )
     deliveries: queue.Queue[list[SourceEvent]] = queue.Queue(WAITING)
-    console = Console(stderr=True)
+    errors = console(stderr=True)
     with Keyboard() as keyboard:
-        console.print("Press a key to start, and a key to stop.")
+        errors.print("Press a key to start, and a key to stop.")
         while not keyboard.keys(TURN_S):
             pass
         thread = threading.Thread(target=source.run, args=(deliveries.put,), daemon=True)
         thread.start()
         seconds = 0.0
-        with console.status("opening the microphone") as status:
+        with errors.status("opening the microphone") as status:
             while thread.is_alive() or not deliveries.empty():
                 if keyboard.keys() or seconds > LIMIT_S:
                     source.stop()

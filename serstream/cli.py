@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
 import sys
@@ -41,6 +42,8 @@ DEFAULT_ENDPOINT = config.FeedSettings().endpoint
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it went well, 2 when the user can mend what went wrong, 130 when interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not every terminal knows every emoji
     arguments = _parser().parse_args(argv)
     _log(logging.DEBUG if arguments.verbose else logging.INFO)
     try:
@@ -182,7 +185,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
     status = ask(_control(arguments), StatusRequest())
     if arguments.json:
-        print(msgspec.json.encode(status).decode())
+        sys.stdout.buffer.write(msgspec.json.encode(status) + b"\n")
         return 0
     from serstream.view.status import describe
 

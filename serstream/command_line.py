@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,7 +12,12 @@ from serstream import config
 from serstream.overrides import from_everywhere
 from serstream.types import Role
 
+TABLE_WIDTH = 1000
+"""Columns where there is no terminal; a table takes as many as it needs."""
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -102,3 +108,10 @@ def channel_roles(arguments: argparse.Namespace) -> tuple[Role, ...]:
     named = tuple(filter(None, arguments.roles.split(",")))
     (file,) = config.parse({"file": [{"path": "", "roles": named}]}, "--roles").file
     return file.roles
+
+
+def table_console() -> Console:
+    """Standard output for tables: as wide as the terminal; off one nothing is wrapped."""
+    from serstream.view.console import console
+
+    return console(width=None if sys.stdout.isatty() else TABLE_WIDTH)

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Column, Table
 
-from serstream.command_line import add_command, add_configuration, add_group, configuration
+from serstream.command_line import add_command, add_configuration, add_group, configuration, table_console
 from serstream.errors import ControlError, ModelError, NotRunningError
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ def _show(arguments: argparse.Namespace) -> int:
     table.add_row("metrics", "\n".join(f"{name} {value:.4g}" for name, value in about.metrics.items()))
     table.add_row("temperature", f"{about.temperature:g}")
     table.add_row("abstain below", f"{about.abstain_below:g}")
-    Console().print(table)
+    table_console().print(table)
     card = file.with_name("card.md")
     if card.is_file():
         print(f"\n{card.read_text(encoding='utf-8')}", end="")

@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -114,6 +116,33 @@ def test_people_are_shown_emoji_and_every_probability(capsys: pytest.CaptureFixt
     assert "14a05Wa.flac" in shown and "cnn-lstm@" in shown
     assert "😠 angry" in shown
     assert shown.count("%") == 6
+
+
+def test_a_heading_stays_in_one_line_off_a_terminal(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = tmp_path / f"{'long name ' * 12}.flac"
+    long.symlink_to(CLIPS[3])
+    assert main(["classify", str(long), "--set", f"model.path={tiny_model}"]) == 0
+    heading = capsys.readouterr().out.splitlines()[0]
+    assert heading.startswith(str(long)) and heading.endswith("tiny@1")
+
+
+def test_output_that_knows_no_emoji_ends_no_command() -> None:
+    command = [sys.executable, "-m", "serstream", "classify", str(CLIPS[3])]
+    ended = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert b"? angry" in ended.stdout
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_a_reader_that_has_gone_is_no_failure(how: list[str]) -> None:
+    command = [sys.executable, "-m", "serstream", "classify", *how, *map(str, CLIPS)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, b"")
 
 
 def test_pictures_are_named_after_their_streams_where_there_are_several(tmp_path: Path) -> None:

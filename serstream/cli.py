@@ -105,15 +105,17 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _replay(arguments: argparse.Namespace) -> int:
     if arguments.rules:
-        return feed_commands.print_trials(arguments.rules, arguments.file)
+        _refuse_what_scores(arguments)
+        return feed_commands.print_trials(arguments)
     settings, base = configuration(arguments)
     roles = channel_roles(arguments)
-    if arguments.jobs < 1:
-        raise ConfigError(f"--jobs is {arguments.jobs}, wanted at least 1")
+    jobs = (os.cpu_count() or 1) if arguments.jobs is None else arguments.jobs
+    if jobs < 1:
+        raise ConfigError(f"--jobs is {jobs}, wanted at least 1")
     if arguments.output:
         from serstream.replay_command import replay_into
 
-        return replay_into(arguments.output, arguments.file, settings, base, roles, arguments.jobs)
+        return replay_into(arguments.output, arguments.file, settings, base, roles, jobs)
     from serstream.emotion.loading import load_model
     from serstream.feed.messages import encode
     from serstream.replay import recording_events, replay
@@ -124,6 +126,20 @@ def _replay(arguments: argparse.Namespace) -> int:
             sys.stdout.buffer.write(encode(message) + b"\n")
         sys.stdout.flush()
     return 0
+
+
+def _refuse_what_scores(arguments: argparse.Namespace) -> None:
+    of_scoring = {
+        "-c": arguments.config,
+        "--roles": arguments.roles or None,
+        "-o": arguments.output,
+        "-j": arguments.jobs,
+    }
+    if given := [option for option, value in of_scoring.items() if value is not None]:
+        raise ConfigError(
+            f"replay --rules with {', '.join(given)}: rules are tried on events that were recorded before, "
+            "wanted no option that scores; leave it out, or score the recordings first"
+        )
 
 
 def _listen(arguments: argparse.Namespace) -> int:
@@ -278,7 +294,8 @@ def _parser() -> argparse.ArgumentParser:
         "--rules",
         type=Path,
         metavar="CONFIG",
-        help="FILE holds recorded events: print what the alert rules of CONFIG would have raised per hour",
+        help="FILE holds recorded events: print what the alert rules of CONFIG (which --set may change) "
+        "would have raised per hour",
     )
     replay.add_argument(
         "-o",
@@ -291,9 +308,8 @@ def _parser() -> argparse.ArgumentParser:
         "-j",
         "--jobs",
         type=int,
-        default=os.cpu_count() or 1,
         metavar="N",
-        help="processes that score with -o (default: one per core, %(default)s)",
+        help=f"processes that score with -o (default: one per core, {os.cpu_count() or 1})",
     )
 
     endpoint(

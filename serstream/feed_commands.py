@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serstream import config
-from serstream.command_line import add_command, add_group
+from serstream.command_line import add_command, add_group, table_console
 from serstream.errors import ConfigError
+from serstream.overrides import from_everywhere
 
 if TYPE_CHECKING:
     from serstream.command_line import Commands
@@ -61,25 +62,25 @@ def add_parsers(commands: Commands) -> None:
     export.add_argument("--emotionml", action="store_true", required=True, help="EmotionML 1.0")
 
 
-def print_trials(rules: Path, recordings: list[Path]) -> int:
+def print_trials(arguments: argparse.Namespace) -> int:
     """Print what the alert rules of a configuration would have raised per hour of recorded events."""
-    from rich.console import Console
     from rich.table import Table
 
     from serstream.emotion.trial import try_rules
     from serstream.feed.recording import calls
 
-    alerts = config.load(rules).alert
+    alerts = config.load(arguments.rules, from_everywhere(arguments.set)).alert
     if not alerts:
-        raise ConfigError(f"configuration {rules}: has no [[alert]], wanted the rules to try")
+        raise ConfigError(f"configuration {arguments.rules}: has no [[alert]], wanted the rules to try")
     table = Table("rule", "role", "severity", "raised", "per hour", "share of time")
-    for trial in try_rules((call for recording in recordings for call in calls(recording)), alerts):
+    recorded = (call for recording in arguments.file for call in calls(recording))
+    for trial in try_rules(recorded, alerts):
         share = trial.raised_s / 3600 / trial.hours if trial.hours else 0.0
         rule = trial.rule
         table.add_row(
             rule.name, rule.role, rule.severity, str(trial.raised), f"{trial.per_hour:.1f}", f"{share:.1%}"
         )
-    Console().print(table)
+    table_console().print(table)
     return 0
 
 
@@ -106,5 +107,5 @@ def _report(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from serstream.feed.emotionml import export
 
-    sys.stdout.write(export(arguments.recording))
+    sys.stdout.buffer.write(export(arguments.recording).encode())
     return 0

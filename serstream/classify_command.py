@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serstream import config
-from serstream.command_line import add_command, add_configuration, configuration
+from serstream.command_line import add_command, add_configuration, add_roles, channel_roles, configuration
 from serstream.errors import ConfigError, SourceError
-from serstream.types import AudioChunk, SourceEvent
+from serstream.types import AudioChunk, Role, SourceEvent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +39,7 @@ def add_parser(commands: Commands) -> None:
         "by utterance. Exit code 0, 1 when a recording could not be used; the others are classified.",
         "  serstream classify call.wav\n"
         "  serstream classify *.flac --json | jq -r '[.recording, .emotion, .confidence] | @tsv'\n"
+        "  serstream classify call.wav --roles customer,agent\n"
         "  serstream classify call.wav --picture call.svg   # waveform, spectrogram, emotion over time\n"
         "  serstream classify --microphone                  # a key starts, a key stops\n"
         "  serstream classify --microphone USB --picture me.png",
@@ -59,6 +60,7 @@ def add_parser(commands: Commands) -> None:
         help="draw it, too: OUT.svg, or OUT.png (needs 'serstream[picture]'); with several streams each "
         "picture's name gets the stream's",
     )
+    add_roles(command)
     add_configuration(command)
 
 
@@ -75,6 +77,9 @@ def _classify(arguments: argparse.Namespace) -> int:
     if arguments.picture:
         canvas_for(arguments.picture, 1, 1)
     settings, base = configuration(arguments)
+    roles = channel_roles(arguments)
+    if arguments.microphone is not None and len(roles) > 1:
+        raise ConfigError(f"--roles {arguments.roles}: wanted one role for a microphone, which has one channel")
     model = load_model(settings.model, base)
     keep_s = sketch.LIMIT_S if arguments.picture else 0.0
     output = console()
@@ -82,9 +87,9 @@ def _classify(arguments: argparse.Namespace) -> int:
     for path in arguments.file or [None]:
         try:
             if path is None:
-                name, events = "microphone", _record(arguments.microphone)
+                name, events = "microphone", _record(arguments.microphone, *roles)
             else:
-                name, events = str(path), recording_events(path, (), settings, base)
+                name, events = str(path), recording_events(path, roles, settings, base)
             streams = classify(name, events, settings, model, keep_s)
             alone = len(arguments.file) < 2 and len(streams) == 1
             for stream in streams:
@@ -113,7 +118,7 @@ def _picture(wanted: Path, stream: Classified, alone: bool) -> Path:
     return wanted if alone else wanted.with_stem(f"{wanted.stem}-{stream.verdict.stream}")
 
 
-def _record(device: str) -> Iterator[SourceEvent]:
+def _record(device: str, role: Role = "unknown") -> Iterator[SourceEvent]:
     """What the microphone hears from one key to the next.
 
     Raises:
@@ -131,7 +136,7 @@ def _record(device: str) -> Iterator[SourceEvent]:
             "--microphone: standard input is no terminal, wanted one for the keys; run it there"
         )
     source = MicrophoneSource(
-        config.MicrophoneSettings(device=int(device) if device.isdigit() else device or None)
+        config.MicrophoneSettings(device=int(device) if device.isdigit() else device or None, role=role)
     )
     deliveries: queue.Queue[list[SourceEvent]] = queue.Queue(WAITING)
     errors = console(stderr=True)

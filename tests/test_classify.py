@@ -110,6 +110,19 @@ def test_keys_may_be_set_on_the_command_line_and_in_the_environment(
     assert (messages[0]["windows"] if command == "classify --json" else len(told)) == len(windows)
 
 
+def test_agents_are_not_scored(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["classify", str(SAMPLE_CALL), "--roles", "customer,agent", "--set", f"model.path={tiny_model}"]
+    assert main([*command, "--json"]) == 0
+    customer, agent = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (customer["role"], agent["role"]) == ("customer", "agent")
+    assert customer["emotion"] and agent["emotion"] is None
+    assert agent["probabilities"] == {} and list(agent["unscored"]) == ["role"]
+    assert main(command) == 0
+    assert "no verdict: windows not scored: " in capsys.readouterr().out
+    assert main([*command, "--set", "privacy.analyse_agents=true", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[1])["emotion"]
+
+
 def test_people_are_shown_emoji_and_every_probability(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["classify", str(CLIPS[3])]) == 0
     shown = capsys.readouterr().out
@@ -166,6 +179,7 @@ def test_pictures_are_named_after_their_streams_where_there_are_several(tmp_path
             [str(CLIPS[0]), "--picture", "no/folder.svg"],
             "no/folder.svg: cannot write it: No such file",
         ),
+        (["--microphone", "--roles", "customer,agent"], "customer,agent: wanted one role for a microphone"),
         (["--microphone"], "standard input is no terminal"),
     ],
 )

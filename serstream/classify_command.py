@@ -67,6 +67,7 @@ def add_parser(commands: Commands) -> None:
 def _classify(arguments: argparse.Namespace) -> int:
     if bool(arguments.file) == (arguments.microphone is not None):
         raise ConfigError("classify: wanted recordings or --microphone, one of both")
+    from serstream.audio.file import readable
     from serstream.classify import classify
     from serstream.emotion.loading import load_model
     from serstream.replay import recording_events
@@ -79,7 +80,9 @@ def _classify(arguments: argparse.Namespace) -> int:
     settings, base = configuration(arguments)
     roles = channel_roles(arguments)
     if arguments.microphone is not None and len(roles) > 1:
-        raise ConfigError(f"--roles {arguments.roles}: wanted one role for a microphone, which has one channel")
+        raise ConfigError(
+            f"--roles {arguments.roles}: wanted one role for a microphone, which has one channel"
+        )
     model = load_model(settings.model, base)
     keep_s = sketch.LIMIT_S if arguments.picture else 0.0
     output = console()
@@ -89,7 +92,7 @@ def _classify(arguments: argparse.Namespace) -> int:
             if path is None:
                 name, events = "microphone", _record(arguments.microphone, *roles)
             else:
-                name, events = str(path), recording_events(path, roles, settings, base)
+                name, events = readable(path), recording_events(path, roles, settings, base)
             streams = classify(name, events, settings, model, keep_s)
             alone = len(arguments.file) < 2 and len(streams) == 1
             for stream in streams:

@@ -131,6 +131,44 @@ def test_people_are_shown_emoji_and_every_probability(capsys: pytest.CaptureFixt
     assert shown.count("%") == 6
 
 
+@pytest.fixture
+def odd_name(tmp_path: Path) -> Path:
+    """A recording whose name is Latin-1, as an old PBX writes it, and would clear the screen."""
+    path = tmp_path / os.fsdecode(b"caf\xe9 \x1b[2J.flac")
+    path.symlink_to(CLIPS[3])
+    return path
+
+
+ESCAPED = r"caf\xe9 \x1b[2J.flac"
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_a_name_that_is_no_text_is_escaped(
+    how: list[str], odd_name: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = odd_name.with_stem(f"{odd_name.stem}2")
+    command = ["classify", *how, "--set", f"model.path={tiny_model}"]
+    assert main([*command, str(odd_name), str(gone), str(CLIPS[3])]) == 1
+    printed = capsys.readouterr()
+    assert r"caf\xe9 \x1b[2J2.flac: no such file" in printed.err
+    first = printed.out.splitlines()[0]
+    name = json.loads(first)["recording"] if how else first
+    assert name.startswith(f"{odd_name.parent}/{ESCAPED}")
+    assert str(CLIPS[3]) in printed.out
+
+
+def test_a_recording_whose_name_is_no_text_is_replayed(
+    odd_name: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["replay", str(odd_name), "--set", f"model.path={tiny_model}"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert {json.loads(line)["source"] for line in printed.splitlines()} == {f"file:{ESCAPED}"}
+    assert main([*command, "-o", str(tmp_path / "out"), "-j", "1"]) == 0
+    (events,) = (tmp_path / "out").iterdir()
+    assert events.read_text() == printed
+
+
 def test_a_heading_stays_in_one_line_off_a_terminal(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ from serstream.emotion.model import EmotionModel
 from serstream.feed.messages import WindowEmotion
 from serstream.replay import recording_events, replay
 from serstream.shipped import SAMPLE_CALL
-from serstream.types import AudioBlock, SourceEvent, StreamEnd, StreamStart
+from serstream.types import AudioBlock, AudioChunk, Samples, SourceEvent, StreamEnd, StreamStart
 
 CLIPS = sorted((Path(__file__).parent / "fixtures" / "emo-db").glob("*.flac"))
 
@@ -73,6 +73,30 @@ def test_sound_of_busy_ports_is_kept_as_well(model: EmotionModel) -> None:
     for stream, channel in zip(classify("call", events, Settings(), model, 1e9), speech.T, strict=True):
         np.testing.assert_array_equal(stream.samples * 32768, channel[: 160 * n_packets])
         assert stream.verdict.utterances
+
+
+def beep(seconds: float, rate: int) -> Samples:
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def test_sound_lies_where_it_was_heard(model: EmotionModel) -> None:
+    """The source leaves long silence out, and a codec that changes in mid-call brings another rate."""
+    events = [
+        StreamStart("a", "call", "unknown", "rtp:5004", 0.0),
+        AudioChunk("a", beep(1.0, 8000), 8000, 0),
+        AudioChunk("a", beep(1.0, 8000), 8000, 5 * 8000),
+        AudioChunk("a", beep(0.5, 16_000), 16_000, 6 * 16_000),
+        AudioChunk("a", beep(0.5, 16_000), 16_000, 10 * 16_000),
+        StreamEnd("a", "bye"),
+    ]
+    (stream,) = classify("call", events, Settings(), model, 1e9)
+    assert stream.sample_rate == 16_000
+    assert len(stream.samples) / 16_000 == stream.verdict.seconds == 10.5
+    level = np.sqrt(np.square(stream.samples).reshape(-1, 1600).mean(axis=1))
+    loud = [(0, 10), (50, 65), (100, 105)]
+    for tenth, heard in enumerate(level):
+        expected = 0.5 / np.sqrt(2) if any(begin <= tenth < end for begin, end in loud) else 0.0
+        assert heard == pytest.approx(expected, abs=0.02), f"{tenth / 10} s"
 
 
 def test_silence_has_no_emotion(model: EmotionModel, tmp_path: Path) -> None:

@@ -189,7 +189,8 @@ def _resampled(run: Sequence[AudioChunk], rate: int) -> Samples:
     """Sound of one rate, from the first chunk's start on, at another."""
     first = run[0]
     sound = _placed([(chunk.start - first.start, chunk.samples) for chunk in run])
-    return soxr.resample(sound, first.sample_rate, rate)
+    resampled: Samples = soxr.resample(sound, first.sample_rate, rate)
+    return resampled
 
 
 def _placed(pieces: Sequence[tuple[float, Samples]]) -> Samples:

@@ -152,7 +152,7 @@ def _record(device: str, role: Role = "unknown") -> Iterator[SourceEvent]:
         seconds = 0.0
         with errors.status("opening the microphone") as status:
             while thread.is_alive() or not deliveries.empty():
-                if keyboard.keys() or seconds > LIMIT_S:
+                if keyboard.keys():
                     source.stop()
                 try:
                     events = deliveries.get(timeout=TURN_S)
@@ -161,6 +161,9 @@ def _record(device: str, role: Role = "unknown") -> Iterator[SourceEvent]:
                 for event in events:
                     if isinstance(event, AudioChunk):
                         seconds += event.duration_s
+                        if seconds >= LIMIT_S:  # a picture has no room for what comes until it has stopped
+                            source.stop()
+                            continue
                         level = float(abs(event.samples).max(initial=0.0))
                         status.update(f"recording {seconds:.1f} s {bar(level)} a key stops")
-                yield from events
+                    yield event

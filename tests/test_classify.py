@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,16 @@ import pytest
 import soundfile
 from tiny_model import LABELS, write_model
 
+from serstream.audio import microphone
 from serstream.classify import Classified, classify
 from serstream.cli import main
-from serstream.config import SegmenterSettings, Settings
+from serstream.config import MicrophoneSettings, SegmenterSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.feed.messages import WindowEmotion
 from serstream.replay import recording_events, replay
 from serstream.shipped import SAMPLE_CALL
-from serstream.types import AudioBlock, AudioChunk, Samples, SourceEvent, StreamEnd, StreamStart
+from serstream.types import AudioBlock, AudioChunk, Emit, Samples, SourceEvent, StreamEnd, StreamStart
+from serstream.view import keyboard, sketch
 
 CLIPS = sorted((Path(__file__).parent / "fixtures" / "emo-db").glob("*.flac"))
 
@@ -250,6 +253,57 @@ def test_bad_arguments_are_explained(
 ) -> None:
     assert main(["classify", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+class EndlessSpeech:
+    """A microphone that hears as fast as it is listened to."""
+
+    def __init__(self, _settings: MicrophoneSettings):
+        self._stopped = threading.Event()
+        self._speech, self._rate = soundfile.read(CLIPS[3], dtype="float32")
+
+    def run(self, emit: Emit) -> None:
+        emit([StreamStart("mic", "mic", "unknown", "microphone:speech", 0.0)])
+        step = self._rate // 50
+        position = 0
+        while not self._stopped.is_set():
+            sound = np.take(self._speech, np.arange(position, position + step), mode="wrap")
+            emit([AudioChunk("mic", sound, self._rate, position)])
+            position += step
+        emit([StreamEnd("mic", "shutdown")])
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+
+class OneKey:
+    """A keyboard on which a key is pressed once."""
+
+    def __init__(self) -> None:
+        self._keys = [" "]
+
+    def __enter__(self) -> "OneKey":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def keys(self, timeout_s: float = 0.0) -> list[str]:
+        pressed, self._keys = self._keys, []
+        return pressed
+
+
+def test_a_microphone_that_nobody_stops_fills_one_picture(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sketch, "LIMIT_S", 10.0)
+    monkeypatch.setattr(microphone, "MicrophoneSource", EndlessSpeech)
+    monkeypatch.setattr(keyboard, "Keyboard", OneKey)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    command = ["classify", "--microphone", "--json", "--picture", str(tmp_path / "me.svg")]
+    assert main([*command, "--set", f"model.path={tiny_model}"]) == 0
+    assert json.loads(capsys.readouterr().out)["seconds"] == pytest.approx(10.0, abs=0.05)
+    assert (tmp_path / "me.svg").is_file()
 
 
 def test_a_png_without_pillow_says_what_to_install(

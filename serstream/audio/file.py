@@ -29,7 +29,7 @@ MAX_RATE = 768_000
 
 
 def readable(path: Path) -> str:
-    """A path for people and messages: bytes that are not UTF-8, and control characters, as ``\\x1b``."""
+    r"""A path for people and messages: bytes that are not UTF-8, and control characters, as ``\x1b``."""
     text = os.fsencode(path).decode(errors="backslashreplace")
     return "".join(c.encode("unicode_escape").decode() if category(c)[0] == "C" else c for c in text)
 

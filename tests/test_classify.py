@@ -206,11 +206,16 @@ def test_a_heading_stays_in_one_line_off_a_terminal(
     assert heading.startswith(str(long)) and heading.endswith("tiny@1")
 
 
-def test_output_that_knows_no_emoji_ends_no_command() -> None:
-    command = [sys.executable, "-m", "serstream", "classify", str(CLIPS[3])]
-    ended = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
-    assert (ended.returncode, ended.stderr) == (0, b"")
-    assert b"? angry" in ended.stdout
+def test_output_that_knows_no_emoji_ends_no_command_and_spoils_no_json(tmp_path: Path) -> None:
+    (tmp_path / "café.flac").symlink_to(CLIPS[3])
+    for how in ([], ["--json"]):
+        command = [sys.executable, "-m", "serstream", "classify", *how, str(tmp_path / "café.flac")]
+        ended = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+        assert (ended.returncode, ended.stderr) == (0, b"")
+        if how:
+            assert json.loads(ended.stdout)["recording"].endswith("café.flac")
+        else:
+            assert b"caf?.flac" in ended.stdout and b"? angry" in ended.stdout
 
 
 @pytest.mark.parametrize("how", [[], ["--json"]])

@@ -8,29 +8,31 @@ import os
 import sys
 from collections.abc import Iterator
 from itertools import count
+from typing import TYPE_CHECKING
 
+from serstream.command_line import add_command, add_group
 from serstream.errors import ConfigError
+
+if TYPE_CHECKING:
+    from serstream.command_line import Commands
 
 FIRST, STRIDE = (50, 250, 500), 250
 """Streams of the first steps; then so many more each time."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Add ``bench`` to ``serstream``."""
-    bench = commands.add_parser("bench", help="measure what this machine bears")
-    group = bench.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    capacity = group.add_parser(
+    capacity = add_command(
+        add_group(commands, "bench", "measure what this machine bears"),
         "capacity",
-        help="how many streams at once",
-        description="Start a daemon, send G.711 RTP streams of recorded speech to it, subscribe, and raise\n"
+        _capacity,
+        "how many streams at once",
+        "Start a daemon, send G.711 RTP streams of recorded speech to it, subscribe, and raise\n"
         "their number until a window is lost or the 99th percentile of the latency, from the packet that\n"
         "completes a window to its event at the subscriber, exceeds 150 ms. A line of progress a step; the\n"
         "last line is one JSON object. docs/capacity.md says how to read it.",
-        epilog="examples:\n  serstream bench capacity\n"
-        "  serstream bench capacity --streams 500,1000 --seconds 20",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "  serstream bench capacity\n  serstream bench capacity --streams 500,1000 --seconds 20",
     )
-    capacity.set_defaults(command=_capacity)
     capacity.add_argument(
         "--streams",
         type=_counts,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import msgspec
 import numpy as np
+import soxr
 
 from serstream.config import Settings
 from serstream.emotion.model import EmotionModel
@@ -157,7 +159,7 @@ class _Tape:
 
     def __init__(self, keep_s: float):
         self._keep_s = keep_s
-        self._pieces: dict[str, list[AudioChunk]] = {}
+        self._chunks: dict[str, list[AudioChunk]] = {}
 
     def record(self, events: Iterable[SourceEvent]) -> Iterator[SourceEvent]:
         for event in events:
@@ -169,12 +171,32 @@ class _Tape:
             yield event
 
     def sound(self, stream: str) -> tuple[Samples, int]:
-        """Samples, shape (n,), and their rate in Hz."""
-        pieces = self._pieces.get(stream)
-        if not pieces:
-            return np.empty(0, np.float32), 0
-        return np.concatenate([piece.samples for piece in pieces]), pieces[0].sample_rate
+        """Samples, shape (n,), silent where the source left silence out, and their rate in Hz.
+
+        A codec that changes in mid-call brings another rate: all is brought to the highest one.
+        """
+        chunks = self._chunks.get(stream, [])
+        rate = max((chunk.sample_rate for chunk in chunks), default=0)
+        runs = [(own, list(run)) for own, run in groupby(chunks, lambda chunk: chunk.sample_rate)]
+        return _placed([(run[0].start * rate / own, _resampled(run, rate)) for own, run in runs]), rate
 
     def _keep(self, chunk: AudioChunk) -> None:
         if chunk.start < self._keep_s * chunk.sample_rate:
-            self._pieces.setdefault(chunk.stream, []).append(chunk)
+            self._chunks.setdefault(chunk.stream, []).append(chunk)
+
+
+def _resampled(run: Sequence[AudioChunk], rate: int) -> Samples:
+    """Sound of one rate, from the first chunk's start on, at another."""
+    first = run[0]
+    sound = _placed([(chunk.start - first.start, chunk.samples) for chunk in run])
+    resampled: Samples = soxr.resample(sound, first.sample_rate, rate)
+    return resampled
+
+
+def _placed(pieces: Sequence[tuple[float, Samples]]) -> Samples:
+    """Pieces in one array, each at its position, with silence between them."""
+    places = [(round(position), piece) for position, piece in pieces]
+    sound = np.zeros(max((start + len(piece) for start, piece in places), default=0), np.float32)
+    for start, piece in places:
+        sound[start : start + len(piece)] = piece
+    return sound

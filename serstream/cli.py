@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import serstream
 from serstream import bench_commands, classify_command, config, feed_commands, model_commands
+from serstream.command_line import (
+    add_command,
+    add_configuration,
+    add_roles,
+    add_set,
+    channel_roles,
+    configuration,
+)
 from serstream.errors import ConfigError, SerstreamError
-from serstream.overrides import add_option, from_everywhere
-from serstream.types import Role
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +42,8 @@ DEFAULT_ENDPOINT = config.FeedSettings().endpoint
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it went well, 2 when the user can mend what went wrong, 130 when interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not every terminal knows every emoji
     arguments = _parser().parse_args(argv)
     _log(logging.DEBUG if arguments.verbose else logging.INFO)
     try:
@@ -88,23 +98,24 @@ def _run(arguments: argparse.Namespace) -> int:
     from serstream.service.daemon import Daemon
 
     def load() -> config.Settings:
-        return config.load(arguments.config, from_everywhere(arguments.set))
+        return configuration(arguments)[0]
 
     return Daemon(load, arguments.config.parent, signals).run()
 
 
 def _replay(arguments: argparse.Namespace) -> int:
     if arguments.rules:
-        return feed_commands.print_trials(arguments.rules, arguments.file)
-    settings = config.load(arguments.config) if arguments.config else config.Settings()
-    base = arguments.config.parent if arguments.config else Path()
-    roles = _roles(arguments.roles)
-    if arguments.jobs < 1:
-        raise ConfigError(f"--jobs is {arguments.jobs}, wanted at least 1")
+        _refuse_what_scores(arguments)
+        return feed_commands.print_trials(arguments)
+    settings, base = configuration(arguments)
+    roles = channel_roles(arguments)
+    jobs = (os.cpu_count() or 1) if arguments.jobs is None else arguments.jobs
+    if jobs < 1:
+        raise ConfigError(f"--jobs is {jobs}, wanted at least 1")
     if arguments.output:
         from serstream.replay_command import replay_into
 
-        return replay_into(arguments.output, arguments.file, settings, base, roles, arguments.jobs)
+        return replay_into(arguments.output, arguments.file, settings, base, roles, jobs)
     from serstream.emotion.loading import load_model
     from serstream.feed.messages import encode
     from serstream.replay import recording_events, replay
@@ -117,10 +128,18 @@ def _replay(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _roles(text: str) -> tuple[Role, ...]:
-    roles = tuple(filter(None, text.split(",")))
-    (file,) = config.parse({"file": [{"path": "", "roles": roles}]}, "--roles").file
-    return file.roles
+def _refuse_what_scores(arguments: argparse.Namespace) -> None:
+    of_scoring = {
+        "-c": arguments.config,
+        "--roles": arguments.roles or None,
+        "-o": arguments.output,
+        "-j": arguments.jobs,
+    }
+    if given := [option for option, value in of_scoring.items() if value is not None]:
+        raise ConfigError(
+            f"replay --rules with {', '.join(given)}: rules are tried on events that were recorded before, "
+            "wanted no option that scores; leave it out, or score the recordings first"
+        )
 
 
 def _listen(arguments: argparse.Namespace) -> int:
@@ -165,8 +184,8 @@ def _devices(_arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from serstream.service.check import check
 
-    settings = config.load(arguments.config, from_everywhere(arguments.set))
-    model = check(settings, arguments.config.parent)
+    settings, base = configuration(arguments)
+    model = check(settings, base)
     n_sources = len(settings.rtp) + len(settings.microphone) + len(settings.file)
     print(
         f"{arguments.config}: fine; {n_sources} source(s), model {model.metadata.reference} "
@@ -182,7 +201,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
     status = ask(_control(arguments), StatusRequest())
     if arguments.json:
-        print(msgspec.json.encode(status).decode())
+        sys.stdout.buffer.write(msgspec.json.encode(status) + b"\n")
         return 0
     from serstream.view.status import describe
 
@@ -202,8 +221,8 @@ def _control(arguments: argparse.Namespace) -> Path:
     """Where the running daemon is asked."""
     from serstream.service.control import socket_path
 
-    settings = config.load(arguments.config, from_everywhere(arguments.set))
-    return socket_path(settings.control.socket, arguments.config.parent if arguments.config else Path())
+    settings, base = configuration(arguments)
+    return socket_path(settings.control.socket, base)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -226,19 +245,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"serstream {serstream.__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log debug messages as well")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    def add(
-        name: str, run: Callable[[argparse.Namespace], int], help: str, text: str, examples: str
-    ) -> argparse.ArgumentParser:
-        command = commands.add_parser(
-            name,
-            help=help,
-            description=text,
-            epilog=f"examples:\n{examples}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        command.set_defaults(command=run)
-        return command
+    add = partial(add_command, commands)
 
     def endpoint(command: argparse.ArgumentParser) -> None:
         command.add_argument(
@@ -264,8 +271,7 @@ def _parser() -> argparse.ArgumentParser:
         "Exit code 0; 2 when the configuration, a source or the model cannot be used.",
         "  serstream run -c config/serstream.toml\n  serstream live         # in another terminal",
     )
-    run.add_argument("-c", "--config", type=Path, required=True, metavar="FILE", help="serstream.toml")
-    add_option(run)
+    add_configuration(run, "serstream.toml", required=True)
 
     replay = add(
         "replay",
@@ -282,17 +288,14 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument(
         "file", nargs="+", type=Path, metavar="FILE", help="a recording; with -o also a folder of them"
     )
-    replay.add_argument(
-        "-c", "--config", type=Path, metavar="FILE", help="serstream.toml (default: all defaults)"
-    )
-    replay.add_argument(
-        "--roles", default="", metavar="ROLE,…", help="one role per channel: customer, agent or unknown"
-    )
+    add_configuration(replay)
+    add_roles(replay)
     replay.add_argument(
         "--rules",
         type=Path,
         metavar="CONFIG",
-        help="FILE holds recorded events: print what the alert rules of CONFIG would have raised per hour",
+        help="FILE holds recorded events: print what the alert rules of CONFIG (which --set may change) "
+        "would have raised per hour",
     )
     replay.add_argument(
         "-o",
@@ -305,9 +308,8 @@ def _parser() -> argparse.ArgumentParser:
         "-j",
         "--jobs",
         type=int,
-        default=os.cpu_count() or 1,
         metavar="N",
-        help="processes that score with -o (default: one per core, %(default)s)",
+        help=f"processes that score with -o (default: one per core, {os.cpu_count() or 1})",
     )
 
     endpoint(
@@ -346,7 +348,7 @@ def _parser() -> argparse.ArgumentParser:
         "  serstream check config/serstream.toml",
     )
     check.add_argument("config", type=Path, metavar="CONFIG", help="serstream.toml")
-    add_option(check)
+    add_set(check)
     status = add(
         "status",
         _status,
@@ -366,10 +368,7 @@ def _parser() -> argparse.ArgumentParser:
         "  serstream reload",
     )
     for command in (status, reload):
-        command.add_argument(
-            "-c", "--config", type=Path, metavar="FILE", help="serstream.toml, for its control.socket"
-        )
-        add_option(command)
+        add_configuration(command, "serstream.toml, for its control.socket")
     add(
         "demo",
         _demo,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +20,7 @@ from serstream.types import Role, Severity
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
-CallName = Annotated[str, Meta(pattern="^(?!-$)[A-Za-z0-9_-]{0,64}$")]
+CallName = Annotated[str, Meta(pattern=r"^(?!-\Z)[A-Za-z0-9_-]{0,64}\Z")]
 """Letters, digits, '-' and '_': it becomes a part of ZeroMQ topics, which '.' separates. '-' alone is
 the daemon's own."""
 
@@ -194,6 +195,7 @@ class AlertSettings(_Settings, frozen=True):
     """``[[alert]]``: a rule that tells supervisors about a stream."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
+    """Printable, and no other rule's: whoever hears of an alert knows it by its name."""
     emotions: Annotated[tuple[str, ...], Meta(min_length=1)]
     """Labels of the model, or the groups negative and positive; their probabilities are added up."""
     threshold: Share = 0.6
@@ -208,6 +210,8 @@ class AlertSettings(_Settings, frozen=True):
     severity: Severity = "warning"
 
     def __post_init__(self) -> None:
+        if not self.name.isprintable():
+            raise ValueError(f"name is {self.name!r}, wanted printable characters only")
         if self.clear_below > self.threshold:
             raise ValueError(
                 f"clear_below is {self.clear_below}, must be at most threshold ({self.threshold})"
@@ -269,6 +273,13 @@ class Settings(_Settings, frozen=True):
     control: ControlSettings = ControlSettings()
     overload: OverloadSettings = OverloadSettings()
     metrics: MetricsSettings = MetricsSettings()
+
+    def __post_init__(self) -> None:
+        for name, count in Counter(rule.name for rule in self.alert).items():
+            if count > 1:
+                raise ValueError(
+                    f"[[alert]] name is {name!r} {count} times, wanted another for each rule, e.g. '{name} 2'"
+                )
 
 
 def load(path: Path | None, overrides: Sequence[Override] = ()) -> Settings:

@@ -20,6 +20,7 @@ from serstream.rehearsal import DaemonProcess, Leg, free_port_pair
 from serstream.rtp.sender import send_in_real_time
 from serstream.shipped import SAMPLE_CALL
 from serstream.types import Role
+from serstream.view.console import console
 from serstream.view.emoji import EMOJI, UNKNOWN
 from serstream.view.live import view_on
 
@@ -28,7 +29,7 @@ END_TIMEOUT_S = 10.0
 """How long the end of the call may take after the last packet."""
 
 
-def run_demo(console: Console | None = None) -> int:
+def run_demo() -> int:
     """Play the sample call through a daemon and show what it says.
 
     Returns:
@@ -37,7 +38,7 @@ def run_demo(console: Console | None = None) -> int:
     Raises:
         SerstreamError: the daemon did not start, or the call did not end.
     """
-    console = console or Console()
+    screen = console()
     samples, _ = soundfile.read(SAMPLE_CALL, dtype="int16", always_2d=True)
     legs = [Leg(samples[:, i], free_port_pair(), i + 1, role) for i, role in enumerate(PARTIES)]
     sources = [f'[[rtp]]\nport = {leg.outgoing.port}\nrole = "{leg.role}"\ncall = "demo"' for leg in legs]
@@ -48,19 +49,19 @@ def run_demo(console: Console | None = None) -> int:
         sender = threading.Thread(target=send_in_real_time, args=([leg.outgoing for leg in legs], stopped))
         sender.start()
         try:
-            _watch(console, daemon, legs, sender)
+            _watch(screen, daemon, legs, sender)
         finally:
             stopped.set()
             sender.join()
-    _print_summary(console, legs)
+    _print_summary(screen, legs)
     return 1 if any(leg.lost for leg in legs) else 0
 
 
-def _watch(console: Console, daemon: DaemonProcess, legs: list[Leg], sender: threading.Thread) -> None:
+def _watch(screen: Console, daemon: DaemonProcess, legs: list[Leg], sender: threading.Thread) -> None:
     """Show the call until it has ended."""
     by_role: dict[str, Leg] = {leg.role: leg for leg in legs}
     deadline = float("inf")
-    with view_on(console) as view:
+    with view_on(screen) as view:
         while True:
             now = time.monotonic()
             for event, arrived in daemon.take(0.1):
@@ -79,7 +80,7 @@ def _watch(console: Console, daemon: DaemonProcess, legs: list[Leg], sender: thr
                 )
 
 
-def _print_summary(console: Console, legs: list[Leg]) -> None:
+def _print_summary(screen: Console, legs: list[Leg]) -> None:
     table = Table(title="The call")
     table.add_column("party")
     table.add_column("emotions over time", no_wrap=True)
@@ -95,8 +96,8 @@ def _print_summary(console: Console, legs: list[Leg]) -> None:
             f"{leg.lost} of {len(leg.expected)}",
             f"{np.median(latencies):.0f} / {np.percentile(latencies, 99):.0f}",
         )
-    console.print(table)
-    console.print("Latency: from sending the packet that completes a window to its event here.")
+    screen.print(table)
+    screen.print("Latency: from sending the packet that completes a window to its event here.")
 
 
 def _line(utterance: UtteranceEmotion) -> str:

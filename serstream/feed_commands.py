@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serstream import config
+from serstream.command_line import add_command, add_group, table_console
 from serstream.errors import ConfigError
+from serstream.overrides import from_everywhere
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    from serstream.command_line import Commands
 
 
 def add_parsers(commands: Commands) -> None:
     """Add the commands to the main parser."""
-    keys = _add(
+    keys = add_group(
         commands,
         "keys",
         "keys for subscribers",
@@ -26,7 +28,7 @@ def add_parsers(commands: Commands) -> None:
         "  serstream keys new wallboard\n"
         "  serstream keys new wallboard --keys /etc/serstream/keys -o wallboard.toml",
     )
-    new = keys.add_subparsers(required=True, metavar="new").add_parser("new", help="make a key for a client")
+    new = add_command(keys, "new", _new_key, "make a key for a client")
     new.add_argument("name", metavar="NAME", help="the client's name, for the logs")
     new.add_argument(
         "--keys", type=Path, default=Path("keys"), metavar="DIR", help="feed.keys (default: %(default)s)"
@@ -34,11 +36,11 @@ def add_parsers(commands: Commands) -> None:
     new.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="file for the client (default: NAME.toml)"
     )
-    new.set_defaults(command=_new_key)
 
-    report = _add(
+    report = add_command(
         commands,
         "report",
+        _report,
         "a page for each recorded call",
         "Draw recorded events as HTML: a timeline of both parties, alerts and a summary on one page per\n"
         "call that needs nothing but a browser. With several calls each file's name gets the call's.",
@@ -47,50 +49,39 @@ def add_parsers(commands: Commands) -> None:
     )
     report.add_argument("recording", type=Path, metavar="FILE", help="JSON lines of listen or replay")
     report.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="page to write")
-    report.set_defaults(command=_report)
 
-    export = _add(
+    export = add_command(
         commands,
         "export",
+        _export,
         "recorded events in another format",
         "Print recorded events in a standard format: EmotionML 1.0 of the W3C, one emotion per utterance.",
         "  serstream export --emotionml events.jsonl > call.xml",
     )
     export.add_argument("recording", type=Path, metavar="FILE", help="JSON lines of listen or replay")
     export.add_argument("--emotionml", action="store_true", required=True, help="EmotionML 1.0")
-    export.set_defaults(command=_export)
 
 
-def print_trials(rules: Path, recordings: list[Path]) -> int:
+def print_trials(arguments: argparse.Namespace) -> int:
     """Print what the alert rules of a configuration would have raised per hour of recorded events."""
-    from rich.console import Console
     from rich.table import Table
 
     from serstream.emotion.trial import try_rules
     from serstream.feed.recording import calls
 
-    alerts = config.load(rules).alert
+    alerts = config.load(arguments.rules, from_everywhere(arguments.set)).alert
     if not alerts:
-        raise ConfigError(f"configuration {rules}: has no [[alert]], wanted the rules to try")
+        raise ConfigError(f"configuration {arguments.rules}: has no [[alert]], wanted the rules to try")
     table = Table("rule", "role", "severity", "raised", "per hour", "share of time")
-    for trial in try_rules((call for recording in recordings for call in calls(recording)), alerts):
+    recorded = (call for recording in arguments.file for call in calls(recording))
+    for trial in try_rules(recorded, alerts):
         share = trial.raised_s / 3600 / trial.hours if trial.hours else 0.0
         rule = trial.rule
         table.add_row(
             rule.name, rule.role, rule.severity, str(trial.raised), f"{trial.per_hour:.1f}", f"{share:.1%}"
         )
-    Console().print(table)
+    table_console().print(table)
     return 0
-
-
-def _add(commands: Commands, name: str, summary: str, text: str, examples: str) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=summary,
-        description=text,
-        epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
 
 
 def _new_key(arguments: argparse.Namespace) -> int:
@@ -116,5 +107,5 @@ def _report(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from serstream.feed.emotionml import export
 
-    sys.stdout.write(export(arguments.recording))
+    sys.stdout.buffer.write(export(arguments.recording).encode())
     return 0

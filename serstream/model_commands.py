@@ -12,14 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Column, Table
 
-from serstream import config
+from serstream.command_line import add_command, add_configuration, add_group, configuration, table_console
 from serstream.errors import ControlError, ModelError, NotRunningError
-from serstream.overrides import add_option, from_everywhere
 
 if TYPE_CHECKING:
+    from serstream.command_line import Commands
     from serstream.emotion.store import ModelStore
     from serstream.service.control import ComparisonStatus, ModelStatus, Reply, Request
 
@@ -27,21 +26,25 @@ LOADING_TIMEOUT_S = 90.0
 POLL_INTERVAL_S = 0.1
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Add ``models`` and its commands to ``serstream``."""
-    models = commands.add_parser(
+    group = add_group(
+        commands,
         "models",
-        help="list, check and change models",
-        description="Models live in numbered versions in a repository; one is active. They work while\n"
+        "list, check and change models",
+        "Models live in numbered versions in a repository; one is active. They work while\n"
         "the daemon runs (through its control socket) and while it does not (its next start follows).\n"
         "Calls in progress do not notice a change: every window is scored by one model.",
-        epilog="examples:\n  serstream models list -c /etc/serstream/serstream.toml\n"
+        "  serstream models list -c /etc/serstream/serstream.toml\n"
         "  serstream models canary cnn-lstm@6 --share 0.1\n"
         "  serstream models activate cnn-lstm@6\n  serstream models rollback",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    group = models.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    add = _Adder(group)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        command = add_command(group, name, run, help)
+        add_configuration(command, "the daemon's serstream.toml (default: defaults)")
+        return command
+
     add("list", _list, "every version, and which is active")
     add("show", _show, "what a model says about itself, and its card").add_argument(
         "model", metavar="NAME[@V]", help="without a version: the newest"
@@ -66,24 +69,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("status", _status, "the active model, the last refusal, and how a shadow and a canary do")
 
 
-class _Adder:
-    def __init__(self, group: argparse._SubParsersAction[argparse.ArgumentParser]):
-        self._group = group
-
-    def __call__(self, name: str, run: object, help: str) -> argparse.ArgumentParser:
-        command = self._group.add_parser(name, help=help, description=help)
-        command.add_argument(
-            "-c",
-            "--config",
-            type=Path,
-            metavar="FILE",
-            help="the daemon's serstream.toml (default: defaults)",
-        )
-        add_option(command)
-        command.set_defaults(command=run)
-        return command
-
-
 class _Place:
     """The daemon and the repository that a configuration speaks of."""
 
@@ -91,8 +76,7 @@ class _Place:
         from serstream.emotion.store import open_store
         from serstream.service.control import socket_path
 
-        settings = config.load(arguments.config, from_everywhere(arguments.set))
-        base = arguments.config.parent if arguments.config else Path()
+        settings, base = configuration(arguments)
         if settings.model.path:
             raise ModelError(
                 f"model.path names one file, {settings.model.path}; set model.repository to have versions"
@@ -166,7 +150,7 @@ def _show(arguments: argparse.Namespace) -> int:
     table.add_row("metrics", "\n".join(f"{name} {value:.4g}" for name, value in about.metrics.items()))
     table.add_row("temperature", f"{about.temperature:g}")
     table.add_row("abstain below", f"{about.abstain_below:g}")
-    Console().print(table)
+    table_console().print(table)
     card = file.with_name("card.md")
     if card.is_file():
         print(f"\n{card.read_text(encoding='utf-8')}", end="")

@@ -6,7 +6,6 @@ A value is read as TOML, and taken for a string when it is not TOML. ``rtp[0].po
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import tomllib
@@ -30,18 +29,6 @@ class Override:
     """Where it was given, for errors."""
     key: tuple[str | int, ...]
     value: Any
-
-
-def add_option(command: argparse.ArgumentParser) -> None:
-    """Give a command ``--set``, for `from_everywhere`."""
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="one key of the configuration, e.g. feed.history=1000 or rtp[0].port=6000; may be repeated. "
-        "SERSTREAM_FEED__HISTORY=1000 and SERSTREAM_RTP__0__PORT=6000 in the environment do the same",
-    )
 
 
 def from_everywhere(assignments: Iterable[str]) -> list[Override]:

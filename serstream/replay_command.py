@@ -7,12 +7,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from serstream.config import Settings
 from serstream.offline import find_jobs, score_all
 from serstream.types import Role
+from serstream.view.console import console
 
 LINE_S = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -36,15 +36,15 @@ def replay_into(
     """
     jobs = find_jobs(paths, output)
     missing = [job for job in jobs if not job.events.exists()]
-    console = Console(stderr=True)
+    errors = console(stderr=True)
     progress = Progress(
         TextColumn("scoring"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
+        console=errors,
+        disable=not errors.is_terminal,
     )
     began, seconds, failed, next_line = time.monotonic(), 0.0, 0, LINE_S
     with progress:
@@ -58,7 +58,7 @@ def replay_into(
             elapsed = time.monotonic() - began
             rate = f"{seconds / 60 / max(elapsed, 1e-9):.1f} h of sound a minute"
             progress.update(task, advance=1, rate=rate)
-            if not console.is_terminal and elapsed >= next_line:
+            if not errors.is_terminal and elapsed >= next_line:
                 print(f"{n} of {len(missing)} recordings, {rate}", file=sys.stderr)
                 next_line = elapsed + LINE_S
     kept = len(jobs) - len(missing)

@@ -27,6 +27,15 @@ SHIPPED = Path(__file__).parent.parent / "config" / "serstream.toml"
             "[[alert]]\nname='a'\nemotions=['sad']\nclear_below=0.7",
             "clear_below is 0.7, must be at most threshold (0.6)",
         ),
+        (
+            "[[alert]]\nname='a'\nemotions=['sad']\n[[alert]]\nname='a'\nemotions=['sad']\nseverity='critical'",
+            "[[alert]] name is 'a' 2 times, wanted another for each rule",
+        ),
+        (
+            '[[alert]]\nname="a\\u001b[2J"\nemotions=["sad"]',
+            r"[alert[0]]: name is 'a\x1b[2J', wanted printable characters only",
+        ),
+        ('[[rtp]]\ncall="a\\n"', r"rtp[0].call is 'a\n': wanted a string matching regex"),
         ("[[file]]", "[file[0]]: the key 'path' is missing"),
         ("[[microphone]]\nreconnect_s = 5.1", "microphone[0].reconnect_s is 5.1: wanted a number <= 5"),
         ("[feed]\nhistory = 'many'", "feed.history is 'many': wanted a whole number"),

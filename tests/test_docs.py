@@ -1,5 +1,6 @@
 """What README.md and docs/ point at is there: links, files, commands, make targets, configuration keys."""
 
+import argparse
 import importlib.util
 import re
 import shlex
@@ -92,15 +93,35 @@ def commands(line: str) -> Iterator[list[str]]:
             yield command
 
 
+def parser_of(program: str) -> argparse.ArgumentParser:
+    if program == "serstream":
+        return cli._parser()
+    trainer = pytest.importorskip("trainer.cli", reason="needs the trainer extra")
+    parser: argparse.ArgumentParser = trainer._parser()
+    return parser
+
+
 def is_understood(program: str, *arguments: str) -> bool:
     """Whether the program takes these arguments; it is not run."""
-    parser = cli._parser()
-    if program == "serstream-train":
-        parser = pytest.importorskip("trainer.cli", reason="needs the trainer extra")._parser()
     try:
-        parser.parse_args(arguments)
+        parser_of(program).parse_args(arguments)
     except SystemExit as end:
         return not end.code
+    return True
+
+
+def is_known(program: str, *arguments: str) -> bool:
+    """Whether the program has this command, and the command these options, spelt out."""
+    parser = parser_of(program)
+    for argument in arguments:
+        groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        if argument.startswith("-"):
+            if argument.partition("=")[0] not in parser._option_string_actions:
+                return False
+        elif groups:
+            if argument not in groups[0].choices:
+                return False
+            parser = groups[0].choices[argument]
     return True
 
 
@@ -108,11 +129,26 @@ def is_understood(program: str, *arguments: str) -> bool:
 def test_every_command_line_is_understood(page: Path) -> None:
     for line in in_blocks(page.read_text()):
         for command in commands(line) if "serstream" in line else ():
-            assert is_understood(*command), line
+            assert is_understood(*command) and is_known(*command), line
 
 
 @page
 def test_every_command_that_is_spoken_of_exists(page: Path) -> None:
     for text in inline(page.read_text()):
         for command in commands(text) if text.startswith("serstream") else ():
-            assert is_understood(*command, "--help"), text
+            assert is_known(*command), text
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("serstream models canary", True),
+        ("serstream models canary NAME@V --share 0.1", True),
+        ("serstream models canari", False),
+        ("serstream models canary --shares 0.1", False),
+        ("serstream replay call.wav --out events", False),
+        ("serstream replay call.wav --share 0.1", False),
+    ],
+)
+def test_a_command_is_known_with_its_own_options_only(text: str, known: bool) -> None:
+    assert is_known(*text.split()) == known

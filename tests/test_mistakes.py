@@ -39,6 +39,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("replay empty.wav -j 0", "--jobs is 0, wanted at least 1"),
         ("replay empty.wav --roles boss", "'boss': wanted one of agent, customer, unknown"),
         ("replay text.txt --rules rtp.toml", "rtp.toml: has no [[alert]], wanted the rules to try"),
+        (
+            "replay text.txt --rules rtp.toml -c rtp.toml --roles agent -o out -j 2",
+            "replay --rules with -c, --roles, -o, -j: rules are tried on events",
+        ),
         ("report text.txt -o x.html", "text.txt, line 1: message b'hello\\n': JSON is malformed"),
         (
             "report none.jsonl -o x.html",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from unicodedata import category
 
 import numpy as np
 import soundfile
@@ -24,6 +26,12 @@ BLOCK_S = 2.0
 """Seconds read at once when nobody waits."""
 MAX_RATE = 768_000
 """Hz; no converter is faster, and a file that says so is broken."""
+
+
+def readable(path: Path) -> str:
+    r"""A path for people and messages: bytes that are not UTF-8, and control characters, as ``\x1b``."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(c.encode("unicode_escape").decode() if category(c)[0] == "C" else c for c in text)
 
 
 def file_events(settings: FileSettings, base: Path = Path()) -> Iterator[SourceEvent]:
@@ -55,12 +63,12 @@ class FileSource:
         roles = settings.roles or ("unknown",) * self._file.channels
         if len(roles) != self._file.channels:
             raise SourceError(
-                f"file {self._path}: has {self._file.channels} channel(s), roles has {len(roles)} "
+                f"file {readable(self._path)}: has {self._file.channels} channel(s), roles has {len(roles)} "
                 f"({', '.join(roles)}); give one role per channel, or none"
             )
         self._roles = roles
         # The sum keeps recordings of the same name apart, and the same one played in two calls.
-        key = zlib.crc32(f"{settings.path}\0{settings.call}".encode())
+        key = zlib.crc32(os.fsencode(f"{settings.path}\0{settings.call}"))
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", self._path.stem).strip("-")[:40] or "file"
         self._call = settings.call or f"{name}-{key:08x}"
         self._streams = [f"{name}-{key:08x}-{channel}" for channel in range(1, len(roles) + 1)]
@@ -118,14 +126,14 @@ class FileSource:
             if position < file.frames:
                 log.warning(
                     "file %s: %s; %.2f s of %.2f s lost",
-                    self._path,
+                    readable(self._path),
                     fault,
                     (file.frames - position) / file.samplerate,
                     file.frames / file.samplerate,
                 )
 
     def _starts(self, started_at: float) -> list[SourceEvent]:
-        source = f"file:{self._path.name}"
+        source = f"file:{readable(Path(self._path.name))}"
         return [
             StreamStart(stream, self._call, role, source, started_at, patient=True)
             for stream, role in zip(self._streams, self._roles, strict=True)
@@ -145,22 +153,23 @@ def _open(path: Path) -> soundfile.SoundFile:
     if not path.is_file():
         seen = "a folder" if path.is_dir() else "no such file"
         raise SourceError(
-            f"file {path}: {seen}; give the path of a recording ('serstream replay -o' takes folders)"
+            f"file {readable(path)}: {seen}; give the path of a recording ('serstream replay -o' takes "
+            "folders)"
         )
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(os.fsencode(path))  # a name need not be UTF-8
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw, which has no header
         formats = ", ".join(sorted(set(soundfile.available_formats()) - {"RAW"}))
         raise SourceError(
-            f"file {path}: not a recording that libsndfile can read; wanted one of {formats}"
+            f"file {readable(path)}: not a recording that libsndfile can read; wanted one of {formats}"
         ) from error
     if not file.frames:
         file.close()
-        raise SourceError(f"file {path}: holds no samples; give a recording that is not empty")
+        raise SourceError(f"file {readable(path)}: holds no samples; give a recording that is not empty")
     if file.samplerate > MAX_RATE:
         file.close()
         raise SourceError(
-            f"file {path}: says that it has {file.samplerate} samples a second, wanted at most {MAX_RATE}; "
-            "give a recording that is not damaged"
+            f"file {readable(path)}: says that it has {file.samplerate} samples a second, wanted at most "
+            f"{MAX_RATE}; give a recording that is not damaged"
         )
     return file

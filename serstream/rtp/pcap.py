@@ -35,7 +35,7 @@ def source_events(path: Path, settings: RtpSettings, base: Path = Path()) -> Ite
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-") or "capture"
     if not (settings.call or settings.parties):
         settings = msgspec.structs.replace(settings, call=name)
-    streams = Streams(settings, utc_offset=0.0, name=name, source=f"file:{path.name}", base=base)
+    streams = Streams(settings, utc_offset=0.0, name=name, source=f"file:{readable(Path(path.name))}", base=base)
     tick: list[CapturedDatagram] = []
     now = 0.0
     for datagram in udp_datagrams(path):

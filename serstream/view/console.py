@@ -1,23 +1,23 @@
-"""Where text for people is written."""
+"""The terminal, or what standard output is piped into."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
+import rich.console
 
 
-class _Console(Console):
+class _Console(rich.console.Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to `serstream.cli.main` what a closed pipe means; rich would exit with 1."""
-        raise  # what print has just caught
+        """Let `serstream.cli.main` decide; rich would end the process with exit code 1."""
+        raise  # rich calls this while it handles the BrokenPipeError
 
 
-def console(*, stderr: bool = False, **options: Any) -> Console:
-    """A console whose closed pipe is a BrokenPipeError, as with any other writer.
+def console(*, stderr: bool = False, **options: Any) -> rich.console.Console:
+    """A console that raises BrokenPipeError when its reader has gone, as print does.
 
     Args:
-        stderr: write to standard error instead of standard output.
-        options: of `rich.console.Console`.
+        stderr: write to standard error.
+        options: others of rich's Console.
     """
     return _Console(stderr=stderr, **options)

@@ -25,7 +25,7 @@ def show(verdict: Verdict, named: bool, console: Console) -> None:
     """
     name = f"{verdict.recording}, {verdict.stream}" if named else verdict.recording
     what = f"{verdict.speech_s:.1f} s of speech in {verdict.seconds:.1f} s, {verdict.model}"
-    console.print(Text.assemble((name, "bold"), (f"  {what}", "dim")))
+    console.print(Text.assemble((name, "bold"), (f"  {what}", "dim")), soft_wrap=True)
     console.print(_body(verdict), end="\n\n")
 
 

@@ -80,6 +80,18 @@ def test_replay_with_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     ]
 
 
+def test_a_rule_is_one_line_off_a_terminal_and_its_keys_may_be_set(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = tmp_path / "rules.toml"
+    name = "customers of the second line who have been kept waiting"
+    rules.write_text(f'[[alert]]\nname = "{name}"\nemotions = ["angry"]\n')
+    command = ["replay", "--rules", str(rules), "--set", "alert[0].severity=critical", str(recording)]
+    assert main(command) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if name in line]
+    assert "critical" in line
+
+
 def test_a_bad_recording_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path / "none.jsonl"), "-o", str(tmp_path / "x.html")]) == 2
     assert "none.jsonl: cannot read it" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from serstream.rtp.rtcp import is_rtcp
 if TYPE_CHECKING:
     import pylibsrtp
 
-_PROFILES = {
+SUITES = {
     "AES_CM_128_HMAC_SHA1_80": ("SRTP_PROFILE_AES128_CM_SHA1_80", 30),
     "AES_CM_128_HMAC_SHA1_32": ("SRTP_PROFILE_AES128_CM_SHA1_32", 30),
     "AEAD_AES_128_GCM": ("SRTP_PROFILE_AEAD_AES_128_GCM", 28),
@@ -67,8 +67,8 @@ class Key:
             ConfigError: unknown suite, or a key that does not fit it. The key itself is never shown.
         """
         suite, _, parameters = crypto.strip().partition(" ")
-        if suite not in _PROFILES:
-            raise ConfigError(f"{where}: crypto suite {suite!r}, wanted one of {', '.join(_PROFILES)}")
+        if suite not in SUITES:
+            raise ConfigError(f"{where}: crypto suite {suite!r}, wanted one of {', '.join(SUITES)}")
         method, _, value = parameters.strip().partition(":")
         encoded, *options = value.split()[0].split("|") if value.strip() else [""]
         if method != "inline" or any(":" in option for option in options):
@@ -77,7 +77,7 @@ class Key:
             secret = base64.b64decode(encoded, validate=True)
         except binascii.Error as error:
             raise ConfigError(f"{where}: the key behind 'inline:' is not base64") from error
-        length = _PROFILES[suite][1]
+        length = SUITES[suite][1]
         if len(secret) != length:
             raise ConfigError(f"{where}: {suite} wants a key and salt of {length} bytes, got {len(secret)}")
         return Key(suite, secret)
@@ -214,6 +214,6 @@ def _session(key: Key, *, outbound: bool = False) -> pylibsrtp.Session:
         Policy(
             key=key.secret,
             ssrc_type=Policy.SSRC_ANY_OUTBOUND if outbound else Policy.SSRC_ANY_INBOUND,
-            srtp_profile=getattr(Policy, _PROFILES[key.suite][0]),
+            srtp_profile=getattr(Policy, SUITES[key.suite][0]),
         )
     )

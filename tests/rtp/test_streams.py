@@ -378,6 +378,49 @@ def test_sdp_of_ffmpeg_and_of_an_offer(tmp_path: Path) -> None:
     assert base64.b64encode(SECRET).decode() not in repr(theirs)
 
 
+def test_keys_of_the_configuration_do_for_an_sdp_without() -> None:
+    """Also one whose own key could not be used."""
+    for crypto in ("", "\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:KEY|2^20|1:4"):
+        agreed = media_of(RtpSettings(sdp="m=audio 5004 RTP/SAVP 0" + crypto, srtp=(CRYPTO,)))
+        assert agreed.keys == (srtp.Key.of(CRYPTO, ""),)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "m=audio 0 RTP/SAVP 0\nm=audio 5004 RTP/AVP 96\na=rtpmap:96 opus/48000/2",
+        "m=audio 20000/2 RTP/AVP 96\na=rtpmap:96 opus/48000/2\nm=audio 0 RTP/AVP 0",
+        "m=audio 0 RTP/AVP 96\na=rtpmap:96 opus/48000/2",  # RTSP: the port is agreed on elsewhere
+    ],
+)
+def test_rejected_audio_of_an_sdp_does_not_count(answer: str) -> None:
+    agreed = media_of(RtpSettings(sdp=answer))
+    assert agreed.keys == () and agreed.formats[96] == ("OPUS", 48000, 2)
+
+
+def test_a_crypto_suite_that_is_not_known_does_not_count_beside_another() -> None:
+    offer = f"m=audio 5004 RTP/SAVP 0\na=crypto:1 AES_256_CM_HMAC_SHA1_80 inline:AAAA\na=crypto:2 {CRYPTO}"
+    assert media_of(RtpSettings(sdp=offer)).keys == (srtp.Key.of(CRYPTO, ""),)
+
+
+def test_codecs_of_an_sdp_that_serstream_lacks_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    offer = (
+        "m=audio 5004 RTP/AVP 8 3 97 101\na=rtpmap:8 PCMA/8000\na=rtpmap:3 GSM/8000\n"
+        "a=rtpmap:97 iLBC/8000\na=rtpmap:101 telephone-event/8000\n"
+    )
+    formats = media_of(RtpSettings(sdp=offer)).formats
+    assert formats[101] == ("TELEPHONE-EVENT", 8000, 1) and not formats.keys() & {3, 97}
+    assert caplog.messages == [
+        "rtp 127.0.0.1:5004: sdp: 'm=audio 5004 RTP/AVP 8 3 97 101' lists what serstream does not decode: "
+        "GSM/8000, iLBC/8000"
+    ]
+    by_hand = RtpSettings(
+        sdp="m=audio 5004 RTP/AVP 96\na=rtpmap:96 x-opus/48000", payload_types={"96": "L16/8000"}
+    )
+    assert media_of(by_hand).formats[96] == ("L16", 8000, 1)
+    assert len(caplog.messages) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -386,6 +429,16 @@ def test_sdp_of_ffmpeg_and_of_an_offer(tmp_path: Path) -> None:
         ({"sdp": "m=audio x RTP/AVP 0"}, "wanted 'm=audio PORT PROTOCOL"),
         ({"sdp": "m=audio 1 RTP/AVP 0\nm=audio 2 RTP/AVP 0"}, "audio for ports 1, 2, wanted one description"),
         ({"sdp": "m=audio 1 RTP/SAVP 0"}, "is SRTP without 'a=crypto'"),
+        (
+            {"sdp": "m=audio 1 RTP/SAVP 0\na=crypto:1 AES inline:x"},
+            "a=crypto: crypto suite 'AES', wanted one of",
+        ),
+        (
+            {"sdp": "m=audio 1 RTP/AVP 97 101\na=rtpmap:97 iLBC/8000\na=rtpmap:101 telephone-event/8000"},
+            "lists no codec that serstream decodes; rtpmap 97 is 'iLBC/8000': serstream decodes PCMU",
+        ),
+        ({"sdp": "m=audio 1 RTP/AVP 96"}, "'m=audio 1 RTP/AVP 96' lists no codec that serstream decodes"),
+        ({"sdp": "m=audio 1 RTP/AVP 0\na=rtpmap:x PCMU/8000"}, "wanted 'a=rtpmap:0..127 ENCODING/RATE'"),
         ({"payload_types": {"96": "speex/8000"}}, "payload_types.96 is 'speex/8000': serstream decodes PCMU"),
         ({"payload_types": {"96": "opus"}}, "wanted encoding/clock rate"),
         ({"payload_types": {"96": "G722/16000"}}, "the RTP clock of G722 is 8000 Hz"),

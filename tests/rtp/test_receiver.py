@@ -31,10 +31,10 @@ def test_a_batch_has_lengths_senders_and_times(address: str) -> None:
     with bind(address, 0) as sender:
         port = UdpPort(address, free_port(address), 1 << 20, bind)
         try:
-            for n_bytes in (1, 172, 3000, 2048):
+            for n_bytes in (1, 172, 5000, 4096):
                 sender.sendto(b"x" * n_bytes, (address, port.socket.getsockname()[1]))
             received = port.receive()
-            assert received.lengths.tolist() == [1, 172, 2048]
+            assert received.lengths.tolist() == [1, 172, 4096]
             assert port.truncated == 1
             assert received.datagram(1) == b"x" * 172
             assert address_of(received.source(0)) == (
@@ -52,7 +52,7 @@ def test_a_truncated_datagram_is_counted_once_and_hides_none_behind_it() -> None
     try:
         with bind("127.0.0.1", 0) as sender:
             for number in (port.settings.port, port.settings.port + 1):
-                sender.sendto(b"\x80" * 3000, ("127.0.0.1", number))
+                sender.sendto(b"\x80" * 5000, ("127.0.0.1", number))
             for i in range(600):  # more than one batch
                 sender.sendto(rtp(i, 160 * i, bytes(160)), ("127.0.0.1", port.settings.port))
         port.receive(lambda _: None, rtcp=True)

@@ -143,11 +143,13 @@ class UdpPort:
     """A bound UDP socket that is read in batches, with the kernel's time of arrival and count of drops.
 
     Raises:
-        SourceError: the port cannot be bound.
+        SourceError: the port cannot be bound, or its multicast group cannot be joined.
     """
 
     def __init__(self, address: str, port: int, buffer_bytes: int, bind: Bind):
         self.socket = bind(address, port)
+        if ipaddress.ip_address(address).is_multicast:
+            _join_group(self.socket, address, port)
         if self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2 < buffer_bytes:
             # A socket from systemd may have more already than we would be granted.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
@@ -246,7 +248,8 @@ def family_of(address: str) -> socket.AddressFamily:
         return socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
     except ValueError as error:
         raise SourceError(
-            f"rtp: address is {address!r}, wanted an IP address of this machine, 0.0.0.0 or ::"
+            f"rtp: address is {address!r}, wanted an IP address of this machine, of a multicast group, "
+            "0.0.0.0 or ::"
         ) from error
 
 
@@ -269,6 +272,25 @@ def bind(address: str, port: int) -> socket.socket:
             f"{_advice(error.errno, port)}"
         ) from error
     return udp
+
+
+def _join_group(udp: socket.socket, address: str, port: int) -> None:
+    """Ask for what is sent to a multicast address, on the interface of its scope or else of its route."""
+    group = ipaddress.ip_address(address)
+    try:
+        if group.version == 4:
+            udp.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group.packed + bytes(4))
+        else:
+            interface = struct.pack("=I", udp.getsockname()[3])
+            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group.packed + interface)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:  # taken over from a process that had joined
+            return
+        udp.close()
+        raise SourceError(
+            f"rtp {address}:{port}: cannot join the multicast group: {os.strerror(error.errno or 0)}; "
+            f"'ip route get {address}' must name an interface (else 'ip route add {address} dev INTERFACE')"
+        ) from error
 
 
 def _advice(error: int | None, port: int) -> str:

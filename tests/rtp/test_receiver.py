@@ -1,6 +1,7 @@
 import errno
 import ipaddress
 import resource
+import select
 import socket
 import threading
 import time
@@ -124,6 +125,43 @@ def test_an_address_of_another_machine_is_named() -> None:
         RtpReceiver([RtpSettings(address="192.0.2.1")])
     with pytest.raises(SourceError, match="address is 'localhost', wanted an IP address"):
         RtpReceiver([RtpSettings(address="localhost")])
+
+
+@pytest.mark.parametrize("group", ["239.255.77.1", "ff15::77"])
+def test_a_multicast_group_is_joined(group: str) -> None:
+    """Once by whoever binds the socket; who takes it over is a member already."""
+    try:
+        port = UdpPort(group, 0, 1 << 20, bind)
+    except SourceError as error:
+        pytest.skip(f"this machine has no multicast: {error}")
+    address = port.socket.getsockname()[:2]
+    heir = UdpPort(*address, 1 << 20, lambda *_: port.socket.dup())
+    try:
+        for each in (port, heir):
+            with socket.socket(each.socket.family, socket.SOCK_DGRAM) as sender:
+                sender.sendto(b"to all", address)
+            select.select([each], [], [], 1.0)
+            received = each.receive()
+            assert [received.datagram(i) for i in range(len(received))] == [b"to all"]
+            each.close()
+    finally:
+        port.close()
+        heir.close()
+
+
+class WithoutRoute(socket.socket):
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:  # type: ignore[override]
+        if (level, option) == (socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP):
+            raise OSError(errno.ENODEV, "No such device")
+        super().setsockopt(level, option, value)
+
+
+def test_a_multicast_group_without_a_route_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serstream.rtp.datagrams.socket.socket", WithoutRoute)
+    with pytest.raises(
+        SourceError, match=r"rtp 239\.1\.2\.3:\d+: cannot join .* No such device; 'ip route get"
+    ):
+        RtpPort(RtpSettings(address="239.1.2.3", port=free_port_pair()))
 
 
 class ForRoot(socket.socket):

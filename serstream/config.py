@@ -35,7 +35,7 @@ class RtpSettings(_Settings, frozen=True):
     name: CallName = ""
     """What its streams, and calls without a name of their own, are named after; empty: ``rtp-PORT``."""
     address: str = "127.0.0.1"
-    """Local address to bind; 0.0.0.0 takes RTP from everywhere."""
+    """Local address to bind, or multicast group to join; 0.0.0.0 takes RTP from everywhere."""
     port: Port = 5004
     rtcp_mux: bool = False
     """RTCP comes on the RTP port only (RFC 5761); else the next port is bound too."""

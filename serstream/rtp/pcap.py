@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import msgspec
 from serstream.config import RtpSettings
 from serstream.errors import SourceError
 from serstream.rtp.capture import CapturedDatagram, udp_datagrams
-from serstream.rtp.datagrams import Datagrams
+from serstream.rtp.datagrams import MAX_DATAGRAM, TOO_LONG, Datagrams
 from serstream.rtp.receiver import TICK_S
 from serstream.rtp.streams import Streams
 from serstream.types import AudioBlock, AudioChunk, SourceEvent
+
+log = logging.getLogger(__name__)
 
 
 def source_events(path: Path, settings: RtpSettings, base: Path = Path()) -> Iterator[list[SourceEvent]]:
@@ -39,6 +42,9 @@ def source_events(path: Path, settings: RtpSettings, base: Path = Path()) -> Ite
     tick: list[CapturedDatagram] = []
     now = 0.0
     for datagram in udp_datagrams(path):
+        if len(datagram.payload) > MAX_DATAGRAM:
+            streams.dropped[TOO_LONG] += 1
+            continue
         while datagram.time >= now + TICK_S:
             yield _turn(streams, tick, now + TICK_S)
             tick = []
@@ -46,6 +52,8 @@ def source_events(path: Path, settings: RtpSettings, base: Path = Path()) -> Ite
         tick.append(datagram)
     yield _turn(streams, tick, now + TICK_S)
     yield _replayed(streams.close("eof"))
+    if n_too_long := streams.dropped[TOO_LONG]:
+        log.warning("capture %s: datagrams dropped: %d %s", path, n_too_long, TOO_LONG)
     if not streams.n_started:
         dropped = ", ".join(f"{count} {reason}" for reason, count in streams.dropped.items())
         raise SourceError(

@@ -12,7 +12,7 @@ import msgspec
 
 from serstream.config import RtpSettings
 from serstream.errors import SourceError
-from serstream.rtp.datagrams import Bind, UdpPort, bind
+from serstream.rtp.datagrams import TOO_LONG, Bind, UdpPort, bind
 from serstream.rtp.status import PortStatus
 from serstream.rtp.streams import Streams
 from serstream.types import Emit, SourceEvent
@@ -148,7 +148,7 @@ class RtpPort:
         """Datagrams dropped since the last warning, by reason."""
         dropped = Counter(self._streams.dropped)
         dropped["by the kernel (its buffer was full: raise receive_buffer_kb)"] = self._rtp.drops
-        dropped["longer than any RTP packet"] = self._truncated
+        dropped[TOO_LONG] = self._truncated
         return dropped - self._reported
 
 

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 from serstream.config import RtpSettings
 from serstream.errors import ConfigError
 from serstream.rtp.codecs import STATIC_FORMATS, Format, format_of
-from serstream.rtp.srtp import Key
+from serstream.rtp.srtp import SUITES, Key
+from serstream.rtp.stream import SOUND
+
+log = logging.getLogger(__name__)
+
+_AUDIO = re.compile(r"audio\s+([0-9]+)(?:/[0-9]+)?\s+(\S+)\s+(\S.*)")
+"""The value of ``m=audio``: port, protocol, payload types."""
+_NOT_HEARD = {"RED", "ULPFEC", "FLEXFEC-03", "RTX"}
+"""Encodings that offers carry beside the codec; they are dropped like any undeclared payload type."""
 
 
-@dataclass(frozen=True, slots=True)
-class Media:
+class Media(NamedTuple):
     """One audio stream as it was agreed on."""
 
-    formats: dict[int, Format] = field(default_factory=lambda: dict(STATIC_FORMATS))
+    formats: dict[int, Format]
     """By payload type."""
-    keys: tuple[Key, ...] = ()
+    keys: tuple[Key, ...]
     """SRTP keys of the sender; empty: plain RTP."""
-    port: int = 0
-    """Where the SDP says it goes; 0: nobody said."""
 
 
 def media_of(settings: RtpSettings, base: Path = Path()) -> Media:
-    """What the configuration of a port declares, inline keys over its SDP.
+    """What the configuration of a port declares, payload types and keys over those of its SDP.
 
     Args:
         settings: of the port.
@@ -34,63 +41,108 @@ def media_of(settings: RtpSettings, base: Path = Path()) -> Media:
         ConfigError: the SDP cannot be read, or a declaration is not understood.
     """
     where = f"rtp {settings.address}:{settings.port}"
-    media = Media()
-    if settings.sdp:
-        media = _choose(parse(_sdp_text(settings.sdp, base, where), f"{where}: sdp"), settings.port, where)
-    formats = dict(media.formats)
+    declared = {}
     for number, rtpmap in settings.payload_types.items():
         key = f"{where}: payload_types.{number}"
         if not number.isdecimal() or not 0 <= int(number) <= 127:
             raise ConfigError(f"{key}: wanted a payload type of 0 to 127 as key")
-        formats[int(number)] = format_of(rtpmap, key)
-    keys = tuple(Key.of(crypto, f"{where}: srtp") for crypto in settings.srtp) or media.keys
-    return Media(formats, keys, media.port)
+        declared[int(number)] = format_of(rtpmap, key)
+    keys = tuple(Key.of(crypto, f"{where}: srtp") for crypto in settings.srtp)
+    if not settings.sdp:
+        return Media(STATIC_FORMATS | declared, keys)
+    audio = _choose(_parse(_sdp_text(settings.sdp, base, where), f"{where}: sdp"), settings.port, where)
+    return Media(_formats(audio, declared, f"{where}: sdp"), keys or _keys(audio, f"{where}: sdp"))
 
 
-def parse(text: str, where: str) -> list[Media]:
-    """The audio descriptions of an SDP; lines that say nothing about them are skipped.
+class _Audio(NamedTuple):
+    """An ``m=audio`` line and the attributes below it."""
+
+    line: str
+    port: int
+    """Where it goes; 0: nobody said, or it was rejected."""
+    protocol: str
+    payload_types: list[str]
+    attributes: list[str]
+
+    def values(self, name: str) -> list[str]:
+        """Of all attributes of a name."""
+        return [value for key, _, value in (each.partition(":") for each in self.attributes) if key == name]
+
+
+def _parse(text: str, where: str) -> list[_Audio]:
+    """The audio of an SDP; lines that say nothing about it are skipped.
 
     Raises:
-        ConfigError: not SDP, no audio, or an attribute of the audio that is not understood.
+        ConfigError: no audio, or a line of it that is no SDP.
     """
-    sections: list[tuple[list[str], list[str]]] = []
+    audio: list[_Audio] = []
+    attributes: list[str] = []
     for line in text.replace("\r", "").split("\n"):
         kind, _, value = line.strip().partition("=")
         if kind == "m":
-            sections.append((value.split(), []))
-        elif kind == "a" and sections:
-            sections[-1][1].append(value)
-    audio = [(line, attributes) for line, attributes in sections if line and line[0] == "audio"]
+            attributes = []
+            if value.split()[:1] == ["audio"]:
+                fields = _AUDIO.fullmatch(value)
+                if not fields:
+                    raise ConfigError(
+                        f"{where}: 'm={value}', wanted 'm=audio PORT PROTOCOL PAYLOAD-TYPE ...'"
+                    )
+                port, protocol, payload_types = fields.groups()
+                audio.append(_Audio(f"m={value}", int(port), protocol, payload_types.split(), attributes))
+        elif kind == "a":
+            attributes.append(value)
     if not audio:
         raise ConfigError(f"{where}: no 'm=audio' line; give the SDP that the sender's call agreed on")
-    return [_media(line, attributes, where) for line, attributes in audio]
+    return audio
 
 
-def _media(line: list[str], attributes: list[str], where: str) -> Media:
-    if len(line) < 4 or not line[1].partition("/")[0].isdecimal():
-        raise ConfigError(f"{where}: 'm={' '.join(line)}', wanted 'm=audio PORT PROTOCOL PAYLOAD-TYPE ...'")
-    formats = dict(STATIC_FORMATS)
-    keys = []
-    for attribute in attributes:
-        name, _, value = attribute.partition(":")
-        if name == "rtpmap":
-            number, _, rtpmap = value.partition(" ")
-            if not number.isdecimal() or int(number) > 127:
-                raise ConfigError(f"{where}: 'a={attribute}', wanted 'a=rtpmap:0..127 ENCODING/RATE'")
-            if number in line[3:] and rtpmap.partition("/")[0].upper() not in _NOT_HEARD:
-                formats[int(number)] = format_of(rtpmap, f"{where}: rtpmap {number}")
-        elif name == "crypto":
-            keys.append(Key.of(value.partition(" ")[2], f"{where}: a=crypto"))
-    if "SAVP" in line[2] and not keys:
+def _choose(described: list[_Audio], port: int, where: str) -> _Audio:
+    """The description whose port is ours, or the only one, without those rejected (RFC 3264, section 6)."""
+    accepted = [audio for audio in described if audio.port] or described
+    fitting = [audio for audio in accepted if audio.port == port]
+    if len(fitting) == 1 or len(accepted) == 1:
+        return (fitting or accepted)[0]
+    ports = ", ".join(str(audio.port) for audio in accepted)
+    raise ConfigError(
+        f"{where}: the SDP describes audio for ports {ports}, wanted one description for {port}"
+    )
+
+
+def _formats(audio: _Audio, declared: dict[int, Format], where: str) -> dict[int, Format]:
+    """By payload type, without the codecs that serstream lacks."""
+    formats = STATIC_FORMATS | declared
+    lacking: dict[str, ConfigError] = {}
+    for value in audio.values("rtpmap"):
+        number, _, rtpmap = (part.strip() for part in value.partition(" "))
+        if not number.isdecimal() or int(number) > 127:
+            raise ConfigError(f"{where}: 'a=rtpmap:{value}', wanted 'a=rtpmap:0..127 ENCODING/RATE'")
+        is_codec = rtpmap.partition("/")[0].upper() not in _NOT_HEARD
+        if number in audio.payload_types and int(number) not in declared and is_codec:
+            try:
+                formats[int(number)] = format_of(rtpmap, f"rtpmap {number}")
+            except ConfigError as error:
+                lacking[rtpmap] = error
+    listed = {int(number) for number in audio.payload_types if number.isdecimal()} | declared.keys()
+    if not any(number in formats and formats[number].encoding in SOUND for number in listed):
+        reasons = "".join(f"; {error}" for error in lacking.values())
+        raise ConfigError(f"{where}: '{audio.line}' lists no codec that serstream decodes{reasons}")
+    if lacking:
+        log.warning(
+            "%s: '%s' lists what serstream does not decode: %s", where, audio.line, ", ".join(lacking)
+        )
+    return formats
+
+
+def _keys(audio: _Audio, where: str) -> tuple[Key, ...]:
+    """Those of suites that serstream lacks do not count beside others."""
+    cryptos = [value.partition(" ")[2].strip() for value in audio.values("crypto")]
+    if "SAVP" in audio.protocol and not cryptos:
         raise ConfigError(
-            f"{where}: 'm={' '.join(line)}' is SRTP without 'a=crypto'; give the sender's key in 'srtp' "
+            f"{where}: '{audio.line}' is SRTP without 'a=crypto'; give the sender's key in 'srtp' "
             "(keys of DTLS-SRTP never stand in SDP: let the media server decrypt)"
         )
-    return Media(formats, tuple(keys), int(line[1].partition("/")[0]))
-
-
-_NOT_HEARD = {"RED", "ULPFEC", "FLEXFEC-03", "RTX"}
-"""Encodings that offers carry beside the codec; they are dropped like any undeclared payload type."""
+    known = [crypto for crypto in cryptos if crypto.partition(" ")[0] in SUITES]
+    return tuple(Key.of(crypto, f"{where}: a=crypto") for crypto in known or cryptos)
 
 
 def _sdp_text(sdp: str, base: Path, where: str) -> str:
@@ -105,15 +157,4 @@ def _sdp_text(sdp: str, base: Path, where: str) -> str:
         told = f"not UTF-8: {error}"
     raise ConfigError(
         f"{where}: sdp {str(path)!r}: cannot read it: {told}; wanted a file or SDP that begins with 'v=0'"
-    )
-
-
-def _choose(candidates: list[Media], port: int, where: str) -> Media:
-    """The description whose port is ours, or the only one."""
-    fitting = [media for media in candidates if media.port == port]
-    if len(fitting) == 1 or len(candidates) == 1:
-        return (fitting or candidates)[0]
-    ports = ", ".join(str(media.port) for media in candidates)
-    raise ConfigError(
-        f"{where}: the SDP describes audio for ports {ports}, wanted one description for {port}"
     )

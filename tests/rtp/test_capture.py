@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from network import chunks, decoded, sound, talk
+from network import chunks, decoded, rtp, sound, talk
 from network import speech as words
 
 from serstream.config import RtpSettings
@@ -154,6 +154,31 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path, caplog: pytest.LogCaptur
     assert not list(udp_datagrams(path))
     assert "1 cut off by the capture's snapshot length" in caplog.messages[0]
     assert "1 fragmented by IP" in caplog.messages[0]
+
+
+def l16_stereo(n_packets: int) -> list[bytes]:
+    """20 ms of 44.1 kHz in each packet, 3540 bytes."""
+    rng = np.random.default_rng(1)
+    return [rtp(i, 882 * i, rng.bytes(4 * 882), payload_type=10) for i in range(n_packets)]
+
+
+def test_linear_sound_in_stereo_is_heard_whole(tmp_path: Path) -> None:
+    packets = l16_stereo(50)
+    path = tmp_path / "call.pcap"
+    path.write_bytes(pcap(101, [(UTC + 0.02 * i, ipv4(packet)) for i, packet in enumerate(packets)]))
+    heard, lost = sound(replay(path))
+    sent = np.frombuffer(b"".join(packet[12:] for packet in packets), ">i2").reshape(-1, 2)
+    np.testing.assert_allclose(heard, sent.mean(axis=1) / 32768, atol=1e-6)
+    assert lost == 0
+
+
+def test_what_is_too_long_is_counted_and_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    packets = l16_stereo(50)
+    packets[20] += bytes(4096)
+    path = tmp_path / "call.pcap"
+    path.write_bytes(pcap(101, [(UTC + 0.02 * i, ipv4(packet)) for i, packet in enumerate(packets)]))
+    assert sound(replay(path))[1] == 882
+    assert caplog.messages == [f"capture {path}: datagrams dropped: 1 longer than 4096 bytes"]
 
 
 @pytest.mark.parametrize(

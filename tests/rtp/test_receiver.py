@@ -1,6 +1,7 @@
 import errno
 import ipaddress
 import resource
+import select
 import socket
 import threading
 import time
@@ -31,10 +32,10 @@ def test_a_batch_has_lengths_senders_and_times(address: str) -> None:
     with bind(address, 0) as sender:
         port = UdpPort(address, free_port(address), 1 << 20, bind)
         try:
-            for n_bytes in (1, 172, 3000, 2048):
+            for n_bytes in (1, 172, 5000, 4096):
                 sender.sendto(b"x" * n_bytes, (address, port.socket.getsockname()[1]))
             received = port.receive()
-            assert received.lengths.tolist() == [1, 172, 2048]
+            assert received.lengths.tolist() == [1, 172, 4096]
             assert port.truncated == 1
             assert received.datagram(1) == b"x" * 172
             assert address_of(received.source(0)) == (
@@ -52,7 +53,7 @@ def test_a_truncated_datagram_is_counted_once_and_hides_none_behind_it() -> None
     try:
         with bind("127.0.0.1", 0) as sender:
             for number in (port.settings.port, port.settings.port + 1):
-                sender.sendto(b"\x80" * 3000, ("127.0.0.1", number))
+                sender.sendto(b"\x80" * 5000, ("127.0.0.1", number))
             for i in range(600):  # more than one batch
                 sender.sendto(rtp(i, 160 * i, bytes(160)), ("127.0.0.1", port.settings.port))
         port.receive(lambda _: None, rtcp=True)
@@ -124,6 +125,43 @@ def test_an_address_of_another_machine_is_named() -> None:
         RtpReceiver([RtpSettings(address="192.0.2.1")])
     with pytest.raises(SourceError, match="address is 'localhost', wanted an IP address"):
         RtpReceiver([RtpSettings(address="localhost")])
+
+
+@pytest.mark.parametrize("group", ["239.255.77.1", "ff15::77"])
+def test_a_multicast_group_is_joined(group: str) -> None:
+    """Once by whoever binds the socket; who takes it over is a member already."""
+    try:
+        port = UdpPort(group, 0, 1 << 20, bind)
+    except SourceError as error:
+        pytest.skip(f"this machine has no multicast: {error}")
+    address = port.socket.getsockname()[:2]
+    heir = UdpPort(*address, 1 << 20, lambda *_: port.socket.dup())
+    try:
+        for each in (port, heir):
+            with socket.socket(each.socket.family, socket.SOCK_DGRAM) as sender:
+                sender.sendto(b"to all", address)
+            select.select([each], [], [], 1.0)
+            received = each.receive()
+            assert [received.datagram(i) for i in range(len(received))] == [b"to all"]
+            each.close()
+    finally:
+        port.close()
+        heir.close()
+
+
+class WithoutRoute(socket.socket):
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:  # type: ignore[override]
+        if (level, option) == (socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP):
+            raise OSError(errno.ENODEV, "No such device")
+        super().setsockopt(level, option, value)
+
+
+def test_a_multicast_group_without_a_route_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serstream.rtp.datagrams.socket.socket", WithoutRoute)
+    with pytest.raises(
+        SourceError, match=r"rtp 239\.1\.2\.3:\d+: cannot join .* No such device; 'ip route get"
+    ):
+        RtpPort(RtpSettings(address="239.1.2.3", port=free_port_pair()))
 
 
 class ForRoot(socket.socket):

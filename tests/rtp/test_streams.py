@@ -399,11 +399,89 @@ def test_state_is_kept_of_the_srtp_senders_heard_last(monkeypatch: pytest.Monkey
     sender = outbound()
     packets = [sender.protect(rtp(1, 1, b"x", ssrc=ssrc)) for ssrc in range(4)]
     for packet in packets[:3]:
-        assert isinstance(unprotector.rtp(packet), bytes)
+        assert isinstance(unprotector.rtp(packet, 1.0), bytes)
     assert unprotector.rtcp(sender.protect_rtcp(bye(0))) == bye(0)
-    assert isinstance(unprotector.rtp(packets[3]), bytes)
-    assert unprotector.rtp(packets[0]) == "replayed", "its BYE came after the packet of the second"
-    assert isinstance(unprotector.rtp(packets[1]), bytes), "nothing is known of it any more"
+    assert isinstance(unprotector.rtp(packets[3], 1.0), bytes)
+    assert unprotector.rtp(packets[0], 1.0) == "replayed", "its BYE came after the packet of the second"
+    assert isinstance(unprotector.rtp(packets[1], 1.0), bytes), "nothing is known of it any more"
+
+
+def wrapped(call: list[Sent], times: int, sender: pylibsrtp.Session) -> list[Sent]:
+    """The call, protected after its sender's sequence has gone round so often."""
+    number, ssrc = struct.unpack_from("!HxxxxI", call[0].datagram, 2)
+    for ahead in range(0, times << 16, 0x4000):
+        sender.protect(rtp(number + ahead, 0, b"unheard", ssrc=ssrc))
+    return [Sent(sender.protect(packet.datagram), packet.at) for packet in call]
+
+
+def suites() -> list[srtp.Key]:
+    lengths = {"AES_CM_128_HMAC_SHA1_80": 30, "AES_CM_128_HMAC_SHA1_32": 30, "AEAD_AES_256_GCM": 44}
+    return [srtp.Key(suite, bytes(range(n_bytes))) for suite, n_bytes in lengths.items()]
+
+
+@pytest.mark.parametrize("key", suites(), ids=lambda key: key.suite)
+@pytest.mark.parametrize("times", [1, 2, srtp.MAX_ROLLOVERS])
+@pytest.mark.parametrize("number", [0, 100, 0x7FFF, 0x8000, 0xFFFF])
+def test_srtp_is_heard_in_mid_call_after_wraps_of_the_sequence(
+    key: srtp.Key, times: int, number: int
+) -> None:
+    """As by a daemon that was started anew; the second packet comes before the first."""
+    call = talk(SPEECH, sequence_number=number)
+    call[:2] = [Sent(call[1].datagram, call[0].at), Sent(call[0].datagram, call[1].at)]
+    crypto = f"{key.suite} inline:{base64.b64encode(key.secret).decode()}"
+    streams = Streams(RtpSettings(srtp=(CRYPTO.replace("AAEC", "AAED"), crypto)), 0.0)
+    events = receive(streams, wrapped(call, times, srtp._session(key, outbound=True)))
+    assert len(names(events)) == 1
+    assert not streams.dropped
+
+
+def test_srtp_that_has_wrapped_too_often_is_not_heard() -> None:
+    streams = Streams(RtpSettings(srtp=(CRYPTO,)), 0.0)
+    assert not receive(streams, wrapped(talk(SPEECH), srtp.MAX_ROLLOVERS + 1, outbound()))
+    assert streams.dropped == {"not authenticated": 100}
+
+
+def test_srtp_is_heard_in_mid_call_when_its_rtcp_was_first() -> None:
+    """On hold there is only RTCP; its replay list outlives the search."""
+    sender = outbound()
+    call = wrapped(talk(SPEECH), 2, sender)
+    report = sender.protect_rtcp(bye(0xA11CE))
+    unprotector = srtp.Unprotector([srtp.Key.of(CRYPTO, "")], max_streams=1)
+    assert unprotector.rtcp(report) == bye(0xA11CE)
+    assert unprotector.rtp(call[0].datagram, 1.0) == talk(SPEECH)[0].datagram
+    assert unprotector.rtcp(report) == "replayed"
+    assert unprotector.rtp(call[0].datagram, 1.0) == "replayed"
+
+
+def test_srtp_that_was_recorded_before_the_wrap_is_not_heard_behind_it() -> None:
+    recorded = [Sent(packet.datagram, packet.at + 1.0) for packet in secured(talk(SPEECH))]
+    call = wrapped(talk(SPEECH), 1, outbound())
+    streams = Streams(RtpSettings(srtp=(CRYPTO,)), 0.0)
+    events = receive(streams, [*call, *recorded])
+    np.testing.assert_array_equal(sound(events)[0], decoded(SPEECH))
+    assert streams.dropped.total() == 100
+
+
+def test_forged_srtp_costs_a_bounded_number_of_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[bytes] = []
+    search = srtp.Unprotector._join
+    monkeypatch.setattr(
+        srtp.Unprotector, "_join", lambda self, packet: tried.append(packet) or search(self, packet)
+    )
+    unprotector = srtp.Unprotector([srtp.Key.of(CRYPTO, "")], max_streams=1)
+    (genuine,) = wrapped(talk(SPEECH)[:1], 2, outbound())
+    forged = [rtp(0, 0, bytes(170), ssrc=ssrc) for ssrc in (0xA11CE, *range(1000))]
+    for packet in forged * 2:
+        assert unprotector.rtp(packet, 1.0) == "not authenticated"
+    assert tried == forged[: srtp.MAX_TRIES]
+    assert unprotector.rtp(genuine.datagram, 0.9 + srtp.RETRY_S) == "not authenticated"
+    assert isinstance(unprotector.rtp(genuine.datagram, 1.0 + srtp.RETRY_S), bytes)
+
+
+def test_srtp_longer_than_the_library_takes_is_told() -> None:
+    streams = Streams(RtpSettings(srtp=(CRYPTO,)), 0.0)
+    receive(streams, [Sent(rtp(1, 1, bytes(1600)), 1.0)])
+    assert streams.dropped == {"longer than libsrtp takes": 1}
 
 
 def test_sdp_of_ffmpeg_and_of_an_offer(tmp_path: Path) -> None:
@@ -425,6 +503,49 @@ def test_sdp_of_ffmpeg_and_of_an_offer(tmp_path: Path) -> None:
     assert base64.b64encode(SECRET).decode() not in repr(theirs)
 
 
+def test_keys_of_the_configuration_do_for_an_sdp_without() -> None:
+    """Also one whose own key could not be used."""
+    for crypto in ("", "\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:KEY|2^20|1:4"):
+        agreed = media_of(RtpSettings(sdp="m=audio 5004 RTP/SAVP 0" + crypto, srtp=(CRYPTO,)))
+        assert agreed.keys == (srtp.Key.of(CRYPTO, ""),)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "m=audio 0 RTP/SAVP 0\nm=audio 5004 RTP/AVP 96\na=rtpmap:96 opus/48000/2",
+        "m=audio 20000/2 RTP/AVP 96\na=rtpmap:96 opus/48000/2\nm=audio 0 RTP/AVP 0",
+        "m=audio 0 RTP/AVP 96\na=rtpmap:96 opus/48000/2",  # RTSP: the port is agreed on elsewhere
+    ],
+)
+def test_rejected_audio_of_an_sdp_does_not_count(answer: str) -> None:
+    agreed = media_of(RtpSettings(sdp=answer))
+    assert agreed.keys == () and agreed.formats[96] == ("OPUS", 48000, 2)
+
+
+def test_a_crypto_suite_that_is_not_known_does_not_count_beside_another() -> None:
+    offer = f"m=audio 5004 RTP/SAVP 0\na=crypto:1 AES_256_CM_HMAC_SHA1_80 inline:AAAA\na=crypto:2 {CRYPTO}"
+    assert media_of(RtpSettings(sdp=offer)).keys == (srtp.Key.of(CRYPTO, ""),)
+
+
+def test_codecs_of_an_sdp_that_serstream_lacks_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    offer = (
+        "m=audio 5004 RTP/AVP 8 3 97 101\na=rtpmap:8 PCMA/8000\na=rtpmap:3 GSM/8000\n"
+        "a=rtpmap:97 iLBC/8000\na=rtpmap:101 telephone-event/8000\n"
+    )
+    formats = media_of(RtpSettings(sdp=offer)).formats
+    assert formats[101] == ("TELEPHONE-EVENT", 8000, 1) and not formats.keys() & {3, 97}
+    assert caplog.messages == [
+        "rtp 127.0.0.1:5004: sdp: 'm=audio 5004 RTP/AVP 8 3 97 101' lists what serstream does not decode: "
+        "GSM/8000, iLBC/8000"
+    ]
+    by_hand = RtpSettings(
+        sdp="m=audio 5004 RTP/AVP 96\na=rtpmap:96 x-opus/48000", payload_types={"96": "L16/8000"}
+    )
+    assert media_of(by_hand).formats[96] == ("L16", 8000, 1)
+    assert len(caplog.messages) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -433,6 +554,16 @@ def test_sdp_of_ffmpeg_and_of_an_offer(tmp_path: Path) -> None:
         ({"sdp": "m=audio x RTP/AVP 0"}, "wanted 'm=audio PORT PROTOCOL"),
         ({"sdp": "m=audio 1 RTP/AVP 0\nm=audio 2 RTP/AVP 0"}, "audio for ports 1, 2, wanted one description"),
         ({"sdp": "m=audio 1 RTP/SAVP 0"}, "is SRTP without 'a=crypto'"),
+        (
+            {"sdp": "m=audio 1 RTP/SAVP 0\na=crypto:1 AES inline:x"},
+            "a=crypto: crypto suite 'AES', wanted one of",
+        ),
+        (
+            {"sdp": "m=audio 1 RTP/AVP 97 101\na=rtpmap:97 iLBC/8000\na=rtpmap:101 telephone-event/8000"},
+            "lists no codec that serstream decodes; rtpmap 97 is 'iLBC/8000': serstream decodes PCMU",
+        ),
+        ({"sdp": "m=audio 1 RTP/AVP 96"}, "'m=audio 1 RTP/AVP 96' lists no codec that serstream decodes"),
+        ({"sdp": "m=audio 1 RTP/AVP 0\na=rtpmap:x PCMU/8000"}, "wanted 'a=rtpmap:0..127 ENCODING/RATE'"),
         ({"payload_types": {"96": "speex/8000"}}, "payload_types.96 is 'speex/8000': serstream decodes PCMU"),
         ({"payload_types": {"96": "opus"}}, "wanted encoding/clock rate"),
         ({"payload_types": {"96": "G722/16000"}}, "the RTP clock of G722 is 8000 Hz"),

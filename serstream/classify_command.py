@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from serstream import config
 from serstream.command_line import add_command, add_configuration, add_roles, channel_roles, configuration
-from serstream.errors import ConfigError, SourceError
+from serstream.errors import ConfigError, SourceError, readable
 from serstream.types import AudioChunk, Role, SourceEvent
 
 if TYPE_CHECKING:
@@ -67,7 +67,6 @@ def add_parser(commands: Commands) -> None:
 def _classify(arguments: argparse.Namespace) -> int:
     if bool(arguments.file) == (arguments.microphone is not None):
         raise ConfigError("classify: wanted recordings or --microphone, one of both")
-    from serstream.audio.file import readable
     from serstream.classify import classify
     from serstream.emotion.loading import load_model
     from serstream.replay import recording_events

@@ -3,6 +3,10 @@
 A message names the thing (key, file, device), the value seen, the value wanted and what to do.
 """
 
+import os
+from pathlib import Path
+from unicodedata import category
+
 import msgspec
 
 UNDECODABLE = (msgspec.MsgspecError, RecursionError)
@@ -35,3 +39,9 @@ class ControlError(SerstreamError):
 
 class NotRunningError(ControlError):
     """No daemon listens at the control endpoint."""
+
+
+def readable(path: Path) -> str:
+    r"""A path for people and messages: bytes that are not UTF-8, and control characters, as ``\x1b``."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(c.encode("unicode_escape").decode() if category(c)[0] == "C" else c for c in text)

@@ -1,3 +1,4 @@
+import os
 import struct
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import soundfile
 from serstream.config import RtpSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.errors import SourceError
-from serstream.feed.messages import WindowEmotion
+from serstream.feed.messages import WindowEmotion, encode
 from serstream.replay import recording_events, replay
 from serstream.rtp.sender import CLOCK_RATE, PACKET_SAMPLES, OutgoingStream, encode_mulaw
 from serstream.shipped import SAMPLE_CALL
@@ -52,6 +53,14 @@ def test_roles_of_channels_do_not_fit_a_capture(tmp_path: Path) -> None:
         SourceError, match=r"a capture has no channels; give roles to its streams under \[\[rtp\]\]"
     ):
         recording_events(tmp_path / "call.pcap", ("customer",), Settings())
+
+
+def test_the_name_of_a_capture_need_not_be_utf8(tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.pcap")
+    write_capture(path, OutgoingStream("127.0.0.1", 5004, 1, bytes(8000)))
+    messages = list(replay(recording_events(path, (), Settings()), Settings(), EmotionModel(tiny_model)))
+    assert {message.source for message in messages} == {r"file:caf\xe9.pcap"}
+    assert all(encode(message) for message in messages)
 
 
 def test_the_sdp_of_a_capture_is_sought_beside_the_configuration(tmp_path: Path) -> None:

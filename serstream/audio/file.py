@@ -10,13 +10,12 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from unicodedata import category
 
 import numpy as np
 import soundfile
 
 from serstream.config import FileSettings
-from serstream.errors import SourceError
+from serstream.errors import SourceError, readable
 from serstream.types import AudioChunk, Emit, EndReason, Samples, SourceEvent, StreamEnd, StreamStart
 
 log = logging.getLogger(__name__)
@@ -26,12 +25,6 @@ BLOCK_S = 2.0
 """Seconds read at once when nobody waits."""
 MAX_RATE = 768_000
 """Hz; no converter is faster, and a file that says so is broken."""
-
-
-def readable(path: Path) -> str:
-    r"""A path for people and messages: bytes that are not UTF-8, and control characters, as ``\x1b``."""
-    text = os.fsencode(path).decode(errors="backslashreplace")
-    return "".join(c.encode("unicode_escape").decode() if category(c)[0] == "C" else c for c in text)
 
 
 def file_events(settings: FileSettings, base: Path = Path()) -> Iterator[SourceEvent]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from serstream.config import RtpSettings
-from serstream.errors import SourceError
+from serstream.errors import SourceError, readable
 from serstream.rtp.capture import CapturedDatagram, udp_datagrams
 from serstream.rtp.datagrams import MAX_DATAGRAM, TOO_LONG, Datagrams
 from serstream.rtp.receiver import TICK_S
@@ -38,7 +38,9 @@ def source_events(path: Path, settings: RtpSettings, base: Path = Path()) -> Ite
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-") or "capture"
     if not (settings.call or settings.parties):
         settings = msgspec.structs.replace(settings, call=name)
-    streams = Streams(settings, utc_offset=0.0, name=name, source=f"file:{readable(Path(path.name))}", base=base)
+    streams = Streams(
+        settings, utc_offset=0.0, name=name, source=f"file:{readable(Path(path.name))}", base=base
+    )
     tick: list[CapturedDatagram] = []
     now = 0.0
     for datagram in udp_datagrams(path):

@@ -275,13 +275,13 @@ class Daemon:
             case StatusRequest():
                 return self._status()
             case Activate(model):
-                return Accepted(self._models.activate(model))
+                return self._accepted(self._models.activate(model))
             case Rollback():
-                return Accepted(self._models.rollback())
+                return self._accepted(self._models.rollback())
             case SetCanary(model, share):
-                return Accepted(self._models.set_canary(model, share))
+                return self._accepted(self._models.set_canary(model, share))
             case SetShadow(model):
-                return Accepted(self._models.set_shadow(model))
+                return self._accepted(self._models.set_shadow(model))
             case Reload():
                 if self._sources.stopped:
                     raise ControlError("reload refused: the daemon is ending; start it again")
@@ -289,6 +289,9 @@ class Daemon:
                 if self._reload_error:
                     raise ControlError(self._reload_error)
                 return self._status()
+
+    def _accepted(self, model: str) -> Accepted:
+        return Accepted(model, self._models.refusals)
 
     def _status(self) -> Status:
         return Status(

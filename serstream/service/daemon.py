@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +41,7 @@ from serstream.service.control import (
 from serstream.service.health import Health
 from serstream.service.intake import Intake, mean_age_s
 from serstream.service.log_limit import ALWAYS
+from serstream.service.losses import Losses
 from serstream.service.metrics import Metrics, MetricsServer
 from serstream.service.models import Models
 from serstream.service.overload import Capacity, StreamLimit
@@ -105,7 +105,7 @@ class Daemon:
             MetricsServer(self._metrics, settings.metrics.port) if settings.metrics.port else None
         )
         self._next_report = 0.0
-        self._reported: Counter[str] = Counter()
+        self._losses = Losses()
         self._reloads = 0
         self._reload_error = ""
         model = self._models.active
@@ -226,16 +226,7 @@ class Daemon:
         status = self._status()
         self._metrics.update(status, now)
         self._notifier.status(status.health.line(status.streams, status.model.name))
-        losses = Counter(
-            {
-                "windows shed by overload": self._metrics.windows["overload"],
-                "seconds of sound dropped by overload": round(self._intake.dropped_s),
-                "seconds of sound of streams muted by overload": round(self._pipeline.muted_s),
-            }
-        )
-        if news := losses - self._reported:
-            self._reported = losses
-            log.warning("lost: %s", ", ".join(f"{count} {what}" for what, count in news.items()))
+        self._losses.report(status.health)
         if stuck:
             log.error("stuck, the watchdog is not fed any more: %s", ", ".join(stuck))
 

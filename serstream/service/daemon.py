@@ -23,7 +23,7 @@ from serstream.feed.messages import Message, ModelChanged, rfc3339
 from serstream.feed.publisher import Publisher
 from serstream.pipeline import Pipeline
 from serstream.service.allocator import Ebb, keep_working_memory
-from serstream.service.check import check_sources, warn_of_idle_alerts
+from serstream.service.check import check_sources, tell_who_is_analysed, warn_of_idle_alerts
 from serstream.service.control import (
     Accepted,
     Activate,
@@ -117,13 +117,7 @@ class Daemon:
             model.providers[0],
             settings.feed.endpoint,
         )
-        if settings.privacy.analyse_agents:
-            log.warning(
-                "privacy.analyse_agents is set: the emotions of agents are inferred, "
-                "which the EU prohibits at work"
-            )
-        else:
-            log.info("streams with role agent are not scored (privacy.analyse_agents is false)")
+        tell_who_is_analysed(settings)
 
     def _measure(self) -> None:
         """What a window costs on this machine, before the first one comes."""
@@ -259,6 +253,7 @@ class Daemon:
                 log.error("%s", self._reload_error, extra=ALWAYS)
             log.info("reloaded: %d source(s)", len(self._sources))
             warn_of_idle_alerts(settings.alert, self._models.active)
+            tell_who_is_analysed(settings)
         self._notifier.ready()
 
     def _answer(self, request: Request) -> Reply:

@@ -24,7 +24,7 @@ from serstream.errors import SerstreamError, SourceError
 from serstream.rtp.datagrams import bind
 from serstream.rtp.port import RtpPort
 from serstream.rtp.receiver import RtpReceiver
-from serstream.service.check import udp_sockets
+from serstream.service.check import name_of, udp_sockets
 from serstream.service.health import PortHealth
 from serstream.service.intake import Intake
 from serstream.service.systemd import SocketShelf
@@ -32,7 +32,7 @@ from serstream.types import Source, SourceEvent
 
 log = logging.getLogger(__name__)
 
-SourceSettings: TypeAlias = MicrophoneSettings | FileSettings
+OwnThread: TypeAlias = MicrophoneSettings | FileSettings
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ STOP_TIMEOUT_S = 2.0
 class _Running:
     source: Source
     name: str
-    settings: SourceSettings | None
+    settings: OwnThread | None
     """None: the RTP ports, which have theirs."""
     thread: threading.Thread = field(init=False)
     heard: float = field(default_factory=time.monotonic)
@@ -115,7 +115,7 @@ class Sources:
         names: list[str] = []
         for running in self._running:
             if running.thread.is_alive():
-                names += [running.name] if running.settings else map(_port_name, self._receiver.settings)
+                names += [running.name] if running.settings else map(name_of, self._receiver.settings)
         return tuple(names)
 
     @property
@@ -213,24 +213,21 @@ class Sources:
                 self._shelf.release(str(ip), number)
             raise
 
-    def _open(self, settings: SourceSettings) -> _Running:
+    def _open(self, settings: OwnThread) -> _Running:
+        source: Source
         match settings:
             case FileSettings():
-                return _Running(FileSource(settings, self._base), f"file:{settings.path}", settings)
+                source = FileSource(settings, self._base)
             case MicrophoneSettings():
                 # An RTP-only server need not have PortAudio.
                 from serstream.audio.microphone import MicrophoneSource
 
-                device = settings.device if settings.device is not None else "default"
-                return _Running(MicrophoneSource(settings), f"microphone:{device}", settings)
+                source = MicrophoneSource(settings)
+        return _Running(source, name_of(settings), settings)
 
 
-def _wanted(settings: Settings) -> list[SourceSettings]:
+def _wanted(settings: Settings) -> list[OwnThread]:
     return [*settings.microphone, *settings.file]
-
-
-def _port_name(settings: RtpSettings) -> str:
-    return f"rtp:{settings.address}:{settings.port}"
 
 
 def _without(wanted: Sequence[T], there: Iterable[object]) -> list[T]:

@@ -305,7 +305,7 @@ class Daemon:
             muted_s=round(self._pipeline.muted_s, 3),
             published=feed.published,
             overflowed=feed.overflowed,
-            repeated=sum(feed.repeated.values()),
+            repeated=dict(feed.repeated),
             subscribers=feed.subscribers,
             snapshots=feed.snapshots,
             refused_clients=feed.refused,

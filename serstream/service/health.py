@@ -44,8 +44,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Messages."""
     overflowed: int = 0
     """Messages during which the queue of a subscriber was full."""
-    repeated: int = 0
-    """Messages sent again because a subscriber had missed them."""
+    repeated: dict[str, int] = {}
+    """Messages sent again because a subscriber had missed them, by its key's name (empty without keys)."""
     subscribers: int = 0
     """Connected now."""
     snapshots: int = 0

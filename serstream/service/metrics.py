@@ -127,7 +127,7 @@ class Metrics(Collector):
         yield _gauge("feed_subscribers", "Subscribers connected", health.subscribers)
         yield _counter("feed_messages", "Messages published", health.published)
         yield _counter("feed_overflows", "Messages met by a full subscriber queue", health.overflowed)
-        yield _counter("feed_repeated", "Messages sent again", health.repeated)
+        yield _counter("feed_repeated", "Messages sent again", sum(health.repeated.values()))
         yield _counter("feed_snapshots", "Snapshots sent to subscribers", health.snapshots)
         yield _counter("feed_refused", "Connections refused for their keys", health.refused_clients)
         yield _counter("reloads", "Configuration reloads", health.reloads)

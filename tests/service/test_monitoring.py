@@ -115,3 +115,20 @@ def test_muted_streams_are_told_wherever_one_looks() -> None:
     metrics = Metrics()
     metrics.update(status, 0.0)
     assert "serstream_streams_muted 2.0" in metrics.text().decode()
+
+
+def test_who_asked_for_messages_again_is_named() -> None:
+    model = ModelStatus(name="m@1", path="", labels=(), providers=("CPUExecutionProvider",))
+
+    def told(**repeated: int) -> tuple[str, str]:
+        health = Health(repeated=repeated)
+        status = Status(pid=1, started="", uptime_s=1.0, feed="", streams=9, model=model, health=health)
+        metrics = Metrics()
+        metrics.update(status, 0.0)
+        return describe(status), metrics.text().decode()
+
+    text, metrics = told(crm=7, wallboard=90, desk=8, archive=1)
+    assert "106 repeated (wallboard 90, desk 8, crm 7)\n" in text + "\n"
+    assert "serstream_feed_repeated_total 106.0" in metrics
+    assert "wallboard" not in metrics
+    assert told(**{"": 5})[0].endswith("5 repeated"), "without keys nobody has a name"

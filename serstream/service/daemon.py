@@ -312,4 +312,5 @@ class Daemon:
             reloads=self._reloads,
             reload_error=self._reload_error,
             ports=self._sources.ports,
+            microphone_lost_s=self._sources.microphone_lost_s,
         )

@@ -56,6 +56,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Why the last reload was refused, or which sources it could not open; empty when all went well."""
     ports: tuple[PortHealth, ...] = ()
     """RTP ports."""
+    microphone_lost_s: dict[str, float] = {}
+    """Seconds of sound lost to overflows, by microphone."""
 
     def line(self, streams: int, model: str) -> str:
         """For ``systemctl status``: counts are exact, nothing in it changes while nothing happens."""

@@ -149,6 +149,12 @@ class Metrics(Collector):
         for outcome, count in health.windows.items():
             windows.add_metric([outcome], count)
         yield windows
+        microphones = CounterMetricFamily(
+            "serstream_microphone_lost_seconds", "Sound lost to overflows", labels=["source"]
+        )
+        for source, seconds in health.microphone_lost_s.items():
+            microphones.add_metric([source], seconds)
+        yield microphones
         yield from _candidates(model)
         yield from _packets(status)
 

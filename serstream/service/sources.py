@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from typing import TypeAlias, TypeVar
 import msgspec
 
 from serstream.audio.file import FileSource
+from serstream.audio.microphone import MicrophoneSource
 from serstream.config import FileSettings, MicrophoneSettings, RtpSettings, Settings
 from serstream.errors import SerstreamError, SourceError
 from serstream.rtp.datagrams import bind
@@ -127,6 +128,15 @@ class Sources:
         )
 
     @property
+    def microphone_lost_s(self) -> dict[str, float]:
+        """Seconds of sound that each device lost to overflows."""
+        lost: defaultdict[str, float] = defaultdict(float)
+        for running in self._running:
+            if isinstance(running.source, MicrophoneSource):
+                lost[running.name] += running.source.lost_s
+        return {name: round(seconds, 3) for name, seconds in lost.items()}
+
+    @property
     def receive_cpu_s(self) -> float:
         """Processor seconds that RTP took so far."""
         return self._receiver.cpu_s
@@ -219,9 +229,6 @@ class Sources:
             case FileSettings():
                 source = FileSource(settings, self._base)
             case MicrophoneSettings():
-                # An RTP-only server need not have PortAudio.
-                from serstream.audio.microphone import MicrophoneSource
-
                 source = MicrophoneSource(settings)
         return _Running(source, name_of(settings), settings)
 

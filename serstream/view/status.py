@@ -33,6 +33,7 @@ def describe(status: Status) -> str:
         f"feed      {status.feed}: {health.subscribers} subscribers, {health.refused_clients} refused; "
         f"{health.published} published, {health.overflowed} met a full queue, {_repeated(health.repeated)}",
         *(_port(port) for port in health.ports),
+        *(f"{name:<20}{lost_s:g} s lost to overflows" for name, lost_s in health.microphone_lost_s.items()),
     ]
     if health.stuck:
         lines.append(f"STUCK     {', '.join(health.stuck)}")

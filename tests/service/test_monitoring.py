@@ -29,7 +29,7 @@ def exported() -> str:
         canary=CanaryStatus(name="m@3", share=0.1),
     )
     port = PortHealth(address="::1", port=1, dropped={"x": 1}, streams=[], packets={"lost": 1})
-    health = Health(windows={"scored": 1}, ports=(port,))
+    health = Health(windows={"scored": 1}, ports=(port,), microphone_lost_s={"microphone:USB": 1.5})
     metrics.update(
         Status(pid=1, started="", uptime_s=1.0, feed="", streams=0, model=model, health=health), 0.0
     )
@@ -84,7 +84,7 @@ def test_no_metric_is_labelled_with_a_call_or_stream() -> None:
     labels = set(re.findall(r'[{,](\w+)="', exported()))
     assert labels <= {
         *("le", "stage", "outcome", "address", "port", "reason", "fate"),
-        *("model", "provider", "version", "purpose"),
+        *("model", "provider", "version", "purpose", "source"),
     }
 
 
@@ -132,3 +132,12 @@ def test_who_asked_for_messages_again_is_named() -> None:
     assert "serstream_feed_repeated_total 106.0" in metrics
     assert "wallboard" not in metrics
     assert told(**{"": 5})[0].endswith("5 repeated"), "without keys nobody has a name"
+
+
+def test_what_a_microphone_has_lost_is_told_wherever_one_looks() -> None:
+    model = ModelStatus(name="m@1", path="", labels=(), providers=("CPUExecutionProvider",))
+    health = Health(microphone_lost_s={"microphone:USB": 1.5})
+    status = Status(pid=1, started="", uptime_s=1.0, feed="", streams=9, model=model, health=health)
+    (row,) = (line for line in describe(status).splitlines() if line.startswith("microphone:USB"))
+    assert row.split(maxsplit=1)[1] == "1.5 s lost to overflows"
+    assert 'serstream_microphone_lost_seconds_total{source="microphone:USB"} 1.5' in exported()

@@ -59,19 +59,34 @@ def test_the_manual_says_of_every_alarm_what_to_do() -> None:
     assert alarms == told
 
 
-def test_promtool_accepts_the_rules() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
+def test_what_an_alarm_is_about_is_on_the_dashboard() -> None:
+    asked, shown = (set(re.findall(r"serstream_\w+", path.read_text())) for path in (ALERTS, DASHBOARD))
+    assert asked <= shown
+
+
+def promtool(*arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
+    tool = shutil.which("promtool")
+    if tool is None:
         pytest.skip("promtool is not installed (Debian package prometheus)")
-    done = subprocess.run([promtool, "check", "rules", ALERTS], capture_output=True, text=True)
+    return subprocess.run([tool, *arguments], input=given, capture_output=True, text=True)
+
+
+def test_promtool_accepts_the_rules() -> None:
+    done = promtool("check", "rules", ALERTS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alarm_is_raised_by_what_it_is_for_and_by_nothing_else() -> None:
+    cases = Path(__file__).with_name("prometheus-alerts.test.yml")
+    assert set(re.findall(r"- alert: (\w+)", ALERTS.read_text())) == set(
+        re.findall(r"alertname: (\w+)", cases.read_text())
+    )
+    done = promtool("test", "rules", cases)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_promtool_accepts_the_metrics() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian package prometheus)")
-    done = subprocess.run([promtool, "check", "metrics"], input=exported(), capture_output=True, text=True)
+    done = promtool("check", "metrics", given=exported())
     assert not re.search("error while linting|parse error", done.stderr), done.stderr
 
 

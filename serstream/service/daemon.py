@@ -44,11 +44,12 @@ from serstream.service.log_limit import ALWAYS
 from serstream.service.losses import Losses
 from serstream.service.metrics import Metrics, MetricsServer
 from serstream.service.models import Models
+from serstream.service.notifier import Notifier
 from serstream.service.overload import Capacity, StreamLimit
 from serstream.service.reload import fixed_changes, without_fixed_changes
+from serstream.service.shelf import SocketShelf, inherited_sockets
 from serstream.service.signals import Signals
 from serstream.service.sources import Sources
-from serstream.service.systemd import Notifier, SocketShelf, inherited_sockets
 from serstream.types import SourceEvent, SpeechWindow
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from serstream.rtp.receiver import RtpReceiver
 from serstream.service.check import name_of, udp_sockets
 from serstream.service.health import PortHealth
 from serstream.service.intake import Intake
-from serstream.service.systemd import SocketShelf
+from serstream.service.shelf import SocketShelf
 from serstream.types import Source, SourceEvent
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,9 @@ from serstream.errors import SerstreamError
 from serstream.rehearsal import free_port_pair
 from serstream.service.check import check, tell_who_is_analysed
 from serstream.service.intake import Intake
+from serstream.service.notifier import Notifier
+from serstream.service.shelf import SocketShelf
 from serstream.service.sources import Sources
-from serstream.service.systemd import Notifier, SocketShelf
 from serstream.shipped import models_dir
 
 SHIPPED = Path(__file__).parents[2] / "config" / "serstream.toml"

@@ -15,8 +15,9 @@ from fake_sounddevice import FakeInputStream, FakeSounddevice
 from serstream.config import FileSettings, MicrophoneSettings, RtpSettings, Settings
 from serstream.rehearsal import HOST, free_port_pair
 from serstream.service.intake import Intake
+from serstream.service.notifier import Notifier
+from serstream.service.shelf import SocketShelf
 from serstream.service.sources import STOP_TIMEOUT_S, Sources
-from serstream.service.systemd import Notifier, SocketShelf
 from serstream.types import SourceEvent, StreamEnd, StreamStart
 
 TIMEOUT_S = 10.0

@@ -205,9 +205,9 @@ class Daemon:
         self._pipeline.stream_limit = self._stream_limit.streams
 
     def _publish_about_models(self, messages: list[Message]) -> None:
-        self._publisher.publish(messages)
         if any(isinstance(message, ModelChanged) for message in messages):
             warn_of_idle_alerts(self._settings.alert, self._models.active)
+        self._publisher.publish(messages)
 
     def _report(self, now: float) -> None:
         """Once a second: feed the watchdog, renew what is shown, warn of what was lost."""

@@ -47,11 +47,15 @@ SYSTEM_PACKAGES := ffmpeg libportaudio2 libasound2-plugins pulseaudio pulseaudio
 	gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good sip-tester libbcg729-0 prometheus \
 	debootstrap systemd-container iproute2
 
+# Debian keeps what makes environments in a package of its own; without it one without pip would be left behind.
+VENV := $(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make environments; on Debian:" \
+	"apt install python3-venv"; exit 1; }; $(PYTHON) -m venv
+
 # Each stamp holds until something of these changes, so that a second run starts in seconds.
 BUILT_FROM := pyproject.toml hatch_build.py serstream/emotion/spectra.c
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "serstream needs Python 3.11 or newer, this is " + sys.version)'
-	$(PYTHON) -m venv .venv
+	@$(VENV) .venv
 
 .venv/installed-base: $(BUILT_FROM) | .venv/bin/python
 	$(PIP) --editable .
@@ -75,7 +79,7 @@ SYSTEMCTL := $(if $(wildcard /run/systemd/system),systemctl,@echo "no systemd he
 
 install:
 	@test "$$(id -u)" = 0 || { echo "install: needs root: sudo make install"; exit 1; }
-	test -x $(PREFIX)/bin/python || $(PYTHON) -m venv $(PREFIX)
+	@test -x $(PREFIX)/bin/python || { $(VENV) $(PREFIX); }
 	$(PREFIX)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade $(PIP_OPTIONS) $(PACKAGE)
 	install -D -m 644 -t $(UNITS) systemd/serstream.service systemd/serstream.socket
 	install -m 644 systemd/serstream.service $(UNITS)/serstream@.service

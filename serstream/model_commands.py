@@ -20,7 +20,7 @@ from serstream.errors import ControlError, ModelError, NotRunningError
 if TYPE_CHECKING:
     from serstream.command_line import Commands
     from serstream.emotion.store import ModelStore
-    from serstream.service.control import ComparisonStatus, ModelStatus, Reply, Request
+    from serstream.service.control import Accepted, ComparisonStatus, ModelStatus, Reply, Request
 
 LOADING_TIMEOUT_S = 90.0
 POLL_INTERVAL_S = 0.1
@@ -100,16 +100,17 @@ class _Place:
         reply = self.ask(StatusRequest())
         return reply.model if isinstance(reply, Status) else None
 
-    def wait(self, model: str, became: Callable[[ModelStatus], str]) -> ModelStatus:
+    def wait(self, accepted: Accepted, became: Callable[[ModelStatus], str]) -> ModelStatus:
         """Until the daemon has loaded or refused a model.
 
         Args:
-            model: its ``name@version``.
-            became: the one that is now what this one was to become.
+            accepted: what the daemon said when it was asked.
+            became: the one that is now what this one was to become; it may have been that before, too.
 
         Raises:
             ControlError: it refused, ended, or takes too long.
         """
+        model = accepted.model
         deadline = time.monotonic() + LOADING_TIMEOUT_S
         while (status := self.status()) is not None and status.loading == model:
             if time.monotonic() > deadline:
@@ -117,8 +118,9 @@ class _Place:
             time.sleep(POLL_INTERVAL_S)
         if status is None:
             raise ControlError(f"the daemon ended while it loaded {model}; see its log")
-        if model != became(status):
-            reason = status.refusal.reason if status.refusal else "see its log"
+        refusal = status.refusal if status.refusals > accepted.refusals else None
+        if model != became(status) or (refusal and refusal.model == model):
+            reason = refusal.reason if refusal else "see its log"
             raise ControlError(f"{model} refused, {status.name} stays active: {reason}")
         return status
 
@@ -171,7 +173,7 @@ def _activate(arguments: argparse.Namespace) -> int:
     place = _Place(arguments)
     reply = place.ask(Activate(arguments.model))
     if isinstance(reply, Accepted):
-        status = place.wait(reply.model, lambda status: status.name)
+        status = place.wait(reply, lambda status: status.name)
         print(f"{status.name} is active on {status.providers[0]}; before: {status.previous or 'none'}")
         return 0
     return _point_at(place.store, arguments.model)
@@ -183,7 +185,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     place = _Place(arguments)
     reply = place.ask(Rollback())
     if isinstance(reply, Accepted):
-        status = place.wait(reply.model, lambda status: status.name)
+        status = place.wait(reply, lambda status: status.name)
         print(f"{status.name} is active again; before: {status.previous}")
         return 0
     previous = place.store.pointer().previous
@@ -202,7 +204,7 @@ def _shadow(arguments: argparse.Namespace) -> int:
     reply = place.ask(SetShadow(arguments.model))
     if isinstance(reply, Accepted):
         if arguments.model:
-            place.wait(reply.model, lambda status: status.shadow.name if status.shadow else "")
+            place.wait(reply, lambda status: status.shadow.name if status.shadow else "")
             print(f"{reply.model} is compared with the active model; see 'serstream models status'")
         else:
             print(f"{reply.model or 'no model'} is compared no longer")
@@ -229,7 +231,7 @@ def _canary(arguments: argparse.Namespace) -> int:
     if arguments.off:
         print(f"{reply.model or 'no model'} is the canary no longer")
         return 0
-    status = place.wait(reply.model, lambda status: status.canary.name if status.canary else "")
+    status = place.wait(reply, lambda status: status.canary.name if status.canary else "")
     share = status.canary.share if status.canary else 0.0
     print(f"{reply.model} scores {share:.0%} of the calls that begin; see 'serstream models status'")
     return 0

@@ -42,8 +42,8 @@ class MicrophoneSource:
         self._settings = settings
         self._stopped = threading.Event()
         self._recorder: Recorder | None = None
-        self.lost = 0
-        """Samples lost to overflows so far."""
+        self.lost_s = 0.0
+        """Seconds of sound lost to overflows so far; may be read from any thread."""
         self._warned_at = 0.0
         self._unreported = 0
 
@@ -107,7 +107,7 @@ class MicrophoneSource:
         )
 
     def _count(self, block: Block, device: InputDevice) -> None:
-        self.lost += block.lost
+        self.lost_s += block.lost / device.sample_rate
         self._unreported += block.lost
         if self._unreported and block.arrived - self._warned_at >= 1.0:
             log.warning(

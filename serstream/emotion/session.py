@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import logging
+from contextlib import redirect_stdout
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +17,8 @@ from serstream.emotion.inputs import Inputs
 from serstream.errors import ModelError
 
 log = logging.getLogger(__name__)
+
+ort.set_default_logger_severity(4)  # it would write past our log
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -126,24 +130,24 @@ class Session:
         return logits
 
     def _open(self, providers: list[str]) -> ort.InferenceSession:
-        if CUDA in providers:
-            ort.preload_dlls()
+        missing = _preload_cuda() if CUDA in providers else ""
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._settings.threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # what it has to say comes back as an exception
         try:
-            runtime = ort.InferenceSession(self._content, options, providers=providers)
+            # Its own fallback to the CPU would only print why.
+            runtime = ort.InferenceSession(self._content, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime's exceptions share no base but Exception
             if CUDA in providers:
                 self._complain(str(error))
                 return self._open([CPU])
             raise ModelError(f"model {self._where}: ONNX Runtime cannot load it: {error}") from error
-        runtime.disable_fallback()  # ours says so
-        # It may have fallen back in silence already: only what it says it uses counts.
+        # A provider that cannot be loaded is left out in silence: only what it says it uses counts.
         if CUDA in providers and CUDA not in runtime.get_providers():
-            self._complain("CUDA was asked for and cannot be used; install 'serstream[cuda]'")
+            reason = missing or "ONNX Runtime left it out without a word"
+            self._complain(f"CUDA was asked for and cannot be used: {reason}; install 'serstream[cuda]'")
         return runtime
 
     def _complain(self, why: str) -> None:
@@ -156,6 +160,15 @@ class Session:
             f"model {self._where}: runs on {CPU}, but require_gpu wants {CUDA}: {why}; "
             "install a CUDA driver and 'serstream[cuda]', or set require_gpu = false"
         )
+
+
+def _preload_cuda() -> str:
+    """Load CUDA's libraries; the first that cannot be loaded, and why: ONNX Runtime prints that."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        ort.preload_dlls()
+    lines = printed.getvalue().splitlines()
+    return next((line for line in lines if line.startswith("Failed to load ")), "")
 
 
 @lru_cache(maxsize=1)

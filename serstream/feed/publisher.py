@@ -255,7 +255,8 @@ class Publisher:
         new = self.counters.overflowed - self._warned_overflows
         if new and now >= self._next_warning:
             logger.warning(
-                "feed: a subscriber reads too slowly, its queue of %s messages is full (%s times more)",
+                "feed: a subscriber reads too slowly, its queue of %s messages is full (%s times more); "
+                "'serstream status' and 'ss -tnp' tell which",
                 self._settings.high_water_mark,
                 new,
             )

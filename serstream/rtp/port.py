@@ -12,7 +12,7 @@ import msgspec
 
 from serstream.config import RtpSettings
 from serstream.errors import SourceError
-from serstream.rtp.datagrams import TOO_LONG, Bind, UdpPort, bind
+from serstream.rtp.datagrams import Bind, UdpPort, bind
 from serstream.rtp.status import PortStatus
 from serstream.rtp.streams import Streams
 from serstream.types import Emit, SourceEvent
@@ -59,7 +59,6 @@ class RtpPort:
                 self._rtp.close()
                 raise SourceError(f"{error}; if no RTCP comes there, set rtcp_mux = true") from error
         self._overflowed_until = 0.0
-        self._reported: Counter[str] = Counter()
         self.status: PortStatus = self._take_status()
         """Counts of the port, about a second old; may be read from any thread."""
         log.info("%s: receiving, socket buffer %d kB", self._where, self._rtp.buffer_bytes // 1024)
@@ -124,13 +123,8 @@ class RtpPort:
         return events
 
     def report(self) -> None:
-        """Renew `status` and warn of what was dropped since the last time."""
+        """Renew `status`."""
         self.status = self._take_status()
-        news = self._unreported()
-        if news:
-            self._reported += news
-            told = ", ".join(f"{count} {reason}" for reason, count in news.items())
-            log.warning("%s: datagrams dropped: %s", self._where, told)
 
     @property
     def _truncated(self) -> int:
@@ -143,13 +137,6 @@ class RtpPort:
             kernel_drops=self._rtp.drops,
             truncated=self._truncated,
         )
-
-    def _unreported(self) -> Counter[str]:
-        """Datagrams dropped since the last warning, by reason."""
-        dropped = Counter(self._streams.dropped)
-        dropped["by the kernel (its buffer was full: raise receive_buffer_kb)"] = self._rtp.drops
-        dropped[TOO_LONG] = self._truncated
-        return dropped - self._reported
 
 
 def _utc_offset() -> float:

@@ -21,7 +21,7 @@ from serstream.types import Emit, SourceEvent
 TICK_S = 0.01
 """Pace at which the sockets are emptied: packets of many streams are cheaper together."""
 REPORT_S = 1.0
-"""How often status is taken and drops are warned of; the longest sleep while there is no stream."""
+"""How often status is taken; the longest sleep while there is no stream."""
 
 Open = Callable[[RtpSettings, Counter[str]], RtpPort]
 

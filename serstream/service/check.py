@@ -7,9 +7,10 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 from serstream.audio.file import FileSource
-from serstream.config import AlertSettings, RtpSettings, Settings
+from serstream.config import AlertSettings, FileSettings, MicrophoneSettings, RtpSettings, Settings
 from serstream.emotion.alerts import GROUPS
 from serstream.emotion.loading import load_model
 from serstream.emotion.model import EmotionModel
@@ -18,9 +19,13 @@ from serstream.feed.protocol import snapshot_endpoint
 from serstream.feed.publisher import server_keys
 from serstream.rtp.datagrams import IpAddress, family_of
 from serstream.rtp.streams import Streams
+from serstream.service.log_limit import ALWAYS
 from serstream.service.metrics import HOST
+from serstream.types import Role
 
 log = logging.getLogger(__name__)
+
+SourceSettings: TypeAlias = RtpSettings | MicrophoneSettings | FileSettings
 
 
 def check(settings: Settings, base: Path) -> EmotionModel:
@@ -41,6 +46,7 @@ def check(settings: Settings, base: Path) -> EmotionModel:
     _check_endpoints(settings)
     model = load_model(settings.model, base)
     warn_of_idle_alerts(settings.alert, model)
+    tell_who_is_analysed(settings)
     return model
 
 
@@ -111,6 +117,17 @@ def _takes_loopback(host: str) -> bool:
         return host in ("*", "localhost")
 
 
+def name_of(source: SourceSettings) -> str:
+    """What log and status call it."""
+    match source:
+        case RtpSettings():
+            return f"rtp:{source.address}:{source.port}"
+        case MicrophoneSettings():
+            return f"microphone:{'default' if source.device is None else source.device}"
+        case FileSettings():
+            return f"file:{source.path}"
+
+
 def udp_sockets(port: RtpSettings) -> dict[tuple[IpAddress, int], str]:
     """Address and UDP port of each socket that an ``[[rtp]]`` binds, and what for."""
     ip = ipaddress.ip_address(port.address)
@@ -146,4 +163,28 @@ def warn_of_idle_alerts(rules: Iterable[AlertSettings], model: EmotionModel) -> 
             model.reference,
             ", ".join(idle),
             ", ".join(labels),
+        )
+
+
+def tell_who_is_analysed(settings: Settings) -> None:
+    """Say what becomes of agents, and name the sources where nobody can know whether there are any."""
+    if settings.privacy.analyse_agents:
+        log.warning(
+            "privacy.analyse_agents is set: the emotions of agents are inferred, "
+            "which the EU prohibits at work",
+            extra=ALWAYS,
+        )
+        return
+    log.info("streams with role agent are not scored (privacy.analyse_agents is false)")
+    roles: list[tuple[SourceSettings, set[Role]]] = [
+        *((port, {port.role, *port.roles.values(), *port.parties}) for port in settings.rtp),
+        *((microphone, {microphone.role}) for microphone in settings.microphone),
+        *((file, set(file.roles)) for file in settings.file),
+    ]
+    if unnamed := [name_of(source) for source, named in roles if named <= {"unknown"}]:
+        log.warning(
+            "no role is named for %s: everybody who speaks there is analysed, agents as well if there are "
+            'any; name it by role = "customer" or "agent", where several speak by roles or parties',
+            ", ".join(unnamed),
+            extra=ALWAYS,
         )

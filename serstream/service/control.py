@@ -153,6 +153,8 @@ class Accepted(msgspec.Struct, frozen=True, tag_field="reply", tag="accepted"):
 
     model: str
     """``name@version`` that is being loaded, or that went."""
+    refusals: int = 0
+    """Models refused before; how the status tells a refusal of this one from an earlier one."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag_field="reply", tag="refused"):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from serstream.feed.messages import Message, ModelChanged, rfc3339
 from serstream.feed.publisher import Publisher
 from serstream.pipeline import Pipeline
 from serstream.service.allocator import Ebb, keep_working_memory
-from serstream.service.check import check_sources, warn_of_idle_alerts
+from serstream.service.check import check_sources, tell_who_is_analysed, warn_of_idle_alerts
 from serstream.service.control import (
     Accepted,
     Activate,
@@ -42,13 +41,15 @@ from serstream.service.control import (
 from serstream.service.health import Health
 from serstream.service.intake import Intake, mean_age_s
 from serstream.service.log_limit import ALWAYS
+from serstream.service.losses import Losses
 from serstream.service.metrics import Metrics, MetricsServer
 from serstream.service.models import Models
+from serstream.service.notifier import Notifier
 from serstream.service.overload import Capacity, StreamLimit
 from serstream.service.reload import fixed_changes, without_fixed_changes
+from serstream.service.shelf import SocketShelf, inherited_sockets
 from serstream.service.signals import Signals
 from serstream.service.sources import Sources
-from serstream.service.systemd import Notifier, SocketShelf, inherited_sockets
 from serstream.types import SourceEvent, SpeechWindow
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class Daemon:
             MetricsServer(self._metrics, settings.metrics.port) if settings.metrics.port else None
         )
         self._next_report = 0.0
-        self._reported: Counter[str] = Counter()
+        self._losses = Losses()
         self._reloads = 0
         self._reload_error = ""
         model = self._models.active
@@ -117,13 +118,7 @@ class Daemon:
             model.providers[0],
             settings.feed.endpoint,
         )
-        if settings.privacy.analyse_agents:
-            log.warning(
-                "privacy.analyse_agents is set: the emotions of agents are inferred, "
-                "which the EU prohibits at work"
-            )
-        else:
-            log.info("streams with role agent are not scored (privacy.analyse_agents is false)")
+        tell_who_is_analysed(settings)
 
     def _measure(self) -> None:
         """What a window costs on this machine, before the first one comes."""
@@ -210,9 +205,9 @@ class Daemon:
         self._pipeline.stream_limit = self._stream_limit.streams
 
     def _publish_about_models(self, messages: list[Message]) -> None:
-        self._publisher.publish(messages)
         if any(isinstance(message, ModelChanged) for message in messages):
             warn_of_idle_alerts(self._settings.alert, self._models.active)
+        self._publisher.publish(messages)
 
     def _report(self, now: float) -> None:
         """Once a second: feed the watchdog, renew what is shown, warn of what was lost."""
@@ -226,16 +221,7 @@ class Daemon:
         status = self._status()
         self._metrics.update(status, now)
         self._notifier.status(status.health.line(status.streams, status.model.name))
-        losses = Counter(
-            {
-                "windows shed by overload": self._metrics.windows["overload"],
-                "seconds of sound dropped by overload": round(self._intake.dropped_s),
-                "seconds of sound of streams muted by overload": round(self._pipeline.muted_s),
-            }
-        )
-        if news := losses - self._reported:
-            self._reported = losses
-            log.warning("lost: %s", ", ".join(f"{count} {what}" for what, count in news.items()))
+        self._losses.report(status.health)
         if stuck:
             log.error("stuck, the watchdog is not fed any more: %s", ", ".join(stuck))
 
@@ -268,6 +254,7 @@ class Daemon:
                 log.error("%s", self._reload_error, extra=ALWAYS)
             log.info("reloaded: %d source(s)", len(self._sources))
             warn_of_idle_alerts(settings.alert, self._models.active)
+            tell_who_is_analysed(settings)
         self._notifier.ready()
 
     def _answer(self, request: Request) -> Reply:
@@ -275,13 +262,13 @@ class Daemon:
             case StatusRequest():
                 return self._status()
             case Activate(model):
-                return Accepted(self._models.activate(model))
+                return self._accepted(self._models.activate(model))
             case Rollback():
-                return Accepted(self._models.rollback())
+                return self._accepted(self._models.rollback())
             case SetCanary(model, share):
-                return Accepted(self._models.set_canary(model, share))
+                return self._accepted(self._models.set_canary(model, share))
             case SetShadow(model):
-                return Accepted(self._models.set_shadow(model))
+                return self._accepted(self._models.set_shadow(model))
             case Reload():
                 if self._sources.stopped:
                     raise ControlError("reload refused: the daemon is ending; start it again")
@@ -289,6 +276,9 @@ class Daemon:
                 if self._reload_error:
                     raise ControlError(self._reload_error)
                 return self._status()
+
+    def _accepted(self, model: str) -> Accepted:
+        return Accepted(model, self._models.refusals)
 
     def _status(self) -> Status:
         return Status(
@@ -316,11 +306,12 @@ class Daemon:
             muted_s=round(self._pipeline.muted_s, 3),
             published=feed.published,
             overflowed=feed.overflowed,
-            repeated=sum(feed.repeated.values()),
+            repeated=dict(feed.repeated),
             subscribers=feed.subscribers,
             snapshots=feed.snapshots,
             refused_clients=feed.refused,
             reloads=self._reloads,
             reload_error=self._reload_error,
             ports=self._sources.ports,
+            microphone_lost_s=self._sources.microphone_lost_s,
         )

@@ -44,8 +44,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Messages."""
     overflowed: int = 0
     """Messages during which the queue of a subscriber was full."""
-    repeated: int = 0
-    """Messages sent again because a subscriber had missed them."""
+    repeated: dict[str, int] = {}
+    """Messages sent again because a subscriber had missed them, by its key's name (empty without keys)."""
     subscribers: int = 0
     """Connected now."""
     snapshots: int = 0
@@ -56,6 +56,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Why the last reload was refused, or which sources it could not open; empty when all went well."""
     ports: tuple[PortHealth, ...] = ()
     """RTP ports."""
+    microphone_lost_s: dict[str, float] = {}
+    """Seconds of sound lost to overflows, by microphone."""
 
     def line(self, streams: int, model: str) -> str:
         """For ``systemctl status``: counts are exact, nothing in it changes while nothing happens."""

@@ -1,14 +1,16 @@
-"""At most one warning a second of each kind, however fast the trouble comes."""
+"""Warnings of one kind come at growing intervals, a second to a minute, however much trouble there is."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import dataclass
 from typing import TypeAlias
 
-INTERVAL_S = 1.0
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
 MAX_KINDS = 256
-"""Kinds that are told apart by what they concern; beyond that, in one second, by their place alone."""
+"""Kinds that are told apart by what they concern; beyond that, by their place alone."""
 
 ALWAYS = {"always": True}
 """Given as ``extra``: a line that is never held back, because a person waits for it."""
@@ -16,21 +18,38 @@ ALWAYS = {"always": True}
 _Kind: TypeAlias = tuple[str, int, str]
 
 
+@dataclass(slots=True)
+class _Told:
+    """The last line of a kind."""
+
+    at: float
+    pause_s: float = FIRST_PAUSE_S
+    """How long others of its kind are held back."""
+    held: int = 0
+
+    def age_s(self, record: logging.LogRecord) -> float:
+        """Infinite after the wall clock was set back."""
+        return record.created - self.at if record.created >= self.at else float("inf")
+
+    def is_over(self, record: logging.LogRecord) -> bool:
+        """Whether there was nothing of its kind for so long that the next one is news."""
+        return self.age_s(record) >= self.pause_s + LONGEST_PAUSE_S
+
+
 class OncePerSecond(logging.Filter):
     """Holds back warnings and errors that follow one of their kind within a second; the next says how many.
 
-    A kind is a place in the code that logs, and what it logs of: its first argument, if that is text, as
-    ``rtp 127.0.0.1:5004``. What is counted is not lost with the line: counters of all that may come often are
-    in the status and the metrics.
+    While the trouble lasts the pause doubles, up to a minute. A kind is a place in the code that logs, and
+    what it logs of: its first argument, if that is text, as ``rtp 127.0.0.1:5004``. What is counted is not
+    lost with the line: counters of all that may come often are in the status and the metrics.
     """
 
     def __init__(self) -> None:
         super().__init__()
         # A handler asks its filters before it takes its own lock.
         self._lock = threading.Lock()
-        self._told: dict[_Kind, float] = {}
-        self._held: dict[_Kind, int] = {}
-        self._tidied = float("-inf")
+        self._told: dict[_Kind, _Told] = {}
+        self._tidied = _Told(float("-inf"))
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is told; it may get a word about those before it."""
@@ -38,12 +57,15 @@ class OncePerSecond(logging.Filter):
             return True
         with self._lock:
             kind = self._kind(record)
-            if kind in self._told and _is_recent(self._told[kind], record):
-                self._held[kind] = self._held.get(kind, 0) + 1
+            last = self._told.get(kind)
+            if last and last.age_s(record) < last.pause_s:
+                last.held += 1
                 return False
-            self._told[kind] = record.created
-            if held := self._held.pop(kind, 0):
-                record.msg = f"{record.msg} (and {held} more like it)"
+            told = self._told[kind] = _Told(record.created)
+            if last and not last.is_over(record):
+                told.pause_s = min(2 * last.pause_s, LONGEST_PAUSE_S)
+            if last and last.held:
+                record.msg = f"{record.msg} (and {last.held} more like it)"
         return True
 
     def _kind(self, record: logging.LogRecord) -> _Kind:
@@ -51,13 +73,7 @@ class OncePerSecond(logging.Filter):
         kind = record.pathname, record.lineno, first if isinstance(first, str) else ""
         if kind in self._told:
             return kind
-        if len(self._told) >= MAX_KINDS and not _is_recent(self._tidied, record):
-            self._tidied = record.created
-            self._told = {known: told for known, told in self._told.items() if _is_recent(told, record)}
-            self._held = {known: held for known, held in self._held.items() if known in self._told}
+        if len(self._told) >= MAX_KINDS and self._tidied.age_s(record) >= FIRST_PAUSE_S:
+            self._tidied = _Told(record.created)
+            self._told = {known: told for known, told in self._told.items() if not told.is_over(record)}
         return kind if len(self._told) < MAX_KINDS else (*kind[:2], "")
-
-
-def _is_recent(told: float, record: logging.LogRecord) -> bool:
-    # The wall clock may have been set back.
-    return 0 <= record.created - told < INTERVAL_S

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -24,7 +24,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from serstream.errors import SourceError
-from serstream.feed.messages import Message, WindowEmotion, WindowUnscored
+from serstream.feed.messages import Message, UnscoredReason, WindowEmotion, WindowUnscored
 from serstream.service.control import ModelStatus, Status
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class Metrics(Collector):
         yield _gauge("feed_subscribers", "Subscribers connected", health.subscribers)
         yield _counter("feed_messages", "Messages published", health.published)
         yield _counter("feed_overflows", "Messages met by a full subscriber queue", health.overflowed)
-        yield _counter("feed_repeated", "Messages sent again", health.repeated)
+        yield _counter("feed_repeated", "Messages sent again", sum(health.repeated.values()))
         yield _counter("feed_snapshots", "Snapshots sent to subscribers", health.snapshots)
         yield _counter("feed_refused", "Connections refused for their keys", health.refused_clients)
         yield _counter("reloads", "Configuration reloads", health.reloads)
@@ -146,9 +146,16 @@ class Metrics(Collector):
         windows = CounterMetricFamily(
             "serstream_windows", "Speech windows by outcome: scored, or why not", labels=["outcome"]
         )
-        for outcome, count in health.windows.items():
-            windows.add_metric([outcome], count)
+        for outcome in ("scored", *get_args(UnscoredReason)):
+            # All from the start on: Prometheus cannot see the first increase of a counter that was not there.
+            windows.add_metric([outcome], health.windows.get(outcome, 0))
         yield windows
+        microphones = CounterMetricFamily(
+            "serstream_microphone_lost_seconds", "Sound lost to overflows", labels=["source"]
+        )
+        for source, seconds in health.microphone_lost_s.items():
+            microphones.add_metric([source], seconds)
+        yield microphones
         yield from _candidates(model)
         yield from _packets(status)
 

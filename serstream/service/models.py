@@ -70,7 +70,8 @@ class Models:
         self._told_providers = active.providers
         self._previous = self._store.pointer().previous or "" if self._store else ""
         self._swaps = 0
-        self._refusals = 0
+        self.refusals = 0
+        """Models refused since the start."""
         self._refusal: Refusal | None = None
         self._sequence = 0
         self._began = self._next_look = self._next_report = now
@@ -239,7 +240,7 @@ class Models:
             previous=self._previous,
             loading=str(self._candidate.reference) if self._candidate else "",
             swaps=self._swaps,
-            refusals=self._refusals,
+            refusals=self.refusals,
             refusal=self._refusal,
             shadow=self._shadow.status() if self._shadow else None,
             canary=self._canary.status() if self._canary else None,
@@ -315,7 +316,7 @@ class Models:
             self._canary.compare_anew()
 
     def _refuse(self, model: str, reason: str, now: float, utc: float) -> ModelRefused:
-        self._refusals += 1
+        self.refusals += 1
         self._refusal = Refusal(model, reason, rfc3339(utc))
         log.error("model %s refused, %s stays active: %s", model, self.reference, reason)
         return ModelRefused(**self._header(now, utc), candidate=model, reason=reason)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,20 +19,21 @@ from typing import TypeAlias, TypeVar
 import msgspec
 
 from serstream.audio.file import FileSource
+from serstream.audio.microphone import MicrophoneSource
 from serstream.config import FileSettings, MicrophoneSettings, RtpSettings, Settings
 from serstream.errors import SerstreamError, SourceError
 from serstream.rtp.datagrams import bind
 from serstream.rtp.port import RtpPort
 from serstream.rtp.receiver import RtpReceiver
-from serstream.service.check import udp_sockets
+from serstream.service.check import name_of, udp_sockets
 from serstream.service.health import PortHealth
 from serstream.service.intake import Intake
-from serstream.service.systemd import SocketShelf
+from serstream.service.shelf import SocketShelf
 from serstream.types import Source, SourceEvent
 
 log = logging.getLogger(__name__)
 
-SourceSettings: TypeAlias = MicrophoneSettings | FileSettings
+OwnThread: TypeAlias = MicrophoneSettings | FileSettings
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ STOP_TIMEOUT_S = 2.0
 class _Running:
     source: Source
     name: str
-    settings: SourceSettings | None
+    settings: OwnThread | None
     """None: the RTP ports, which have theirs."""
     thread: threading.Thread = field(init=False)
     heard: float = field(default_factory=time.monotonic)
@@ -115,7 +116,7 @@ class Sources:
         names: list[str] = []
         for running in self._running:
             if running.thread.is_alive():
-                names += [running.name] if running.settings else map(_port_name, self._receiver.settings)
+                names += [running.name] if running.settings else map(name_of, self._receiver.settings)
         return tuple(names)
 
     @property
@@ -125,6 +126,15 @@ class Sources:
             PortHealth(address=settings.address, **msgspec.structs.asdict(status))
             for settings, status in zip(self._receiver.settings, self._receiver.status, strict=True)
         )
+
+    @property
+    def microphone_lost_s(self) -> dict[str, float]:
+        """Seconds of sound that each device lost to overflows."""
+        lost: defaultdict[str, float] = defaultdict(float)
+        for running in self._running:
+            if isinstance(running.source, MicrophoneSource):
+                lost[running.name] += running.source.lost_s
+        return {name: round(seconds, 3) for name, seconds in lost.items()}
 
     @property
     def receive_cpu_s(self) -> float:
@@ -213,24 +223,18 @@ class Sources:
                 self._shelf.release(str(ip), number)
             raise
 
-    def _open(self, settings: SourceSettings) -> _Running:
+    def _open(self, settings: OwnThread) -> _Running:
+        source: Source
         match settings:
             case FileSettings():
-                return _Running(FileSource(settings, self._base), f"file:{settings.path}", settings)
+                source = FileSource(settings, self._base)
             case MicrophoneSettings():
-                # An RTP-only server need not have PortAudio.
-                from serstream.audio.microphone import MicrophoneSource
-
-                device = settings.device if settings.device is not None else "default"
-                return _Running(MicrophoneSource(settings), f"microphone:{device}", settings)
+                source = MicrophoneSource(settings)
+        return _Running(source, name_of(settings), settings)
 
 
-def _wanted(settings: Settings) -> list[SourceSettings]:
+def _wanted(settings: Settings) -> list[OwnThread]:
     return [*settings.microphone, *settings.file]
-
-
-def _port_name(settings: RtpSettings) -> str:
-    return f"rtp:{settings.address}:{settings.port}"
 
 
 def _without(wanted: Sequence[T], there: Iterable[object]) -> list[T]:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from serstream.service.control import Status
 from serstream.service.health import PortHealth
+
+NAMED_CLIENTS = 3
+"""Those that asked for the most messages again."""
 
 
 def describe(status: Status) -> str:
@@ -25,14 +31,22 @@ def describe(status: Status) -> str:
         f"windows   {windows}; {health.window_limit or 'not yet measured'} fit into one turn",
         f"waiting   {health.waiting_s:g} s of sound, {health.dropped_s:g} s dropped",
         f"feed      {status.feed}: {health.subscribers} subscribers, {health.refused_clients} refused; "
-        f"{health.published} published, {health.overflowed} met a full queue, {health.repeated} repeated",
+        f"{health.published} published, {health.overflowed} met a full queue, {_repeated(health.repeated)}",
         *(_port(port) for port in health.ports),
+        *(f"{name:<20}{lost_s:g} s lost to overflows" for name, lost_s in health.microphone_lost_s.items()),
     ]
     if health.stuck:
         lines.append(f"STUCK     {', '.join(health.stuck)}")
     if health.reload_error:
         lines.append(f"RELOAD    failed: {health.reload_error}")
     return "\n".join(lines)
+
+
+def _repeated(by_client: Mapping[str, int]) -> str:
+    """How many messages were sent again, and to whom most of them; a client without a key has no name."""
+    most = Counter(by_client).most_common(NAMED_CLIENTS)
+    named = ", ".join(f"{name} {count}" for name, count in most if name)
+    return f"{sum(by_client.values())} repeated" + (f" ({named})" if named else "")
 
 
 def _port(port: PortHealth) -> str:

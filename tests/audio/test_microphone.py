@@ -24,7 +24,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSounddevice:
 
 def record(fake: FakeSounddevice, *scripts: Script, **settings: str) -> list[SourceEvent]:
     """Events of a source whose device plays one script per connection; stops when the last one has played."""
-    source = MicrophoneSource(MicrophoneSettings(**settings))
+    return record_with(MicrophoneSource(MicrophoneSettings(**settings)), fake, *scripts)
+
+
+def record_with(source: MicrophoneSource, fake: FakeSounddevice, *scripts: Script) -> list[SourceEvent]:
     events: list[SourceEvent] = []
 
     def stop_at_the_end(stream: FakeInputStream) -> None:
@@ -135,8 +138,10 @@ def test_overflow_is_filled_with_silence_counted_and_told_once(
         stream.bring(0.75, lost_before=2)
         stream.finish()
 
+    source = MicrophoneSource(MicrophoneSettings())
     with caplog.at_level(logging.WARNING):
-        events = record(fake, script)
+        events = record_with(source, fake, script)
+    assert source.lost_s == pytest.approx(5 / 48000)
     assert sound(events) == [0.25, 0, 0, 0, 0.5, 0, 0, 0.75]
     assert [e.lost for e in events if isinstance(e, AudioChunk)] == [0, 3, 2]
     assert caplog.text.count("overflow") == 1

@@ -1,6 +1,7 @@
 """A machine without a GPU, for real: ONNX Runtime itself then goes on with the CPU and says nothing."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.skipif(session._has_cuda_driver(), reason="has a CUDA d
 
 
 def test_cuda_that_is_asked_for_and_not_there_is_said_once(
-    tiny_model: Path, caplog: pytest.LogCaptureFixture
+    tiny_model: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     opened = Session(tiny_model.read_bytes(), "m", ModelSettings(device="cuda"))
     for _ in range(3):
@@ -29,6 +30,8 @@ def test_cuda_that_is_asked_for_and_not_there_is_said_once(
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert "model m runs on the CPU from here on: CUDA was asked for and cannot be used" in record.message
+    assert re.search(r"used: Failed to load lib\w+\.so.*cannot open shared object file", record.message)
+    assert capfd.readouterr() == ("", ""), "nothing reaches the journal but by the log"
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda", "cpu"])

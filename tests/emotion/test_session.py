@@ -25,7 +25,9 @@ class FakeCuda:
     sizes: ClassVar[list[int]] = []
     cpu_sizes: ClassVar[list[int]] = []
 
-    def __init__(self, content: bytes, options: ort.SessionOptions, providers: list[str]):
+    def __init__(
+        self, content: bytes, options: ort.SessionOptions, providers: list[str], enable_fallback: int
+    ):
         self._runtime = Runtime(content, options, providers=["CPUExecutionProvider"])
         self._providers = providers
         if self.broken_at_start and CUDA in providers:

@@ -17,6 +17,7 @@ from serstream.config import FeedSettings
 from serstream.errors import FeedError
 from serstream.feed import Subscription, subscribe
 from serstream.feed.keys import NAMING_INTERVAL_S, REREAD_INTERVAL_S, ClientKeys, ServerKeys, new_client
+from serstream.feed.protocol import snapshot_endpoint
 from serstream.feed.publisher import Publisher
 
 
@@ -60,6 +61,22 @@ def test_an_allowed_client_hears_the_feed(publisher: Publisher, endpoint: str, t
     with subscribe(endpoint, keys=tmp_path / "anna.toml") as subscription:
         assert hears(publisher, subscription)
     assert publisher.counters.refused == 0
+
+
+def test_messages_that_are_asked_for_again_are_counted_by_the_name_of_the_key(
+    publisher: Publisher, endpoint: str, tmp_path: Path
+) -> None:
+    with zmq.Context() as context:
+        for name in ("anna", "ben", "anna"):
+            with context.socket(zmq.DEALER) as client:
+                client.linger = 0
+                ClientKeys.load(tmp_path / f"{name}.toml").apply(client)
+                client.connect(snapshot_endpoint(endpoint))
+                client.send(b'{"request":"missed","call":"a","stream":"-","first":0}')
+                assert turn_until(publisher, lambda: bool(client.poll(0)))
+    asked = publisher.counters.repeated
+    assert set(asked) == {"anna", "ben"}
+    assert asked["anna"] == 2 * asked["ben"] > 0
 
 
 def test_a_client_without_keys_gets_nothing_and_an_error(publisher: Publisher, endpoint: str) -> None:

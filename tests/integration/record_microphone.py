@@ -48,7 +48,7 @@ def main() -> None:
     source.stop()
     thread.join()
     np.savez(path, **{stream: np.concatenate(p) for stream, p in pieces.items() if p})
-    say(event="done", lost=source.lost)
+    say(event="done", lost_s=source.lost_s)
 
 
 main()

@@ -145,3 +145,14 @@ def test_an_alert_that_is_never_raised_is_named_at_the_start_and_at_a_reload() -
         assert told not in daemon.log()
         reload(daemon, daemon.control.with_name("serstream.toml").read_text() + rule)
         assert told in daemon.log()
+
+
+def test_a_source_that_names_no_role_is_named_at_the_start_and_at_every_reload() -> None:
+    number = free_port_pair()
+    told = f"no role is named for rtp:{HOST}:{number}: everybody who speaks there is analysed"
+    with DaemonProcess(f"[[rtp]]\nport = {number}\n") as daemon:
+        text = daemon.control.with_name("serstream.toml").read_text()
+        reload(daemon, text)
+        assert daemon.log().count(told) == 2
+        reload(daemon, text.replace("[[rtp]]", "[[rtp]]\nrole = 'customer'", 1))
+        assert daemon.log().count(told) == 2

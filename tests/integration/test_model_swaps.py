@@ -170,6 +170,29 @@ def test_the_commands_work_on_a_running_and_on_a_stopped_daemon(store: ModelStor
     assert store.pointer().active == "tiny@2"
 
 
+def test_a_damaged_version_is_refused_even_when_it_is_active(tmp_path: Path) -> None:
+    store = repository(tmp_path / "models")
+    store.activate(Reference("tiny", 2))
+    with DaemonProcess(configuration(store, [free_port_pair()])) as daemon:
+        config = daemon.control.with_name("serstream.toml")
+        for purpose in ("activate", "shadow"):
+            assert models_command(purpose, "tiny@1", config=config)[0] == 0
+        file = store.file(Reference("tiny", 1))
+        good = file.read_bytes()
+        file.write_bytes(good + b"x")
+        for asked in (["activate", "tiny@1"], ["shadow", "tiny@1"]):
+            code, text = models_command(*asked, config=config)
+            assert code == 2, text
+            assert "tiny@1 refused, tiny@1 stays active: model" in text
+            assert "it was damaged or changed after publishing" in text
+        file.unlink()
+        code, text = models_command("activate", "tiny@1", config=config)
+        assert (code, "no such file" in text) == (2, True), text
+        file.write_bytes(good)
+        code, text = models_command("activate", "tiny@1", config=config)
+        assert (code, text) == (0, "tiny@1 is active on CPUExecutionProvider; before: tiny@2\n")
+
+
 def test_a_bare_file_is_verified_and_a_model_shown(tmp_path: Path) -> None:
     folder = publish(tmp_path / "models")
     code, text = models_command("verify", str(folder), config=Path(os.devnull))

@@ -101,7 +101,7 @@ def test_what_is_played_is_what_the_source_emits(
     server.play(CLIP)
     recorded = microphone.stop()
     assert microphone.expect("end")["reason"] == "shutdown"
-    assert microphone.expect("done")["lost"] == 0
+    assert microphone.expect("done")["lost_s"] == 0
     heard, played = soxr.resample(recorded[start["stream"]], rate, 16000), clip()
     begin, alike = find(played, heard)
     assert alike > 0.95

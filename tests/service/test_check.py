@@ -3,14 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from serstream.config import Settings, parse
+from serstream.config import Settings, load, parse
 from serstream.errors import SerstreamError
 from serstream.rehearsal import free_port_pair
-from serstream.service.check import check
+from serstream.service.check import check, tell_who_is_analysed
 from serstream.service.intake import Intake
+from serstream.service.notifier import Notifier
+from serstream.service.shelf import SocketShelf
 from serstream.service.sources import Sources
-from serstream.service.systemd import Notifier, SocketShelf
 from serstream.shipped import models_dir
+
+SHIPPED = Path(__file__).parents[2] / "config" / "serstream.toml"
 
 
 def settings_of(**tables: object) -> Settings:
@@ -92,8 +95,51 @@ def test_emotions_that_the_model_never_says_are_named(
         {"name": "typo", "emotions": ["angri", "sad"]},
     ]
     with caplog.at_level(logging.WARNING):
-        check(settings_of(rtp=[{}], alert=rules[:1]), tmp_path)
+        check(settings_of(rtp=[{"role": "customer"}], alert=rules[:1]), tmp_path)
         assert not caplog.messages
-        check(settings_of(rtp=[{}], alert=rules), tmp_path)
+        check(settings_of(rtp=[{"role": "customer"}], alert=rules), tmp_path)
     (told,) = caplog.messages
     assert "never says 'angri' of 'typo', only angry, disgust" in told
+
+
+ROLES_NAMED: list[dict[str, list[dict[str, object]]]] = [
+    {"rtp": [{"role": "customer"}]},
+    {"rtp": [{"roles": {"10.1.0.0/16": "agent"}}]},
+    {"rtp": [{"parties": ["customer", "agent"]}]},
+    {"microphone": [{"role": "agent"}]},
+    {"file": [{"path": "call.wav", "roles": ["customer"]}]},
+]
+
+
+@pytest.mark.parametrize("sources", ROLES_NAMED, ids=str)
+def test_where_roles_are_named_nobody_is_warned(
+    sources: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    tell_who_is_analysed(settings_of(**sources))
+    assert not caplog.messages
+
+
+def test_sources_where_agents_may_be_analysed_unawares_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    settings = settings_of(
+        rtp=[{"port": 5004}, {"port": 5006, "role": "agent"}],
+        microphone=[{}, {"device": "USB", "role": "customer"}],
+        file=[{"path": "call.wav"}],
+    )
+    tell_who_is_analysed(settings)
+    (told,) = caplog.messages
+    assert "no role is named for rtp:127.0.0.1:5004, microphone:default, file:call.wav: everybody" in told
+    assert 'agents as well if there are any; name it by role = "customer" or "agent"' in told
+
+
+def test_analysing_agents_is_told_instead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check(settings_of(rtp=[{}], privacy={"analyse_agents": True}), tmp_path)
+    (told,) = caplog.messages
+    assert "privacy.analyse_agents is set" in told
+
+
+def test_the_configuration_that_ships_names_no_role_and_is_told_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    check(load(SHIPPED), SHIPPED.parent)
+    (told,) = caplog.messages
+    assert "no role is named for rtp:127.0.0.1:5004: everybody" in told

@@ -4,7 +4,7 @@ import pytest
 
 from serstream import cli
 from serstream.service import signals
-from serstream.service.log_limit import ALWAYS, MAX_KINDS, OncePerSecond
+from serstream.service.log_limit import ALWAYS, LONGEST_PAUSE_S, MAX_KINDS, OncePerSecond
 
 
 @pytest.fixture
@@ -22,11 +22,21 @@ def record(
     return made
 
 
-def test_ten_thousand_warnings_in_ten_seconds_are_ten_lines_that_count_them_all(limit: OncePerSecond) -> None:
-    records = [record(100 + i / 1000) for i in range(10_000)]
-    told = [each.getMessage() for each in records if limit.filter(each)]
-    assert told[0] == "client a refused, 5% of them"
-    assert told[1:] == ["client a refused, 5% of them (and 999 more like it)"] * 9
+def test_warnings_of_one_kind_come_at_growing_intervals_and_count_those_between(limit: OncePerSecond) -> None:
+    records = [record(100 + i / 100) for i in range(20_000)]
+    told = [(each.created - 100, each.getMessage()) for each in records if limit.filter(each)]
+    assert [round(at) for at, _ in told] == [0, 1, 3, 7, 15, 31, 63, 123, 183]
+    assert told[0][1] == "client a refused, 5% of them"
+    assert told[1][1] == "client a refused, 5% of them (and 99 more like it)"
+    held = sum(int(text.split("(and ")[1].split()[0]) for _, text in told[1:])
+    assert held + len(told) == 1 + 18_300, "all until the last line"
+
+
+def test_trouble_that_was_over_is_told_at_once_again(limit: OncePerSecond) -> None:
+    lasting = [limit.filter(record(100.0 + second)) for second in range(10)]
+    assert lasting == [second in (0, 1, 3, 7) for second in range(10)]
+    later = 107.0 + 8 + LONGEST_PAUSE_S
+    assert [limit.filter(record(later + second)) for second in range(3)] == [True, True, False]
 
 
 def test_another_kind_is_told_at_once(limit: OncePerSecond) -> None:
@@ -50,7 +60,6 @@ def test_a_flood_that_is_about_ever_another_one_is_bounded(limit: OncePerSecond)
         told = [limit.filter(record(second, client=f"stranger {i}")) for i in range(10_000)]
         assert sum(told) == MAX_KINDS + 1
         assert len(limit._told) <= MAX_KINDS + 1
-        assert len(limit._held) <= MAX_KINDS + 1
 
 
 def test_what_a_person_waits_for_is_never_held_back(

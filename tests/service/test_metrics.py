@@ -77,6 +77,7 @@ def test_prometheus_reads_the_status(metrics: Metrics, server: MetricsServer) ->
     for line in (
         "serstream_streams 3.0",
         'serstream_windows_total{outcome="loss"} 2.0',
+        'serstream_windows_total{outcome="overload"} 0.0',
         'serstream_rtp_dropped_total{address="127.0.0.1",port="5004",reason="not allowed"} 4.0',
         'serstream_rtp_packets_total{address="127.0.0.1",fate="lost",port="5004"} 6.0',
         'serstream_rtp_kernel_drops_total{address="::1",port="5004"} 5.0',

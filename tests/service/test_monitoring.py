@@ -29,7 +29,7 @@ def exported() -> str:
         canary=CanaryStatus(name="m@3", share=0.1),
     )
     port = PortHealth(address="::1", port=1, dropped={"x": 1}, streams=[], packets={"lost": 1})
-    health = Health(windows={"scored": 1}, ports=(port,))
+    health = Health(windows={"scored": 1}, ports=(port,), microphone_lost_s={"microphone:USB": 1.5})
     metrics.update(
         Status(pid=1, started="", uptime_s=1.0, feed="", streams=0, model=model, health=health), 0.0
     )
@@ -59,19 +59,34 @@ def test_the_manual_says_of_every_alarm_what_to_do() -> None:
     assert alarms == told
 
 
-def test_promtool_accepts_the_rules() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
+def test_what_an_alarm_is_about_is_on_the_dashboard() -> None:
+    asked, shown = (set(re.findall(r"serstream_\w+", path.read_text())) for path in (ALERTS, DASHBOARD))
+    assert asked <= shown
+
+
+def promtool(*arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
+    tool = shutil.which("promtool")
+    if tool is None:
         pytest.skip("promtool is not installed (Debian package prometheus)")
-    done = subprocess.run([promtool, "check", "rules", ALERTS], capture_output=True, text=True)
+    return subprocess.run([tool, *arguments], input=given, capture_output=True, text=True)
+
+
+def test_promtool_accepts_the_rules() -> None:
+    done = promtool("check", "rules", ALERTS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alarm_is_raised_by_what_it_is_for_and_by_nothing_else() -> None:
+    cases = Path(__file__).with_name("prometheus-alerts.test.yml")
+    assert set(re.findall(r"- alert: (\w+)", ALERTS.read_text())) == set(
+        re.findall(r"alertname: (\w+)", cases.read_text())
+    )
+    done = promtool("test", "rules", cases)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_promtool_accepts_the_metrics() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian package prometheus)")
-    done = subprocess.run([promtool, "check", "metrics"], input=exported(), capture_output=True, text=True)
+    done = promtool("check", "metrics", given=exported())
     assert not re.search("error while linting|parse error", done.stderr), done.stderr
 
 
@@ -84,7 +99,7 @@ def test_no_metric_is_labelled_with_a_call_or_stream() -> None:
     labels = set(re.findall(r'[{,](\w+)="', exported()))
     assert labels <= {
         *("le", "stage", "outcome", "address", "port", "reason", "fate"),
-        *("model", "provider", "version", "purpose"),
+        *("model", "provider", "version", "purpose", "source"),
     }
 
 
@@ -115,3 +130,29 @@ def test_muted_streams_are_told_wherever_one_looks() -> None:
     metrics = Metrics()
     metrics.update(status, 0.0)
     assert "serstream_streams_muted 2.0" in metrics.text().decode()
+
+
+def test_who_asked_for_messages_again_is_named() -> None:
+    model = ModelStatus(name="m@1", path="", labels=(), providers=("CPUExecutionProvider",))
+
+    def told(**repeated: int) -> tuple[str, str]:
+        health = Health(repeated=repeated)
+        status = Status(pid=1, started="", uptime_s=1.0, feed="", streams=9, model=model, health=health)
+        metrics = Metrics()
+        metrics.update(status, 0.0)
+        return describe(status), metrics.text().decode()
+
+    text, metrics = told(crm=7, wallboard=90, desk=8, archive=1)
+    assert "106 repeated (wallboard 90, desk 8, crm 7)\n" in text + "\n"
+    assert "serstream_feed_repeated_total 106.0" in metrics
+    assert "wallboard" not in metrics
+    assert told(**{"": 5})[0].endswith("5 repeated"), "without keys nobody has a name"
+
+
+def test_what_a_microphone_has_lost_is_told_wherever_one_looks() -> None:
+    model = ModelStatus(name="m@1", path="", labels=(), providers=("CPUExecutionProvider",))
+    health = Health(microphone_lost_s={"microphone:USB": 1.5})
+    status = Status(pid=1, started="", uptime_s=1.0, feed="", streams=9, model=model, health=health)
+    (row,) = (line for line in describe(status).splitlines() if line.startswith("microphone:USB"))
+    assert row.split(maxsplit=1)[1] == "1.5 s lost to overflows"
+    assert 'serstream_microphone_lost_seconds_total{source="microphone:USB"} 1.5' in exported()

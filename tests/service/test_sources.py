@@ -1,6 +1,7 @@
 """Sources that come and go, with what systemd stores of their sockets."""
 
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from fake_sounddevice import FakeInputStream, FakeSounddevice
 
-from serstream.config import FileSettings, RtpSettings, Settings
+from serstream.config import FileSettings, MicrophoneSettings, RtpSettings, Settings
 from serstream.rehearsal import HOST, free_port_pair
 from serstream.service.intake import Intake
+from serstream.service.notifier import Notifier
+from serstream.service.shelf import SocketShelf
 from serstream.service.sources import STOP_TIMEOUT_S, Sources
-from serstream.service.systemd import Notifier, SocketShelf
 from serstream.types import SourceEvent, StreamEnd, StreamStart
 
 TIMEOUT_S = 10.0
@@ -130,3 +133,21 @@ def test_a_recording_that_waits_for_room_does_not_hold_up_a_reload(systemd: Syst
         *("unknown", "shutdown"),
         *("agent", "eof"),
     ]
+
+
+def test_what_microphones_lose_is_counted_by_device(
+    monkeypatch: pytest.MonkeyPatch, systemd: Systemd
+) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", fake := FakeSounddevice("Headset", "USB"))
+
+    def overflows(stream: FakeInputStream) -> None:
+        stream.bring(0.25)
+        stream.bring(0.5, lost_before=24_000)
+
+    fake.scripts = [overflows] * 3
+    microphones = tuple(MicrophoneSettings(device=name) for name in ("Headset", "Headset", "USB"))
+    with running(Intake(10), systemd, microphone=microphones) as sources:
+        deadline = time.monotonic() + TIMEOUT_S
+        while sources.microphone_lost_s != {"microphone:Headset": 1.0, "microphone:USB": 0.5}:
+            assert time.monotonic() < deadline, sources.microphone_lost_s
+            time.sleep(0.01)

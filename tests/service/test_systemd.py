@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from serstream.service.systemd import Notifier, SocketShelf, inherited_sockets
+from serstream.service.notifier import Notifier
+from serstream.service.shelf import SocketShelf, inherited_sockets
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_sockets_that_nobody_wants_are_named_closed_and_forgotten(
 
 HEIR = """
 import os
-from serstream.service.systemd import inherited_sockets
+from serstream.service.shelf import inherited_sockets
 os.environ["LISTEN_PID"] = str(os.getpid())
 for address, (name, udp) in inherited_sockets(os.environ, os.getpid()).items():
     print(address[1], name, udp.recv(100).decode(), os.get_inheritable(udp.fileno()))

@@ -21,7 +21,7 @@ from serstream.rtp.sender import send_in_real_time
 from serstream.shipped import SAMPLE_CALL
 from serstream.types import Role
 from serstream.view.console import console
-from serstream.view.emoji import EMOJI, UNKNOWN
+from serstream.view.emoji import face
 from serstream.view.live import view_on
 
 PARTIES: tuple[Role, ...] = ("customer", "agent")
@@ -101,6 +101,6 @@ def _print_summary(screen: Console, legs: list[Leg]) -> None:
 
 
 def _line(utterance: UtteranceEmotion) -> str:
-    emoji = EMOJI.get(utterance.emotion, UNKNOWN)
+    emoji = face(utterance.emotion)
     span = f"{utterance.start:2.0f}-{utterance.end:2.0f} s"
     return f"{span} {emoji} {utterance.emotion} {utterance.confidence:.0%}"

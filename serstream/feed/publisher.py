@@ -34,8 +34,9 @@ from serstream.unix_socket import check_free
 logger = logging.getLogger(__name__)
 
 REQUESTS_PER_POLL = 64
-"""Requests answered before publishing goes on; the rest wait for the next poll. And replies that wait for a
-client to read them: each may be hundreds of kilobytes. A client that reads has them before the next poll."""
+"""Answered before publishing goes on; the rest wait for the next poll."""
+REPLIES_QUEUED = 64
+"""That a client has not read yet, each of up to hundreds of kilobytes; further ones are dropped."""
 WARNING_INTERVAL_S = 1.0
 
 _BIND_ADVICE = {
@@ -170,7 +171,7 @@ class Publisher:
         self._connections = [Connections(self._publisher), Connections(self._router)]
         for socket, endpoint, queue in (
             (self._publisher, self._settings.endpoint, self._settings.high_water_mark),
-            (self._router, snapshot_endpoint(self._settings.endpoint), REQUESTS_PER_POLL),
+            (self._router, snapshot_endpoint(self._settings.endpoint), REPLIES_QUEUED),
         ):
             socket.sndhwm = queue
             socket.ipv6 = "[" in endpoint

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.errors import ConfigError
-from serstream.view.emoji import COLOURS, EMOJI, NO_COLOUR, UNKNOWN
+from serstream.view.emoji import colour_of, face
 
 Point: TypeAlias = tuple[float, float]
 Anchor: TypeAlias = Literal["start", "middle", "end"]
@@ -104,7 +104,7 @@ class Svg:
 
     def face(self, x: float, y: float, size: int, emotion: str) -> None:
         """See `Canvas`."""
-        self.text(x, y, EMOJI.get(emotion, UNKNOWN), size=size)
+        self.text(x, y, face(emotion), size=size)
 
     def image(self, x: float, y: float, pixels: Pixels) -> None:
         """See `Canvas`."""
@@ -168,7 +168,7 @@ class Png:
     def face(self, x: float, y: float, size: int, emotion: str) -> None:
         """See `Canvas`."""
         box = self._scaled(x + size / 8, y - 0.7 * size, x + 7 * size / 8, y + 0.05 * size)
-        self._draw.ellipse(box, fill=COLOURS.get(emotion, NO_COLOUR))
+        self._draw.ellipse(box, fill=colour_of(emotion))
 
     def image(self, x: float, y: float, pixels: Pixels) -> None:
         """See `Canvas`."""

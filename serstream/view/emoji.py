@@ -15,9 +15,6 @@ EMOJI = {
 }
 """Each two terminal cells wide."""
 
-UNKNOWN = "❓"
-"""For labels that are not in `EMOJI`."""
-
 COLOURS = {
     "angry": "#D55E00",
     "boredom": "#A6761D",
@@ -31,5 +28,12 @@ COLOURS = {
 }
 """Okabe & Ito 2008, "Color universal design"; boredom and calm from ColorBrewer's safe sets."""
 
-NO_COLOUR = "#999999"
-"""For labels that are not in `COLOURS`."""
+
+def face(label: str) -> str:
+    """The label's emoji; a question mark for labels of other models."""
+    return EMOJI.get(label, "❓")
+
+
+def colour_of(label: str) -> str:
+    """The label's colour, ``#rrggbb``; grey for labels of other models."""
+    return COLOURS.get(label, "#999999")

@@ -19,7 +19,7 @@ from serstream.feed.messages import (
     UtteranceEmotion,
     rfc3339,
 )
-from serstream.view.emoji import EMOJI, UNKNOWN
+from serstream.view.emoji import face
 from serstream.view.screen import mute_text, printable
 
 SILENT_S = 3.0
@@ -75,7 +75,7 @@ def plain_line(event: Event) -> str:
         case StreamStarted():
             return f"{event.time} {event.call} {event.role}: began ({event.source})"
         case UtteranceEmotion():
-            emoji = EMOJI.get(event.emotion, UNKNOWN)
+            emoji = face(event.emotion)
             return (
                 f"{event.time} {event.call} {event.role}: {emoji} {event.emotion} {event.confidence:.0%} "
                 f"from {event.start:.1f} to {event.end:.1f} s"

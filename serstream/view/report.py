@@ -11,7 +11,7 @@ from pathlib import Path
 from serstream.errors import FeedError
 from serstream.feed.messages import Alert, rfc3339
 from serstream.feed.recording import Call, Party, calls
-from serstream.view.emoji import COLOURS, EMOJI, NO_COLOUR, UNKNOWN
+from serstream.view.emoji import colour_of, face
 from serstream.view.screen import duration
 
 WIDTH = 1000
@@ -131,10 +131,10 @@ def _lane(party: Party, offset: float, top: float, scale: float) -> list[str]:
         title = f"{duration(offset + utterance.start)} {utterance.emotion} {utterance.confidence:.0%}"
         shapes.append(
             f'<rect class="utterance" x="{x:.1f}" y="{top}" width="{width:.1f}" height="{BLOCK}" '
-            f'fill="{_colour(utterance.emotion)}"><title>{escape(title)}</title></rect>'
+            f'fill="{colour_of(utterance.emotion)}"><title>{escape(title)}</title></rect>'
         )
         if width > 20:
-            emoji = EMOJI.get(utterance.emotion, UNKNOWN)
+            emoji = face(utterance.emotion)
             shapes.append(f'<text x="{x + width / 2:.1f}" y="{top + 24}" text-anchor="middle">{emoji}</text>')
     shapes += [_muted(place(start), place(end), top) for start, end in party.muted]
     middle, reach = top + BLOCK + 32, 24
@@ -181,7 +181,7 @@ def _summary(party: Party) -> tuple[str, ...]:
         f"{end.lost_s:.1f} s",
         str(end.windows),
         str(end.unscored),
-        ", ".join(f"{EMOJI.get(label, UNKNOWN)} {label} {seconds:.0f} s" for label, seconds in emotions),
+        ", ".join(f"{face(label)} {label} {seconds:.0f} s" for label, seconds in emotions),
     )
 
 
@@ -204,10 +204,6 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _key(label: str) -> str:
-    emoji = EMOJI.get(label, UNKNOWN)
-    swatch = f'<span class="swatch" style="background:{_colour(label)}"></span>'
+    emoji = face(label)
+    swatch = f'<span class="swatch" style="background:{colour_of(label)}"></span>'
     return f'<span class="key">{swatch}{emoji} {escape(label)}</span>'
-
-
-def _colour(label: str) -> str:
-    return COLOURS.get(label, NO_COLOUR)

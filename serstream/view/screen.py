@@ -18,7 +18,7 @@ from rich.style import Style
 from serstream.feed.messages import Alert, Mute, UtteranceEmotion
 from serstream.types import Severity
 from serstream.view.board import TREND_BUCKET_S, Row, Step, rank
-from serstream.view.emoji import COLOURS, EMOJI, NO_COLOUR, UNKNOWN
+from serstream.view.emoji import colour_of, face
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 SEVERITY_MARKS = ("  ", "· ", "! ", "‼ ")
@@ -97,7 +97,7 @@ def row_line(row: Row, labels: Sequence[str], width: int, utc: float, selected: 
     else:
         emotion = window.smoothed_emotion
         faint = DIM if age - window.end > FRESH_S else PLAIN
-        name = _pad(f"{EMOJI.get(emotion, UNKNOWN)} {emotion}", 11) + " "
+        name = _pad(f"{face(emotion)} {emotion}", 11) + " "
         cells.append((name, base + faint + colour(emotion)))
         cells.append((f"{window.smoothed[emotion]:>4.0%} ", base + faint))
         for label in labels:  # of which its model may not know all
@@ -179,7 +179,7 @@ def note_line(note: UtteranceEmotion | Alert | Mute, offset: float) -> list[Cell
         what = f"{note.rule} {note.state} ({'+'.join(note.emotions)} {note.probability:.0%})"
         text = f"{mark(note.severity)}{what}"
         return [(when, PLAIN), (text, ALERT if note.state == "raised" else BOLD)]
-    text = f"{EMOJI.get(note.emotion, UNKNOWN)} {note.emotion} {note.confidence:.0%}"
+    text = f"{face(note.emotion)} {note.emotion} {note.confidence:.0%}"
     return [(when, PLAIN), (f"{text}, {note.end - note.start:.1f} s", colour(note.emotion))]
 
 
@@ -218,7 +218,7 @@ def printable(text: str) -> str:
 @lru_cache(maxsize=64)
 def colour(label: str) -> Style:
     """The style of an emotion."""
-    return Style(color=COLOURS.get(label, NO_COLOUR))
+    return Style(color=colour_of(label))
 
 
 def _widths(labels: Sequence[str], width: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from serstream.classify import Classified
 from serstream.errors import ConfigError, SourceError
 from serstream.types import Samples
 from serstream.view.canvas import Canvas, Pixels, canvas_for
-from serstream.view.emoji import COLOURS, NO_COLOUR
+from serstream.view.emoji import colour_of
 from serstream.view.screen import duration
 
 LIMIT_S = 1800.0
@@ -105,7 +105,7 @@ def _title(canvas: Canvas, classified: Classified) -> None:
         TITLE,
         f"{verdict.emotion} {verdict.confidence:.0%}",
         size=20,
-        colour=_colour(verdict.emotion),
+        colour=colour_of(verdict.emotion),
     )
     canvas.text(LEFT + 190, TITLE, f"{name}, {duration(verdict.seconds)}", colour=DIM)
 
@@ -133,7 +133,7 @@ def _waveform(canvas: Canvas, classified: Classified, scale: float) -> None:
     canvas.polygon([*upper, *reversed(lower)], SOUND)
     for utterance in classified.verdict.utterances:
         own = slice(int(utterance.start * scale), int(utterance.end * scale) + 1)
-        canvas.polygon([*upper[own], *reversed(lower[own])], _colour(utterance.emotion))
+        canvas.polygon([*upper[own], *reversed(lower[own])], colour_of(utterance.emotion))
     canvas.text(LEFT - 8, middle + 4, "sound", size=12, anchor="end", colour=DIM)
 
 
@@ -141,7 +141,7 @@ def _utterances(canvas: Canvas, classified: Classified, scale: float) -> None:
     top, height = UTTERANCES, ROW[UTTERANCES]
     for utterance in classified.verdict.utterances:
         x, width = LEFT + utterance.start * scale, max((utterance.end - utterance.start) * scale, 1.0)
-        colour = _colour(utterance.emotion)
+        colour = colour_of(utterance.emotion)
         canvas.rectangle(x, top + height - 4, width, 4, colour)
         if width >= 26:
             canvas.face(x, top + height - 10, 18, utterance.emotion)
@@ -169,7 +169,7 @@ def _emotions(canvas: Canvas, classified: Classified, scale: float) -> None:
         y = float(top)
         for label in labels:
             share = height * window.probabilities.get(label, 0.0)
-            canvas.rectangle(x, y, max(width - 1, 1), share, _colour(label))
+            canvas.rectangle(x, y, max(width - 1, 1), share, colour_of(label))
             y += share
     for share in (0, 0.5, 1):
         canvas.text(
@@ -183,9 +183,5 @@ def _legend(canvas: Canvas, classified: Classified) -> None:
     room = (RIGHT - LEFT) / max(len(probabilities), 6)
     for number, (label, probability) in enumerate(probabilities.items()):
         x = LEFT + number * room
-        canvas.rectangle(x, LEGEND - 10, 11, 11, _colour(label))
+        canvas.rectangle(x, LEGEND - 10, 11, 11, colour_of(label))
         canvas.text(x + 17, LEGEND, f"{label} {probability:.0%}")
-
-
-def _colour(label: str) -> str:
-    return COLOURS.get(label, NO_COLOUR)

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from serstream.classify import Verdict
-from serstream.view.emoji import COLOURS, EMOJI, NO_COLOUR, UNKNOWN
+from serstream.view.emoji import colour_of, face
 from serstream.view.screen import colour, duration
 
 BAR = 30
@@ -37,10 +37,10 @@ def _body(verdict: Verdict) -> RenderableType:
     for label, share in sorted(verdict.probabilities.items(), key=lambda item: -item[1]):
         winner = label == verdict.emotion
         table.add_row(
-            "  " + EMOJI.get(label, UNKNOWN),
+            "  " + face(label),
             Text(label, style="bold" if winner else ""),
             f"{share:4.0%}",
-            Bar(1.0, 0.0, share, width=BAR, color=COLOURS.get(label, NO_COLOUR)),
+            Bar(1.0, 0.0, share, width=BAR, color=colour_of(label)),
         )
     if len(verdict.utterances) < 2:
         return table
@@ -48,7 +48,7 @@ def _body(verdict: Verdict) -> RenderableType:
     for utterance in verdict.utterances:
         course.add_row(
             f"  {duration(utterance.start)} to {duration(utterance.end)}",
-            EMOJI.get(utterance.emotion, UNKNOWN),
+            face(utterance.emotion),
             Text(utterance.emotion, style=colour(utterance.emotion)),
             f"{utterance.confidence:4.0%}",
         )

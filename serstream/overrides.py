@@ -1,7 +1,7 @@
 """Single keys set from outside the file: ``--set feed.history=9`` and ``SERSTREAM_FEED__HISTORY=9``.
 
 A value is read as TOML, and taken for a string when it is not TOML. ``rtp[0].port`` names a key of the first
-``[[rtp]]``; in the environment that is ``SERSTREAM_RTP__0__PORT``. An index one behind the last adds a table.
+``[[rtp]]``; in the environment that is ``SERSTREAM_RTP__0__PORT``. An index one past the end appends a table.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class StreamStart:
 
 
 class AudioChunk(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """A piece of one stream, in order and without holes."""
+    """A piece of one stream, in order; where ``start`` jumps, nothing was said or heard."""
 
     stream: str
     samples: Samples
@@ -141,7 +141,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpeechWindow:
-    """One to two seconds of speech, ready for the model."""
+    """Up to ``window_ms`` of speech, ready for the model."""
 
     stream: str
     samples: Samples
@@ -149,11 +149,11 @@ class SpeechWindow:
     start: int
     """Position at ``SAMPLE_RATE``."""
     end: int
-    """Position behind the last sample at ``SAMPLE_RATE``."""
+    """One past the last sample, at ``SAMPLE_RATE``."""
     utterance: int
     """Number of the utterance in its stream, from 0."""
     final: bool
-    """True for the last window of its utterance."""
+    """Completed by the end of its utterance; one that ends soon after an interim window has none."""
     quality: Quality
     speech_so_far: int = 0
     """Voiced samples of the stream up to ``end``."""

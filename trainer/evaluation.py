@@ -15,7 +15,7 @@ Labels = NDArray[np.int64]
 Counts = NDArray[np.int64]
 
 MASKED = -1e4
-"""Logit of a label that the clip's corpus does not have; finite, so that mixup stays finite."""
+"""Logit of a label that may not win, for example one that the clip's corpus does not have."""
 CALIBRATION_BINS = 15
 LOG_TEMPERATURE = 3.0
 """Temperatures are sought between its exponential and the inverse."""

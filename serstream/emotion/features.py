@@ -171,7 +171,7 @@ def mfcc(windows: FloatArray, spec: FeatureSpec, sample_rate: int | None = None)
         sample_rate: of the windows in Hz: ``spec.sample_rate`` (None) or half of it.
 
     Returns:
-        float32, shape (n_windows, spec.n_coeffs, spec.n_frames). What else is in the batch does not matter.
+        float32, shape (n_windows, spec.n_coeffs, spec.n_frames). Each row depends on its own window alone.
 
     Raises:
         ValueError: wrong shape or rate.
@@ -207,7 +207,7 @@ def summarise(features: FloatArray, spec: FeatureSpec) -> FloatArray:
         spec: the recipe.
 
     Returns:
-        float32, shape (n_windows, spec.n_functionals). What else is in the batch does not matter.
+        float32, shape (n_windows, spec.n_functionals). Each row depends on its own window alone.
     """
     if spec.functionals is None:
         return np.empty((len(features), 0), np.float32)

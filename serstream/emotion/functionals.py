@@ -104,8 +104,8 @@ def functionals(
         frame_s: from one frame to the next, seconds.
 
     Returns:
-        float32, shape (n_windows, len(names(spec, n_mels))), in that order. What else is in the batch does
-        not matter.
+        float32, shape (n_windows, len(names(spec, n_mels))), in that order. Each row
+        depends on its own window alone.
     """
     n_windows, n_mels, n_frames = log_mel.shape
     values = np.empty((n_windows, len(names(spec, n_mels))), np.float32)

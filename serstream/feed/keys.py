@@ -68,7 +68,7 @@ class ServerKeys(msgspec.Struct, frozen=True):
             except (OSError, ValueError) as error:
                 faults.append(f"{path}: {error}")
         if faults:
-            logger.warning("feed: client keys that are none are ignored: %s", "; ".join(faults))
+            logger.warning("feed: invalid client keys are ignored: %s", "; ".join(faults))
         return found
 
 

@@ -61,7 +61,7 @@ class FeedCounters:
     repeated: Counter[str] = field(default_factory=Counter)
     """Messages sent again because a subscriber had missed them, by its key's name (empty without keys)."""
     malformed: int = 0
-    """Requests that were none."""
+    """Malformed requests."""
     refused: int = 0
     """Connections turned away for their keys."""
 

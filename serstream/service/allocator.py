@@ -32,7 +32,7 @@ def return_free_memory() -> None:
 
 
 class Ebb:
-    """Gives free memory back when half of the streams that there were are over."""
+    """Gives free memory back once the number of streams has halved since its peak."""
 
     def __init__(self) -> None:
         self._most = 0

@@ -200,7 +200,7 @@ class ControlServer:
     def __init__(self, path: Path):
         self.path = path
         self.malformed = 0
-        """Requests that were none."""
+        """Malformed requests."""
         if len(os.fsencode(path)) > MAX_PATH_BYTES:
             raise ControlError(
                 f"control socket {path}: longer than {MAX_PATH_BYTES} bytes; set control.socket"

@@ -1,4 +1,4 @@
-"""The daemon: the only place that owns threads and signals.
+"""The daemon: what runs in which thread, and what ends when.
 
 One thread for all RTP ports and one for each other source put sound into the intake; the main thread takes it
 out, runs the pipeline and publishes. Shutdown goes with the flow: sources end their streams, the pipeline

@@ -1,4 +1,4 @@
-"""What ships with serstream: models, the sample call and the commented configuration."""
+"""What ships with serstream: models and the sample call."""
 
 from __future__ import annotations
 

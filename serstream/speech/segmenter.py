@@ -117,7 +117,7 @@ class Segmenter:
 
     @property
     def position(self) -> int:
-        """Position behind the last sample pushed."""
+        """One past the last sample pushed."""
         partial = len(self._partial) // _BYTES * (SAMPLE_RATE // self.sample_rate)
         return self._origin + self._history.end * FRAME + partial
 

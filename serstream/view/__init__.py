@@ -1,1 +1,1 @@
-"""What people look at; every view is a subscriber of the feed."""
+"""What people look at: the live view, reports, verdicts, pictures and status."""

@@ -57,7 +57,7 @@ def add_parser(commands: Commands) -> None:
         "--picture",
         type=Path,
         metavar="OUT",
-        help="draw it, too: OUT.svg, or OUT.png (needs 'serstream[picture]'); with several streams each "
+        help="draw it, too: OUT.svg, or OUT.png (needs Pillow); with several streams each "
         "picture's name gets the stream's",
     )
     add_roles(command)

@@ -89,12 +89,12 @@ def _log(level: int) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from serstream.service.log_limit import OncePerSecond
+    from serstream.service.log_limit import GrowingPauses
     from serstream.service.signals import Signals
 
     signals = Signals()  # from here on, before the imports that take long
     for handler in logging.root.handlers:
-        handler.addFilter(OncePerSecond())
+        handler.addFilter(GrowingPauses())
     from serstream.service.daemon import Daemon
 
     def load() -> config.Settings:

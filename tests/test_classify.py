@@ -316,4 +316,4 @@ def test_a_png_without_pillow_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert main(["classify", str(CLIPS[0]), "--picture", "x.png"]) == 2
-    assert "PNG needs Pillow; pip install 'serstream[picture]'" in capsys.readouterr().err
+    assert "PNG needs Pillow; pip install pillow" in capsys.readouterr().err

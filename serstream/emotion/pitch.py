@@ -1,4 +1,4 @@
-"""Pitch of speech: how high the voice is and how strongly voiced each frame is, from the MFCC's power spectra.
+"""Pitch of speech, and how strongly voiced each frame is, from the MFCC's power spectra.
 
 Autocorrelation divided by the taper's own (Boersma 1993). Candidates are compared frame by frame: no path is
 searched, so a frame costs one inverse transform and nothing looks ahead.

@@ -147,7 +147,7 @@ class Session:
         # A provider that cannot be loaded is left out in silence: only what it says it uses counts.
         if CUDA in providers and CUDA not in runtime.get_providers():
             reason = missing or "ONNX Runtime left it out without a word"
-            self._complain(f"CUDA was asked for and cannot be used: {reason}; install 'serstream[cuda]'")
+            self._complain(f"CUDA was asked for and cannot be used: {reason}; install the extra 'cuda'")
         return runtime
 
     def _complain(self, why: str) -> None:
@@ -158,7 +158,7 @@ class Session:
     def _needs_gpu(self, why: str) -> str:
         return (
             f"model {self._where}: runs on {CPU}, but require_gpu wants {CUDA}: {why}; "
-            "install a CUDA driver and 'serstream[cuda]', or set require_gpu = false"
+            "install a CUDA driver and serstream with its extra 'cuda', or set require_gpu = false"
         )
 
 

@@ -212,6 +212,7 @@ class Streams:
             return []
         if heir_of is None and len(self._roster) >= self._settings.max_streams:
             self.dropped[Refusal.TOO_MANY_STREAMS] += 1
+            self._warn_full(source, packet.ssrc, arrived)
             return []
         self._probation.forget(source, packet.ssrc)
         events = self._change_ssrc(heir_of, packet.ssrc) if heir_of else self._start(source, row[0])
@@ -304,6 +305,15 @@ class Streams:
                 "%s: payload type %d is not declared and dropped; declare it in payload_types, e.g. "
                 '{ %d = "opus/48000/2" }, or give the sender\'s SDP in sdp',
                 *(self._where, payload_type, payload_type),
+            )
+
+    def _warn_full(self, source: Source, ssrc: int, now: float) -> None:
+        if now >= self._next_warning:
+            self._next_warning = now + WARNING_S
+            address, port = address_of(source)
+            log.warning(
+                "%s: SSRC 0x%08X of %s port %d is refused: there are %d streams, max_streams allows no more",
+                *(self._where, ssrc, address, port, len(self._roster)),
             )
 
     # Before packets are sorted, and beside them.

@@ -36,7 +36,7 @@ class _Told:
         return self.age_s(record) >= self.pause_s + LONGEST_PAUSE_S
 
 
-class OncePerSecond(logging.Filter):
+class GrowingPauses(logging.Filter):
     """Holds back warnings and errors that follow one of their kind within a second; the next says how many.
 
     While the trouble lasts the pause doubles, up to a minute. A kind is a place in the code that logs, and

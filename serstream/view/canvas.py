@@ -135,8 +135,7 @@ class Png:
             from PIL import Image, ImageDraw, ImageFont
         except ImportError as error:
             raise ConfigError(
-                f"picture {path}: PNG needs Pillow; pip install 'serstream[picture]', or let the name end "
-                "in .svg"
+                f"picture {path}: PNG needs Pillow; pip install pillow, or let the name end in .svg"
             ) from error
         self._font = ImageFont.load_default
         self._from_array = Image.fromarray

@@ -299,11 +299,13 @@ def test_latch_of_the_port_refuses_a_second_sender_until_the_first_is_gone() -> 
     assert len(names(receive(streams, talk(SPEECH, ssrc=9, source=BOB, start=110)))) == 1
 
 
-def test_limit_of_streams_is_told() -> None:
+def test_limit_of_streams_is_told(caplog: pytest.LogCaptureFixture) -> None:
     streams = Streams(RtpSettings(max_streams=3), 0.0)
     events = receive(streams, [packet for ssrc in range(5) for packet in talk(SPEECH, ssrc=ssrc)])
     assert len(names(events)) == 3
     assert streams.dropped["beyond max_streams"] > 0
+    refused = next(line for line in caplog.messages if "is refused" in line)
+    assert refused.endswith("there are 3 streams, max_streams allows no more")
     assert all(len(sound(events, name)[0]) == len(SPEECH) for name in names(events))
 
 

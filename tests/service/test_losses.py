@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from serstream.service.health import Health, PortHealth
-from serstream.service.log_limit import OncePerSecond
+from serstream.service.log_limit import GrowingPauses
 from serstream.service.losses import NAMED_PORTS, Losses
 
 
@@ -58,7 +58,7 @@ def test_a_port_that_begins_anew_counts_from_nothing(caplog: pytest.LogCaptureFi
 def test_fifty_ports_with_strangers_for_an_hour_are_some_lines(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit = OncePerSecond()
+    limit = GrowingPauses()
     told: list[str] = []
     now = 0.0
 

@@ -49,6 +49,7 @@ class Stream:
         if (
             found is None
             or found.encoding not in SOUND
+            or not packet.payload
             or (found.clock_rate != self.jitter.clock_rate and self.jitter.has_passed(packet.sequence_number))
         ):
             # It has a place in the sequence, so that it is not missed, but it is no sound, or was before the

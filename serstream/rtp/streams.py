@@ -267,7 +267,7 @@ class Streams:
         if declared is None:
             self._warn_undeclared(packet.payload_type, now)
             return Refusal.UNDECLARED
-        return None if declared.encoding in SOUND else Refusal.NO_SOUND
+        return None if declared.encoding in SOUND and packet.payload else Refusal.NO_SOUND
 
     def _fallen_silent(self, source: Source, since: float) -> _Member | None:
         """The only stream of a source, if it has sent nothing since but a moment before."""

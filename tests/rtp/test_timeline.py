@@ -204,6 +204,29 @@ def test_a_route_that_grows_longer_moves_nothing() -> None:
     assert (lost, streams.status().streams[0].resets) == (0, 0)
 
 
+def test_packets_of_padding_are_no_loss_and_delay_nothing() -> None:
+    sender = Sender()
+    for _ in range(20):
+        sender.speak(0.2)
+        sender.padding()
+    streams = Streams(RtpSettings(), 0.0)
+    events = receive(streams, sender.sent)
+    line, lost = sound(events)
+    assert sender.misplaced(line) == []
+    status = streams.status()
+    assert (lost, status.packets["lost"], status.dropped) == (0, 0, {})
+    assert max(chunk.arrived - 100 - chunk.start / 8000 for chunk in chunks(events)) < 0.001
+
+
+def test_packets_of_padding_begin_no_stream() -> None:
+    sender = Sender()
+    for _ in range(20):
+        sender.padding()
+    streams = Streams(RtpSettings(), 0.0)
+    assert not receive(streams, sender.sent)
+    assert streams.dropped == {"without sound, of no stream": 20}
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 def test_stragglers_of_the_old_clock_do_not_restart_the_new_one(lost: int) -> None:
     """A mirror port sends the last packets before a change of codec again, 30 ms later."""
@@ -240,6 +263,7 @@ PARTS: list[Part] = [
     lambda sender: sender.pause(0.7),
     lambda sender: sender.pause(0.7, counted=False),
     lambda sender: sender.pause(1.5, counted=False),
+    lambda sender: sender.padding(),
     lambda sender: sender.comfort_noise(),
 ]
 

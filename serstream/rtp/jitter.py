@@ -3,6 +3,9 @@
 Nothing is played to an ear, so a packet in order is released at once. What the playout deadline bounds is
 the wait for a missing one: a hole is declared lost when its own sound should have been played (Ramjee et al.
 1994: mean transit time plus a depth that follows the jitter of RFC 3550, A.8), and what is behind it goes on.
+
+Stream time is the sender's, and our clock its judge. The mean transit time is that of the packets on time: a
+late one says something about the network and nothing about the sender's clock, so a stall moves nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +23,14 @@ MAX_WAITING = 256
 LOSSES_REMEMBERED = 512
 """Numbers of lost packets kept, to tell the late from the duplicate."""
 TIMESTAMP_SLACK_S = 1.0
-"""How far a timestamp may run ahead of the clock; beyond it the sender has changed its timeline."""
+"""How far a timestamp may run ahead of the clock; beyond it the sender has changed its timeline. And how far
+it may fall behind by pauses that nothing but the clock tells of."""
+LATE_S = 0.2
+"""What comes so much later than the mean is late: it was held up, or the sender paused before it."""
+LATE_GAIN_S = 0.0002
+"""By how much one late packet raises the mean: 10 ms a second, so that a longer route becomes the rule."""
+CATCH_UP_S = 0.1
+"""So long a packet that may follow a pause waits for those behind it: after a stall they come faster."""
 JITTERS = 4
 """Depth in units of the interarrival jitter, the safety factor of Ramjee et al."""
 TRANSIT_GAIN = 1 / 64
@@ -43,7 +53,7 @@ class Heard(NamedTuple):
     duration: int
     """Ticks of the whole payload."""
     skip: int
-    """Ticks at its beginning that silence has already filled."""
+    """Ticks at its beginning that silence has already filled; perhaps all."""
     arrived: float
 
 
@@ -74,6 +84,8 @@ class JitterBuffer:
     """
 
     __slots__ = (
+        "_behind",
+        "_filled",
         "_late_at",
         "_late_depth",
         "_lost_numbers",
@@ -105,7 +117,7 @@ class JitterBuffer:
         self._min_depth = min_depth_s
         self._max_depth = max_depth_s
         self._waiting: dict[int, _Waiting] = {}
-        """Packets behind a hole, by sequence number."""
+        """Packets behind a hole, or behind what may be a pause, by sequence number."""
         self._lost_numbers: dict[int, None] = {}
         self._outlier: _Waiting | None = None
         """A packet far from the sequence: the first of a new one, or noise."""
@@ -113,9 +125,14 @@ class JitterBuffer:
         """Lost packets whose ticks are not yet known, because no sound has come behind them."""
         self._late_depth = 0.0
         self._late_at = 0.0
+        self._filled = 0
+        """Ticks released as silence beyond `next_timestamp`, where the sender has not been yet."""
+        self._behind = 0.0
+        """Seconds by which the last packet of sound came later than the mean."""
         self.next_sequence = -1
         """Sequence number that is next in line; -1 before the first packet."""
         self.next_timestamp = 0
+        """Where the last packet of sound ended, in the sender's ticks."""
         self.position = 0
         """Ticks released so far."""
         self.packet_ticks = 0
@@ -123,9 +140,9 @@ class JitterBuffer:
         self.silent = False
         """The sender said (RFC 3389) that it stays silent until the next packet."""
         self.transit = 0.0
-        """Mean of arrival minus stream time, seconds."""
+        """Mean of arrival minus stream time of the packets on time, seconds."""
         self.last_transit = 0.0
-        """The same of the last packet."""
+        """The same of the last one."""
         self.jitter = 0.0
         """Interarrival jitter in seconds (RFC 3550, A.8)."""
         self.last_arrived = 0.0
@@ -172,42 +189,60 @@ class JitterBuffer:
             self._pass(first, released)
             ahead = 0
         self._outlier = None
-        if duration:
-            self._measure(packet, arrived)
+        late = self._measure(packet, arrived) if duration else 0.0
         if ahead < 0:
             self._count_late(packet, arrived)
         elif packet.sequence_number in self._waiting:
             self.duplicates += 1
-        elif ahead == 0:
-            if self._waiting and duration:
-                self._learn(packet, arrived)
-            self._pass(waiting, released)
-            self._drain(released)
         else:
-            self._waiting[packet.sequence_number] = waiting
+            if ahead == 0 and self._waiting and duration:
+                self._learn(packet, arrived)
+            if ahead == 0 and late <= LATE_S:
+                self._pass(waiting, released)
+            else:
+                self._waiting[packet.sequence_number] = waiting
+            self._drain(released)
             if len(self._waiting) > MAX_WAITING:
                 self._give_up(released)
         return released
 
     @property
     def in_order(self) -> bool:
-        """Nothing waits, nothing is open: the next packet in line would go straight through."""
+        """Nothing waits, nothing is open: the next packet in line, if on time, would go straight through."""
         return (
-            not (self._waiting or self._missing or self.silent or self._outlier) and self.next_sequence >= 0
+            not (self._waiting or self._missing or self.silent or self._filled or self._outlier)
+            and self._behind <= LATE_S
+            and self.next_sequence >= 0
         )
 
-    def restart(self, clock_rate: int) -> None:
-        """The next packet begins a new sequence and timeline, perhaps of another clock; stream time goes on.
+    def has_passed(self, sequence_number: int) -> bool:
+        """Whether a packet of this number would be late, or a duplicate."""
+        return (
+            self.next_sequence >= 0
+            and -MAX_MISORDER <= sequence_delta(sequence_number, self.next_sequence) < 0
+        )
+
+    def restart(self, clock_rate: int, sequence_number: int | None = None) -> None:
+        """The next packet begins a new timeline, perhaps of another clock; stream time goes on.
 
         What still waits is dropped: `flush` it before.
+
+        Args:
+            clock_rate: of the new timeline.
+            sequence_number: of the next packet, if the sequence goes on; what is missing before it is lost.
         """
+        ahead = 0
+        if sequence_number is not None and self.next_sequence >= 0:
+            ahead = sequence_delta(sequence_number, self.next_sequence)
+        self._missing = ahead if 0 < ahead <= MAX_MISORDER else 0
+        self.lost += self._missing
+        self.packet_ticks = round(self.packet_ticks * clock_rate / self.clock_rate)
         self.position = round(self.position * clock_rate / self.clock_rate)
         self.clock_rate = clock_rate
         self.next_sequence = -1
         self.resets += 1
         self._waiting.clear()
         self._lost_numbers.clear()
-        self._missing = 0
         self._outlier = None
 
     @property
@@ -226,8 +261,9 @@ class JitterBuffer:
         """When `release` will have something to do, if nothing more arrives; None: never."""
         playout = self.transit + self.position / self.clock_rate + self.depth
         if self._waiting:
-            first = next(iter(self._waiting.values())).arrived
-            return min(playout, first + self._max_depth)
+            if head := self._waiting.get(self.next_sequence):
+                return head.arrived + 2 * CATCH_UP_S
+            return min(playout, next(iter(self._waiting.values())).arrived + self._max_depth)
         return playout + SILENCE_S if self.silent else None
 
     def release(self, now: float) -> list[Released]:
@@ -240,7 +276,7 @@ class JitterBuffer:
             if ticks >= SILENCE_S * self.clock_rate:
                 released.append(Gap(self.position, ticks, 0, now))
                 self.position += ticks
-                self.next_timestamp = (self.next_timestamp + ticks) & 0xFFFF_FFFF
+                self._filled += ticks
         return released
 
     def flush(self) -> list[Released]:
@@ -251,25 +287,34 @@ class JitterBuffer:
         return released
 
     def _begin(self, packet: RtpPacket, duration: int, arrived: float) -> None:
-        """Take the packet for the next in line; after a restart, behind the time that has passed since."""
+        """Take the packet for the next in line; after a restart, behind what is missing or the time since."""
         gap = 0
         if self.received:
             gap = round((arrived - self.transit) * self.clock_rate) - self.position
-            gap = gap if gap > duration else 0
+            gap = max(gap if gap > duration else 0, self._missing * self.packet_ticks)
         else:
             self.transit = self.last_transit = arrived
         self.next_sequence = packet.sequence_number
         self.next_timestamp = (packet.timestamp - gap) & 0xFFFF_FFFF
+        self._filled = 0
 
-    def _measure(self, packet: RtpPacket, arrived: float) -> None:
-        """Interarrival jitter (RFC 3550, A.8) and mean transit time (Ramjee et al. 1994)."""
+    def _transit(self, packet: RtpPacket, arrived: float) -> float:
         ticks = timestamp_delta(packet.timestamp, self.next_timestamp)
-        transit = arrived - (self.position + ticks) / self.clock_rate
-        if abs(transit - self.last_transit) > TIMESTAMP_SLACK_S:
-            return
-        self.jitter += JITTER_GAIN * (abs(transit - self.last_transit) - self.jitter)
-        self.transit += TRANSIT_GAIN * (transit - self.transit)
-        self.last_transit = transit
+        return arrived - (self.position - self._filled + ticks) / self.clock_rate
+
+    def _measure(self, packet: RtpPacket, arrived: float) -> float:
+        """Interarrival jitter (RFC 3550, A.8) and mean transit time (Ramjee et al. 1994) of what is on time.
+
+        Returns:
+            Seconds by which the packet came later than the mean.
+        """
+        transit = self._transit(packet, arrived)
+        late = transit - self.transit
+        if -TIMESTAMP_SLACK_S <= late <= LATE_S:
+            self.jitter += JITTER_GAIN * (abs(transit - self.last_transit) - self.jitter)
+            self.transit += TRANSIT_GAIN * (transit - self.transit)
+            self.last_transit = transit
+        return late
 
     def _count_late(self, packet: RtpPacket, arrived: float) -> None:
         if packet.sequence_number not in self._lost_numbers:
@@ -280,9 +325,8 @@ class JitterBuffer:
         self._learn(packet, arrived)
 
     def _learn(self, packet: RtpPacket, arrived: float) -> None:
-        """A packet came behind its successors, in time or not: wait so long for the next one like it."""
-        ticks = timestamp_delta(packet.timestamp, self.next_timestamp)
-        delay = arrived - self.transit - (self.position + ticks) / self.clock_rate + LATE_MARGIN_S
+        """A packet came behind its successors, or behind silence in its place: wait so long for the next."""
+        delay = self._transit(packet, arrived) - self.transit + LATE_MARGIN_S
         if self.depth < delay <= TIMESTAMP_SLACK_S:
             self._late_depth, self._late_at = delay, arrived
 
@@ -296,10 +340,16 @@ class JitterBuffer:
         self.lost += ahead
         self._missing += ahead
         self.next_sequence = (self.next_sequence + ahead) & 0xFFFF
+        if ahead == 0:
+            self._pass(self._waiting.pop(self.next_sequence), released)
         self._drain(released)
 
     def _drain(self, released: list[Released]) -> None:
-        while self._waiting and (waiting := self._waiting.pop(self.next_sequence, None)):
+        """Release what is next in line, unless it may follow a pause and it is too early to tell."""
+        while waiting := self._waiting.get(self.next_sequence):
+            if self._until_newest(waiting) < CATCH_UP_S and self._seems_paused(waiting):
+                return
+            del self._waiting[self.next_sequence]
             self._pass(waiting, released)
 
     def _pass(self, waiting: _Waiting, released: list[Released]) -> None:
@@ -309,32 +359,70 @@ class JitterBuffer:
         if duration == 0:
             self.silent = self.silent or silent
             return
-        gap, skip = self._gap(packet, duration, arrived)
+        gap, skip = self._gap(waiting), 0
         if gap > 0:
             lost = min(gap, self._missing * (self.packet_ticks or duration))
             released.append(Gap(self.position, gap, lost, arrived))
             self.position += gap
-        transit = arrived - (self.position - skip) / self.clock_rate
-        if abs(transit - self.transit) > TIMESTAMP_SLACK_S:
-            self.transit = self.last_transit = transit
+        elif gap < 0:
+            self._learn(packet, arrived)
+            skip = min(duration, -gap)
         released.append(Heard(packet.payload_type, packet.payload, self.position, duration, skip, arrived))
         self.position += duration - skip
         self.next_timestamp = (packet.timestamp + duration) & 0xFFFF_FFFF
         self.packet_ticks = duration
         self.silent = False
+        self._filled = -gap - skip if gap < 0 else 0
         self._missing = 0
 
-    def _gap(self, packet: RtpPacket, duration: int, arrived: float) -> tuple[int, int]:
-        """Ticks missing before the packet, and ticks of it that silence has already filled."""
+    def _gap(self, waiting: _Waiting) -> int:
+        """Ticks missing before the packet; if negative, silence has filled so many from its beginning on."""
+        packet, duration, _, arrived = waiting
         ticks = timestamp_delta(packet.timestamp, self.next_timestamp)
-        elapsed = round((arrived - self.transit) * self.clock_rate) - self.position
-        """Where the clock says the packet belongs, as ticks from here."""
-        slack = TIMESTAMP_SLACK_S * self.clock_rate
-        if self.silent and -duration < ticks < 0:
-            return 0, -ticks
-        held = packet.marker and ticks == 0 and elapsed > slack
-        if 0 <= ticks <= max(0, elapsed) + slack and not held:
-            return ticks, 0
+        transit = arrived - (self.position - self._filled + ticks) / self.clock_rate
+        late = transit - self.transit
+        plausible = late >= -TIMESTAMP_SLACK_S or ticks <= TIMESTAMP_SLACK_S * self.clock_rate
+        if ticks >= 0 and plausible and not (late > LATE_S and self._has_paused(waiting)):
+            self._behind = late
+            # A longer route becomes the rule by and by, a shorter one at once: none comes before it is sent.
+            if late > LATE_S:
+                self.transit += LATE_GAIN_S
+            elif late < -LATE_S:
+                self.transit = transit + LATE_S
+            return ticks - self._filled
         # The sender has changed its timeline (re-INVITE, hold, transfer): ours goes on by the clock.
         self.resets += 1
-        return (elapsed if elapsed > duration else 0), 0
+        self._behind = 0.0
+        gap = ticks + round(late * self.clock_rate) - self._filled
+        return gap if gap > duration else 0
+
+    def _seems_paused(self, waiting: _Waiting) -> bool:
+        """Whether the sender may have paused before the packet and left that out of its timestamps.
+
+        The packet comes later than the one before, all of a sudden, and its timestamp knows of no pause. Less
+        than the slack counts only where the sender says that it begins to speak, or when it has added up.
+        """
+        packet, duration, _, arrived = waiting
+        ticks = timestamp_delta(packet.timestamp, self.next_timestamp)
+        late = self._transit(packet, arrived) - self.transit
+        return (
+            duration > 0
+            and late > (LATE_S if packet.marker or self.silent else TIMESTAMP_SLACK_S)
+            and late - self._behind > LATE_S
+            # Comfort noise may take a packet's time itself.
+            and 0 <= ticks <= (self._missing + self.silent) * self.packet_ticks
+        )
+
+    def _has_paused(self, waiting: _Waiting) -> bool:
+        """Whether it has: then what follows comes no faster than it was spoken, as it would after a stall."""
+        seconds = self._until_newest(waiting)
+        if seconds < CATCH_UP_S or not self._seems_paused(waiting):
+            return False
+        newest = next(reversed(self._waiting.values())).packet
+        ticks = timestamp_delta(newest.timestamp, waiting.packet.timestamp)
+        return ticks < 1.25 * seconds * self.clock_rate
+
+    def _until_newest(self, waiting: _Waiting) -> float:
+        """Seconds from the packet to the last of those that wait."""
+        newest = next(reversed(self._waiting.values()), waiting)
+        return newest.arrived - waiting.arrived

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from serstream.rtp.codecs import ALAW, ULAW
 from serstream.rtp.datagrams import Datagrams
-from serstream.rtp.jitter import JITTER_GAIN, TIMESTAMP_SLACK_S, TRANSIT_GAIN, JitterBuffer
+from serstream.rtp.jitter import JITTER_GAIN, LATE_S, TIMESTAMP_SLACK_S, TRANSIT_GAIN, JitterBuffer
 from serstream.rtp.packet import Headers, parse_batch
 from serstream.types import INT16_SCALE, Samples
 
@@ -195,12 +195,13 @@ class Lanes:
         found = headers.marker_type_sequence[packets]
         missing = ((found - expected) & np.uint32(0xFFFF)).astype(np.int64)
         begin = self._position[lanes] + missing * length
-        transit = datagrams.arrived[packets] - begin / CLOCK_RATE
+        late = datagrams.arrived[packets] - begin / CLOCK_RATE - self._transit[lanes]
         plain = (
             (found >> 16 == expected >> 16)
             & (headers.timestamp[packets] == self._timestamp[lanes] + (missing * length).astype(np.uint32))
             & (length == headers.end[packets] - headers.begin[packets])
-            & (np.abs(transit - self._last_transit[lanes]) <= TIMESTAMP_SLACK_S)
+            & (late <= LATE_S)
+            & (late >= -TIMESTAMP_SLACK_S)
         )
         return np.where(plain, missing, -1)
 
@@ -220,9 +221,10 @@ class Lanes:
         lost = missing * length
         end = position + lost + length
         transit = arrived - (position + lost) / CLOCK_RATE
+        mean, jitter = self._transit[lanes], self._jitter[lanes]
         variation = np.abs(transit - self._last_transit[lanes])
-        self._jitter[lanes] += JITTER_GAIN * (variation - self._jitter[lanes])
-        self._transit[lanes] += TRANSIT_GAIN * (transit - self._transit[lanes])
+        self._jitter[lanes] = jitter + JITTER_GAIN * (variation - jitter)
+        self._transit[lanes] = np.minimum(mean + TRANSIT_GAIN * (transit - mean), transit + LATE_S)
         self._last_transit[lanes] = transit
         self.last_arrived[lanes] = arrived
         self._received[lanes] += 1

@@ -31,8 +31,6 @@ class Malformed(StrEnum):
     """The header extension is cut off."""
     PADDING = "padding"
     """The padding is longer than the packet, or 0."""
-    EMPTY = "empty"
-    """No payload."""
 
 
 class RtpPacket(NamedTuple):
@@ -44,6 +42,7 @@ class RtpPacket(NamedTuple):
     timestamp: int
     ssrc: int
     payload: bytes
+    """Empty where all is padding, or nothing: such a packet only keeps a path open, or measures it."""
 
 
 def parse(datagram: bytes) -> RtpPacket | Malformed:
@@ -69,8 +68,6 @@ def parse(datagram: bytes) -> RtpPacket | Malformed:
         end -= padding
         if padding == 0 or end < begin:
             return Malformed.PADDING
-    if begin == end:
-        return Malformed.EMPTY
     return RtpPacket(
         marker=second >= 0x80,
         payload_type=second & 0x7F,
@@ -101,7 +98,7 @@ def parse_batch(datagrams: Datagrams) -> Headers:
     content, lengths = datagrams.content, datagrams.lengths
     words = np.ascontiguousarray(content[:, :RTP_HEADER_LENGTH]).view(">u4").astype(np.uint32)
     first = words[:, 0] >> 24
-    valid = (lengths > RTP_HEADER_LENGTH) & (first >> 6 == RTP_VERSION)
+    valid = (lengths >= RTP_HEADER_LENGTH) & (first >> 6 == RTP_VERSION)
     begin = np.full(len(lengths), RTP_HEADER_LENGTH, np.int64)
     end = lengths.copy()
     rare = np.flatnonzero(valid & (first != RTP_VERSION << 6))
@@ -119,7 +116,7 @@ def parse_batch(datagrams: Datagrams) -> Headers:
         padding = content[padded, lengths[padded] - 1].astype(np.int64)
         end[padded] -= padding
         valid[padded[padding == 0]] = False
-        valid[rare] &= begin[rare] < end[rare]
+        valid[rare] &= begin[rare] <= end[rare]
     return Headers(valid, words[:, 0] & np.uint32(0x00FF_FFFF), words[:, 1], words[:, 2], begin, end)
 
 

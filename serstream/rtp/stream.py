@@ -46,14 +46,20 @@ class Stream:
     def push(self, packet: RtpPacket, arrived: float) -> list[AudioChunk]:
         """Take a packet; returns the sound that it completes."""
         found = self._formats.get(packet.payload_type)
-        if found is None or found.encoding not in SOUND:
-            # It has a place in the sequence, so that it is not missed, but it is no sound.
+        if (
+            found is None
+            or found.encoding not in SOUND
+            or not packet.payload
+            or (found.clock_rate != self.jitter.clock_rate and self.jitter.has_passed(packet.sequence_number))
+        ):
+            # It has a place in the sequence, so that it is not missed, but it is no sound, or was before the
+            # clock changed.
             silent = found is not None and found.encoding == COMFORT_NOISE
             return self._chunks(self.jitter.push(packet, 0, arrived, silent=silent))
         chunks: list[AudioChunk] = []
         if found.clock_rate != self.jitter.clock_rate:
             chunks = self.flush()
-            self.jitter.restart(found.clock_rate)
+            self.jitter.restart(found.clock_rate, packet.sequence_number)
         duration = self._decoder(packet.payload_type).duration(packet.payload)
         return chunks + self._chunks(self.jitter.push(packet, duration, arrived, silent=duration == 0))
 
@@ -105,7 +111,9 @@ class Stream:
             samples = np.resize(np.append(samples, np.zeros(wanted, np.float32)), wanted)
         self._remember(samples)
         self.last_payload, self.last_payload_type = item.payload, item.payload_type
-        return [self._chunk(samples[skip:], item.position * ratio, lost, item.arrived)]
+        return (
+            [self._chunk(samples[skip:], item.position * ratio, lost, item.arrived)] if skip < wanted else []
+        )
 
     def _fill(self, gap: Gap) -> list[AudioChunk]:
         ratio = self._sample_rate // self.jitter.clock_rate

@@ -234,7 +234,7 @@ class Streams:
         if declared is None:
             self._warn_undeclared(packet.payload_type, now)
             return Refusal.UNDECLARED
-        return None if declared.encoding in SOUND else Refusal.NO_SOUND
+        return None if declared.encoding in SOUND and packet.payload else Refusal.NO_SOUND
 
     def _predecessor(self, source: Source, ssrc: int, since: float) -> Member | None:
         """The only stream of a source, if it fell silent a moment before and may be of the same party."""

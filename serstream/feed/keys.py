@@ -1,4 +1,4 @@
-"""Who may listen: CurveZMQ keys, one pair per client, and the ZAP handler that checks them (RFC 26, RFC 27).
+"""Files with CurveZMQ keys (RFC 26), one pair per client.
 
 A keys directory holds ``server.toml`` (the daemon's pair, secret) and ``clients/NAME.public``, one line each:
 the allow-list. Removing such a file revokes the client. The daemon may read its pair from elsewhere, so that
@@ -23,16 +23,6 @@ from zmq.utils import z85
 from serstream.errors import FeedError
 
 logger = logging.getLogger(__name__)
-
-REREAD_INTERVAL_S = 1.0
-"""How long a new or revoked key takes at most to have an effect."""
-STRANGER_INTERVAL_S = 60.0
-"""At most one line a minute about clients that do not even speak CURVE: ZeroMQ does not tell who they are."""
-NAMING_INTERVAL_S = 1.0
-NAMED_CLIENTS = 10
-"""Refused clients that one line names, at most one line a second; others are named when they come again."""
-REMEMBERED_REFUSALS = 1000
-"""Refused clients that are logged only once; beyond that many the memory starts anew."""
 
 
 class ServerKeys(msgspec.Struct, frozen=True):
@@ -136,113 +126,6 @@ def new_client(directory: Path, name: str, to: Path) -> None:
             f"keys for client {name!r}: cannot write {error.filename}: {error.strerror}; give another "
             "directory (--keys) or file (-o)"
         ) from error
-
-
-class Gatekeeper:
-    """Makes sockets demand CURVE and answers ZeroMQ's question who may connect.
-
-    ZeroMQ has one ZAP handler a context. The answer waits for the next ``poll``, only the client that shakes
-    hands waits for it.
-
-    Args:
-        context: of the sockets to guard.
-        keys: the daemon's keys directory.
-    """
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: ServerKeys):
-        self.refused = 0
-        """Handshakes that were turned away."""
-        self._strangers = 0
-        """Those of clients without keys, or with another daemon's, since the last line about them."""
-        self._next_line = 0.0
-        self._keys = keys
-        self._handler = context.socket(zmq.REP)
-        self._handler.linger = 0
-        self._handler.bind("inproc://zeromq.zap.01")
-        self._read_at = 0.0
-        self._stamp = self._modified()
-        self._allowed = keys.clients()
-        self._admitted: set[bytes] = set()
-        self._logged: set[tuple[str, bytes]] = set()
-        self._to_name: list[str] = []
-        self._next_names = 0.0
-
-    def guard(self, socket: zmq.Socket[bytes]) -> None:
-        """Make a socket admit allowed clients only; before it binds."""
-        socket.zap_domain = b"serstream"
-        socket.curve_server = True
-        socket.curve_publickey = self._keys.public.encode()
-        socket.curve_secretkey = self._keys.secret.encode()
-
-    def poll(self, now: float, strangers: int) -> bool:
-        """Answer handshakes and notice changes of the allow-list.
-
-        Args:
-            now: monotonic seconds.
-            strangers: handshakes that have failed since the last call, without a question who it was.
-
-        Returns:
-            Whether the key of a client that was admitted is no longer allowed.
-        """
-        revoked = now >= self._read_at + REREAD_INTERVAL_S and self._reread(now)
-        while self._handler.poll(0):
-            self._handler.send_multipart(self._judge(self._handler.recv_multipart()))
-        if self._to_name and now >= self._next_names:
-            logger.warning(
-                "feed: refused keys that are not allowed ('serstream keys new NAME' makes one that is): %s",
-                ", ".join(self._to_name),
-            )
-            self._to_name, self._next_names = [], now + NAMING_INTERVAL_S
-        self.refused += strangers
-        self._strangers += strangers
-        if self._strangers and now >= self._next_line:
-            logger.warning(
-                "feed: refused %s connections without keys or with keys of another daemon", self._strangers
-            )
-            self._strangers, self._next_line = 0, now + STRANGER_INTERVAL_S
-        return revoked
-
-    def close(self) -> None:
-        """Let go of the handler's endpoint."""
-        self._handler.close()
-
-    def _modified(self) -> int:
-        try:
-            return (self._keys.directory / "clients").stat().st_mtime_ns
-        except OSError:
-            return 0
-
-    def _reread(self, now: float) -> bool:
-        self._read_at = now
-        stamp = self._modified()
-        if stamp == self._stamp:
-            return False
-        self._stamp = stamp
-        self._allowed = self._keys.clients()
-        gone = self._admitted - self._allowed.keys()
-        self._admitted -= gone
-        logger.info("feed: %s client keys are allowed now, %s revoked", len(self._allowed), len(gone))
-        return bool(gone)
-
-    def _judge(self, question: list[bytes]) -> list[bytes]:
-        """ZAP 1.0: version, request id, domain, address, identity, mechanism, credentials."""
-        version, request, _domain, address, _identity, _mechanism, *credentials = question
-        key = credentials[0] if credentials else b""
-        name = self._allowed.get(key)
-        if name is not None:
-            self._admitted.add(key)
-            return [version, request, b"200", b"OK", name.encode(), b""]
-        self._refuse(address.decode("ascii", "replace"), key)
-        return [version, request, b"400", b"unknown key", b"", b""]
-
-    def _refuse(self, address: str, key: bytes) -> None:
-        self.refused += 1
-        if (address, key) in self._logged or len(self._to_name) == NAMED_CLIENTS:
-            return
-        if len(self._logged) >= REMEMBERED_REFUSALS:
-            self._logged.clear()
-        self._logged.add((address, key))
-        self._to_name.append(f"{z85.encode(key).decode() if len(key) == 32 else key!r} of {address}")
 
 
 def _read(path: Path, wanted: tuple[str, ...], mend: str) -> dict[str, str]:

@@ -19,7 +19,8 @@ import zmq
 from serstream.config import FeedSettings
 from serstream.errors import UNDECODABLE, FeedError
 from serstream.feed.connections import Connections
-from serstream.feed.keys import Gatekeeper, ServerKeys
+from serstream.feed.gatekeeper import Gatekeeper
+from serstream.feed.keys import ServerKeys
 from serstream.feed.memory import Memory
 from serstream.feed.messages import NONE, Heartbeat, Message, encode, rfc3339, topic
 from serstream.feed.protocol import (

@@ -16,7 +16,8 @@ from scripted_feed import call
 from serstream.config import FeedSettings
 from serstream.errors import FeedError
 from serstream.feed import Subscription, subscribe
-from serstream.feed.keys import NAMING_INTERVAL_S, REREAD_INTERVAL_S, ClientKeys, ServerKeys, new_client
+from serstream.feed.gatekeeper import NAMING_INTERVAL_S, REREAD_INTERVAL_S
+from serstream.feed.keys import ClientKeys, ServerKeys, new_client
 from serstream.feed.protocol import snapshot_endpoint
 from serstream.feed.publisher import Publisher
 

@@ -60,6 +60,7 @@ class Stream:
         if found.clock_rate != self.jitter.clock_rate:
             chunks = self.flush()
             self.jitter.restart(found.clock_rate, packet.sequence_number)
+            self._tune(self._decoder(packet.payload_type).sample_rate)
         duration = self._decoder(packet.payload_type).duration(packet.payload)
         return chunks + self._chunks(self.jitter.push(packet, duration, arrived, silent=duration == 0))
 
@@ -92,6 +93,11 @@ class Stream:
             self._decoders[payload_type] = decoder(self._formats[payload_type])
         return self._decoders[payload_type]
 
+    def _tune(self, sample_rate: int) -> None:
+        """What follows has this rate; sound of another cannot stand in for what is lost of it."""
+        self._sample_rate = sample_rate
+        self._history = self._history[:0]
+
     def _chunks(self, released: list[Released]) -> list[AudioChunk]:
         return [chunk for item in released for chunk in self._decode(item)]
 
@@ -99,7 +105,8 @@ class Stream:
         if isinstance(item, Gap):
             return self._fill(item)
         codec = self._decoder(item.payload_type)
-        self._sample_rate = codec.sample_rate
+        if codec.sample_rate != self._sample_rate:
+            self._tune(codec.sample_rate)
         ratio = codec.sample_rate // self.jitter.clock_rate
         wanted = item.duration * ratio
         samples = codec.decode(item.payload)

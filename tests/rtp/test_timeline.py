@@ -246,10 +246,31 @@ def test_stragglers_of_the_old_clock_do_not_restart_the_new_one(lost: int) -> No
         for chunk in chunks(receive(streams, [*old[: 50 - lost], *new, *again]))
         if chunk.sample_rate == 16_000
     ]
-    assert [chunk.start for chunk in wide] == [16_000 + 320 * i for i in range(50)]
-    np.testing.assert_allclose(np.concatenate([chunk.samples for chunk in wide]), pcm / 32768, atol=1e-6)
+    assert [chunk.start for chunk in wide] == [16_000 + 320 * i for i in range(-lost, 50)]
+    heard = np.concatenate([chunk.samples for chunk in wide[lost:]])
+    np.testing.assert_allclose(heard, pcm / 32768, atol=1e-6)
     (status,) = streams.status().streams
     assert (status.duplicates, status.lost, status.resets) == (5, lost, 1)
+
+
+def test_a_loss_at_a_change_of_clock_keeps_its_place() -> None:
+    """It is told at the new rate, so that nothing jumps."""
+    old = talk(SPEECH[:8000])
+    pcm = bytes(2 * 882 * 50)
+    new = [
+        Sent(rtp(150 + i, 882 * i, pcm[1764 * i : 1764 * (i + 1)], payload_type=11), 101 + i * PTIME_S)
+        for i in range(50)
+    ]
+    back = [
+        Sent(rtp(200 + i, 160 * i, SPEECH[160 * i : 160 * (i + 1)]), 102 + i * PTIME_S) for i in range(50)
+    ]
+    streams = Streams(RtpSettings(), 0.0)
+    heard = chunks(receive(streams, [*old[:-1], *new[:-2], *back]))
+    ends = [(chunk.start + len(chunk.samples)) / chunk.sample_rate for chunk in heard]
+    begins = [chunk.start / chunk.sample_rate for chunk in heard]
+    np.testing.assert_allclose(begins[1:], ends[:-1], atol=1e-4)
+    assert ends[-1] == pytest.approx(3.0, abs=1e-3)
+    assert sum(chunk.lost / chunk.sample_rate for chunk in heard) == pytest.approx(0.06, abs=1e-3)
 
 
 Part = Callable[[Sender], None]

@@ -48,7 +48,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a run depends on, beside the recordings."""
 
-    name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,63}$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}\Z")]
     """Name of the model."""
     network: Literal["cnn_lstm", "cnn_2d", "cnn_lstm_ridge", "ridge"]
     corpora: Annotated[tuple[str, ...], Meta(min_length=1)]

@@ -11,13 +11,13 @@ from msgspec import Meta
 from serstream.emotion.features import FeatureSpec
 from serstream.errors import UNDECODABLE, ModelError
 
-Label = Annotated[str, Meta(pattern="^[a-z][a-z-]{0,31}$")]
+Label = Annotated[str, Meta(pattern=r"^[a-z][a-z-]{0,31}\Z")]
 
 
 class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """One ``metadata_props`` entry per field, each value JSON; unknown entries are ignored."""
 
-    name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,63}$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}\Z")]
     version: Annotated[int, Meta(ge=1)]
     labels: Annotated[tuple[Label, ...], Meta(min_length=2, max_length=32)]
     """Order of the model's outputs; no label twice."""

@@ -59,7 +59,7 @@ class Reference(NamedTuple):
         return Reference(match[1], int(match[2]))
 
 
-_ReferenceText = Annotated[str, Meta(pattern=rf"^{_NAME}@[1-9][0-9]{{0,8}}$")]
+_ReferenceText = Annotated[str, Meta(pattern=rf"^{_NAME}@[1-9][0-9]{{0,8}}\Z")]
 
 
 class Pointer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from serstream.errors import ConfigError
+from serstream.errors import ConfigError, readable
 from serstream.explain import explain
 from serstream.overrides import Override, apply
 from serstream.types import Role, Severity
@@ -299,15 +299,15 @@ def _read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except OSError as error:
         raise ConfigError(
-            f"configuration {path}: cannot read it: {error.strerror}; give the path of a serstream.toml that "
-            "you may read"
+            f"configuration {readable(path)}: cannot read it: {error.strerror}; "
+            "give the path of a serstream.toml that you may read"
         ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"configuration {path}: not UTF-8: {error}; save it as UTF-8") from error
+        raise ConfigError(f"configuration {readable(path)}: not UTF-8: {error}; save it as UTF-8") from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"configuration {path}: not TOML: {error}") from error
+        raise ConfigError(f"configuration {readable(path)}: not TOML: {error}") from error
 
 
 def parse(tables: dict[str, Any], where: str) -> Settings:

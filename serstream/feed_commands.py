@@ -67,14 +67,12 @@ def print_trials(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
     from serstream.emotion.trial import try_rules
-    from serstream.feed.recording import calls
 
     alerts = config.load(arguments.rules, from_everywhere(arguments.set)).alert
     if not alerts:
         raise ConfigError(f"configuration {arguments.rules}: has no [[alert]], wanted the rules to try")
     table = Table("rule", "role", "severity", "raised", "per hour", "share of time")
-    recorded = (call for recording in arguments.file for call in calls(recording))
-    for trial in try_rules(recorded, alerts):
+    for trial in try_rules(arguments.file, alerts):
         share = trial.raised_s / 3600 / trial.hours if trial.hours else 0.0
         rule = trial.rule
         table.add_row(

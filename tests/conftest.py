@@ -17,7 +17,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _logging_as_it_was() -> Iterator[None]:
     """Commands that are called in the tests' own process set up logging for a process of their own."""
     root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
+    root.setLevel(logging.WARNING)
+    filters = {handler: handler.filters[:] for handler in root.handlers}
     yield
-    root.setLevel(level)
-    root.handlers[:] = handlers
+    root.handlers[:] = filters
+    for handler, before in filters.items():
+        handler.filters[:] = before

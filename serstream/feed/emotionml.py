@@ -11,8 +11,8 @@ import xml.etree.ElementTree as ET  # nosec B405 # writes XML, reads none
 from collections.abc import Iterable
 from pathlib import Path
 
-from serstream.feed.messages import UtteranceEmotion
-from serstream.feed.recording import calls, utc
+from serstream.feed.messages import UtteranceEmotion, utc_of
+from serstream.feed.recording import calls
 
 NAMESPACE = "http://www.w3.org/2009/10/emotionml"
 OWN_NAMESPACE = "urn:serstream:feed:1"
@@ -49,7 +49,7 @@ def _vocabulary(labels: Iterable[str]) -> ET.Element:
 
 
 def _emotion(number: int, utterance: UtteranceEmotion) -> ET.Element:
-    end_ms = round(utc(utterance) * 1000)
+    end_ms = round(utc_of(utterance) * 1000)
     duration_ms = round((utterance.end - utterance.start) * 1000)
     emotion = ET.Element(
         _name("emotion"),

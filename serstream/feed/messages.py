@@ -7,6 +7,7 @@ and ``time`` are CloudEvents 1.0's.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeAlias, get_args
 
@@ -337,6 +338,35 @@ def decode(payload: bytes, format: Format = "json") -> Decoded:
 def rfc3339(utc: float) -> str:
     """Seconds since the Unix epoch as ``FeedMessage.time`` has them, to the millisecond."""
     return datetime.fromtimestamp(utc, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def utc_of(message: FeedMessage) -> float:
+    """When a message ended, in seconds since the Unix epoch.
+
+    Raises:
+        FeedError: its time is none.
+    """
+    with suppress(ValueError, OverflowError):
+        time = datetime.fromisoformat(message.time)
+        if time.tzinfo is not None:
+            return time.timestamp()
+    raise FeedError(f"{_described(message)}: time is {message.time!r}, wanted UTC as of RFC 3339")
+
+
+def began_at(message: FeedMessage) -> float:
+    """When the clock of its ``start`` and ``end`` began, in seconds since the Unix epoch.
+
+    Raises:
+        FeedError: its time is none, or that was before 1970.
+    """
+    then = utc_of(message) - message.end
+    if then < 0:
+        raise FeedError(f"{_described(message)}: end is {message.end:g} s, which began before 1970")
+    return then
+
+
+def _described(message: FeedMessage) -> str:
+    return f"message {message.sequence} of stream {message.stream!r} of call {message.call!r}"
 
 
 def topic(message: Message) -> bytes:

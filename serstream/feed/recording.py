@@ -6,12 +6,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from serstream.errors import UNDECODABLE, FeedError
+from serstream.errors import UNDECODABLE, FeedError, readable
 from serstream.feed.messages import (
     NONE,
     Alert,
@@ -27,6 +26,7 @@ from serstream.feed.messages import (
     StreamStarted,
     UtteranceEmotion,
     WindowEmotion,
+    began_at,
     decode,
 )
 from serstream.types import Role
@@ -46,6 +46,7 @@ def read(path: Path) -> Iterator[Message]:
     Raises:
         FeedError: the file cannot be read, or a whole line is not a message; names the line.
     """
+    name = f"recording {readable(path)}"
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -57,13 +58,13 @@ def read(path: Path) -> Iterator[Message]:
                     if _is_gap(line):
                         continue
                     if not line.endswith(b"\n"):
-                        logger.warning("recording %s, line %s: cut off, left out: %s", path, number, error)
+                        logger.warning("%s, line %s: cut off, left out: %s", name, number, error)
                         return
-                    raise FeedError(f"recording {path}, line {number}: {error}; {_WANTED}") from error
+                    raise FeedError(f"{name}, line {number}: {error}; {_WANTED}") from error
                 if not isinstance(message, NewerMessage):
                     yield message
     except OSError as error:
-        raise FeedError(f"recording {path}: cannot read it: {error.strerror}; {_WANTED}") from error
+        raise FeedError(f"{name}: cannot read it: {error.strerror}; {_WANTED}") from error
 
 
 def _is_gap(line: bytes) -> bool:
@@ -72,7 +73,7 @@ def _is_gap(line: bytes) -> bool:
     return False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Party:
     """What a recording says about one stream of a call."""
 
@@ -98,7 +99,7 @@ class Party:
         return spans
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """What a recording says about one call."""
 
@@ -123,59 +124,51 @@ def calls(path: Path) -> list[Call]:
     """The calls of a recording, in the order in which they began.
 
     Raises:
+        FeedError: see `follow`.
+    """
+    found: dict[Call, None] = {}
+    for call, party, message in follow(path):
+        found[call] = None
+        match message:
+            case WindowEmotion() if party:
+                party.windows.append(message)
+            case UtteranceEmotion() if party:
+                party.utterances.append(message)
+            case Alert() if party:
+                party.alerts.append(message)
+            case Mute() if party:
+                party.mutes.append(message)
+            case StreamEnded() if party:
+                party.summary = message
+    return list(found)
+
+
+def follow(path: Path) -> Iterator[tuple[Call, Party | None, Message]]:
+    """The messages about calls, each with its call and, unless it is about the call itself, its party.
+
+    The parties have no messages: whoever wants them keeps them. A name that is used again is another call.
+
+    Raises:
         FeedError: see `read`; or a message's time is none.
     """
-    found: list[Call] = []
     current: dict[str, Call] = {}
     for message in read(path):
         if message.call == NONE:
             continue
         call = current.get(message.call)
         if call is None or _begins_anew(call, message):
-            call = current[message.call] = Call(message.call, _began(message))
-            found.append(call)
+            call = current[message.call] = Call(message.call, began_at(message))
         call.model = message.model or call.model
         if isinstance(message, CallEnded):
             call.summary = message
-        if message.stream == NONE:
-            continue
-        if (party := call.parties.get(message.stream)) is None:
-            party = Party(message.stream, message.role, message.source, _began(message))
-            call.parties[message.stream] = party
-            call.began = min(call.began, party.began)
-        party.end = max(party.end, message.end)
-        match message:
-            case WindowEmotion():
-                party.windows.append(message)
-            case UtteranceEmotion():
-                party.utterances.append(message)
-            case Alert():
-                party.alerts.append(message)
-            case Mute():
-                party.mutes.append(message)
-            case StreamEnded():
-                party.summary = message
-    return found
-
-
-def utc(message: FeedMessage) -> float:
-    """When a message ended, in seconds since the Unix epoch.
-
-    Raises:
-        FeedError: its time is none.
-    """
-    try:
-        return datetime.fromisoformat(message.time).timestamp()
-    except (ValueError, OverflowError) as error:
-        raise FeedError(
-            f"message {message.sequence} of stream {message.stream!r} of call {message.call!r}: "
-            f"time is {message.time!r}, wanted UTC as of RFC 3339; {_WANTED}"
-        ) from error
-
-
-def _began(message: FeedMessage) -> float:
-    """When the clock of a message's ``start`` and ``end`` began."""
-    return utc(message) - message.end
+        party = None
+        if message.stream != NONE:
+            if (party := call.parties.get(message.stream)) is None:
+                party = Party(message.stream, message.role, message.source, began_at(message))
+                call.parties[message.stream] = party
+                call.began = min(call.began, party.began)
+            party.end = max(party.end, message.end)
+        yield call, party, message
 
 
 def _begins_anew(call: Call, message: FeedMessage) -> bool:

@@ -221,7 +221,7 @@ class Daemon:
         status = self._status()
         self._metrics.update(status, now)
         self._notifier.status(status.health.line(status.streams, status.model.name))
-        self._losses.report(status.health)
+        self._losses.report(status.health, now)
         if stuck:
             log.error("stuck, the watchdog is not fed any more: %s", ", ".join(stuck))
 

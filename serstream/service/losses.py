@@ -1,12 +1,14 @@
-"""What was lost since the last look, as warnings: one line for each kind of loss, with all ports in it."""
+"""What is lost, as warnings: one line for each kind of loss, with all ports in it."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import dataclass, field
 
 from serstream.rtp.datagrams import TOO_LONG
 from serstream.service.health import Health
+from serstream.service.log_limit import ALWAYS, FIRST_PAUSE_S, LONGEST_PAUSE_S
 
 log = logging.getLogger(__name__)
 
@@ -14,20 +16,42 @@ NAMED_PORTS = 10
 """Those that lost most; a line says how many others there are."""
 
 
+@dataclass(slots=True)
+class _Told:
+    """What the lines about a kind of loss have said so far."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """By port."""
+    at: float = float("-inf")
+    pause_s: float = FIRST_PAUSE_S
+    """At least so long until the next line."""
+
+
 class Losses:
-    """Remembers what it has told."""
+    """Tells all that is lost, ever more rarely while it goes on; the next line has what was not told yet."""
 
     def __init__(self) -> None:
-        self._told: dict[str, Counter[str]] = {}
+        self._told: dict[str, _Told] = {}
 
-    def report(self, health: Health) -> None:
-        """Warn of what is new."""
-        lost = _lost(health)
-        for kind, counts in lost.items():
-            if news := counts - self._told.get(kind, Counter()):
-                # The kind comes first: by it the log tells what goes on from what is new.
-                log.warning("lost: %s: %s", kind, _describe(news))
-        self._told = lost
+    def report(self, health: Health, now: float) -> None:
+        """Warn of what is new.
+
+        Args:
+            health: with the counts since the daemon or a port began.
+            now: monotonic seconds.
+        """
+        for kind, counts in _lost(health).items():
+            told = self._told.setdefault(kind, _Told())
+            for port, count in counts.items():  # one that was opened anew counts from nothing
+                told.counts[port] = min(told.counts[port], count)
+            news = counts - told.counts
+            if not news or now < told.at + told.pause_s:
+                continue
+            goes_on = now < told.at + told.pause_s + LONGEST_PAUSE_S
+            told.pause_s = min(2 * told.pause_s, LONGEST_PAUSE_S) if goes_on else FIRST_PAUSE_S
+            told.at = now
+            told.counts.update(news)
+            log.warning("lost: %s: %s", kind, _describe(news), extra=ALWAYS)
 
 
 def _lost(health: Health) -> dict[str, Counter[str]]:

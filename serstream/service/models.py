@@ -318,7 +318,7 @@ class Models:
     def _refuse(self, model: str, reason: str, now: float, utc: float) -> ModelRefused:
         self.refusals += 1
         self._refusal = Refusal(model, reason, rfc3339(utc))
-        log.error("model %s refused, %s stays active: %s", model, self.reference, reason)
+        log.error("model %s refused, %s stays active: %s", model, self.reference, reason, extra=ALWAYS)
         return ModelRefused(**self._header(now, utc), candidate=model, reason=reason)
 
     def _report(self, candidate: Shadow | Canary, now: float, utc: float) -> ShadowReport | CanaryReport:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import chain
 from math import inf
 from typing import Literal, get_args
@@ -31,6 +30,8 @@ from serstream.feed.messages import (
     UtteranceEmotion,
     WindowEmotion,
     WindowUnscored,
+    began_at,
+    utc_of,
 )
 from serstream.types import Role, Severity
 
@@ -44,6 +45,8 @@ CANDIDATE_FOR_S = 12.0
 """A shadow or canary that is not reported for so long is over: reports come every 5 s."""
 ENDED_FOR_S = 20.0
 """How long an ended stream stays in the list."""
+ENDED_KEPT = 8
+"""Streams of a call that have ended and are remembered for its page."""
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """Least first."""
 
@@ -135,14 +138,19 @@ class Call:
     """What is remembered of one call until a while after its end."""
 
     rows: dict[str, Row] = field(default_factory=dict)
-    """By stream, those that have ended as well."""
+    """By stream, in the order in which they began; `ENDED_KEPT` of those that have ended as well."""
     over: bool = False
     """What comes under its name is the next call."""
+    began: float = inf
+    """UTC of its first sample."""
 
-    @property
-    def began(self) -> float:
-        """UTC of its first sample."""
-        return min(row.began for row in self.rows.values())
+    def add(self, row: Row) -> None:
+        """A stream of it began; of those that ended long ago only a few are remembered."""
+        self.rows[row.stream] = row
+        self.began = min(self.began, row.began)
+        ended = [other.stream for other in self.rows.values() if other.ended]
+        for stream in ended[:-ENDED_KEPT]:
+            del self.rows[stream]
 
     def sorted_rows(self) -> list[Row]:
         """Those that go on first, of these the customer."""
@@ -277,16 +285,17 @@ class Board:
             call = self._calls[event.call] = Call()
         row = call.rows.get(event.stream)
         if row is None or row.ended:
-            row = Row(event.call, event.stream, event.role, _utc(event) - event.end)
-            call.rows[event.stream] = row
+            row = Row(event.call, event.stream, event.role, began_at(event))
+            call.rows.pop(event.stream, None)
+            call.add(row)
         return row
 
     def _read_clock(self, event: FeedMessage, now: float) -> None:
         """A heartbeat tells what the daemon's clock shows; before the first, the latest message must do."""
         if isinstance(event, Heartbeat):
-            self._ahead, self._heard_clock = _utc(event) - now, True
+            self._ahead, self._heard_clock = utc_of(event) - now, True
         elif not self._heard_clock:
-            self._ahead = max(self._ahead, _utc(event) - now)
+            self._ahead = max(self._ahead, utc_of(event) - now)
 
     def _window(self, row: Row, event: WindowEmotion) -> None:
         row.window, row.unscored = event, ""
@@ -327,10 +336,6 @@ class Board:
 def rank(severity: Severity) -> int:
     """Of an alert: 1 for the least."""
     return SEVERITIES.index(severity) + 1
-
-
-def _utc(event: FeedMessage) -> float:
-    return datetime.fromisoformat(event.time).timestamp()
 
 
 def _share(part: float, whole: float) -> float:

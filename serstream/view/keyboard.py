@@ -54,10 +54,18 @@ class Keyboard:
 
         Args:
             timeout_s: how long to wait for one.
+
+        Raises:
+            KeyboardInterrupt: the terminal is gone.
         """
         if self._file is None or not select.select([self._file], [], [], timeout_s)[0]:
             return []
-        return split_keys(self._decoder.decode(os.read(self._file, 1024)))
+        sent = b""
+        with suppress(OSError):  # EIO
+            sent = os.read(self._file, 1024)
+        if not sent:
+            raise KeyboardInterrupt
+        return split_keys(self._decoder.decode(sent))
 
 
 def split_keys(text: str) -> list[str]:

@@ -40,6 +40,8 @@ from serstream.view.screen import (
 FRAME_S = 0.1
 """Seconds between two frames."""
 HELP = "↑↓ ⏎ open  /filter  r role  s sort  p pause  q quit"
+PARTY_LINES = 4
+"""Of the page of a call, at least for each party."""
 CALL_HELP = "esc back  p pause  q quit"
 PAUSE_HELP = "p go on  q quit"
 ENDS = (signal.SIGTERM, signal.SIGHUP)
@@ -176,7 +178,7 @@ class LiveView:
     def _call_page(self, name: str, width: int, height: int, now: float) -> list[list[Cell]]:
         call, utc = self.board.call(name), self.board.utc(now)
         began = call.began
-        rows = [(row, row.began - began) for row in call.sorted_rows()]
+        rows = [(row, row.began - began) for row in call.sorted_rows()[: max(1, height // PARTY_LINES)]]
         end = max(offset + row.age(utc) for row, offset in rows)
         # What was before is not known of every stream.
         known = (offset + row.trend[0].number * TREND_BUCKET_S for row, offset in rows if row.trend)
@@ -188,6 +190,8 @@ class LiveView:
             lines += [raised_line(alert, offset) for alert in row.alerts.values()]
             moods, initials = timeline(row, width - 4, begin - offset, end - offset)
             lines += [[("  ", PLAIN), *moods], [("  ", PLAIN), *initials]]
+        if len(rows) < len(call.rows):
+            lines.append([(f"  and {len(call.rows) - len(rows)} more", DIM)])
         left = duration(begin)
         lines.append([(f"  {left}{duration(end):>{max(1, width - 4 - len(left))}}", DIM)])
         notes = [(note, offset) for row, offset in rows for note in row.notes]

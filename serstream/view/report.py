@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from serstream.errors import FeedError
+from serstream.errors import FeedError, readable
 from serstream.feed.messages import Alert, rfc3339
 from serstream.feed.recording import Call, Party, calls
 from serstream.view.emoji import colour_of, face
@@ -48,7 +48,9 @@ def write_reports(recording: Path, to: Path) -> list[Path]:
     """
     found = calls(recording)
     if not found:
-        raise FeedError(f"recording {recording}: holds no call; record one with 'serstream listen > FILE'")
+        raise FeedError(
+            f"recording {readable(recording)}: holds no call; record one with 'serstream listen > FILE'"
+        )
     written = []
     times: Counter[str] = Counter()
     for call in found:

@@ -82,7 +82,9 @@ def row_line(row: Row, labels: Sequence[str], width: int, utc: float, selected: 
     """One stream."""
     call, trend = _widths(labels, width)
     base = SELECTED if selected else (DIM if row.ended else PLAIN)
-    mark = "> " if selected and not row.severity else SEVERITY_MARKS[row.severity]
+    mark = SEVERITY_MARKS[row.severity]
+    if selected:
+        mark = f">{mark[0]}"
     cells: list[Cell] = [
         (mark, ALERT if row.severity else base),
         (_pad(row.call, call) + " ", base),

@@ -33,7 +33,7 @@ def describe(status: Status) -> str:
         f"feed      {status.feed}: {health.subscribers} subscribers, {health.refused_clients} refused; "
         f"{health.published} published, {health.overflowed} met a full queue, {_repeated(health.repeated)}",
         *(_port(port) for port in health.ports),
-        *(f"{name:<20}{lost_s:g} s lost to overflows" for name, lost_s in health.microphone_lost_s.items()),
+        *(f"{name:<19} {lost_s:g} s lost to overflows" for name, lost_s in health.microphone_lost_s.items()),
     ]
     if health.stuck:
         lines.append(f"STUCK     {', '.join(health.stuck)}")
@@ -53,7 +53,7 @@ def _port(port: PortHealth) -> str:
     packets = ", ".join(f"{count} {fate}" for fate, count in port.packets.items() if count) or "none"
     dropped = ", ".join(f"{count} {reason}" for reason, count in port.dropped.items()) or "none"
     return (
-        f"rtp:{port.where:<16}{len(port.streams)} streams; packets: {packets}; "
+        f"rtp:{port.where:<15} {len(port.streams)} streams; packets: {packets}; "
         f"dropped: {dropped}; by the kernel: {port.kernel_drops} "
         f"(buffer {port.receive_buffer_bytes // 1024} kB)"
     )

@@ -6,7 +6,6 @@ from scripted_feed import Script
 from serstream.config import AlertSettings
 from serstream.emotion.trial import try_rules
 from serstream.feed.messages import Message, encode
-from serstream.feed.recording import calls
 
 
 def recording(folder: Path, messages: list[Message]) -> Path:
@@ -24,7 +23,7 @@ def test_a_trial_counts_per_hour_of_the_streams_that_a_rule_watches(tmp_path: Pa
         AlertSettings(name="joy", emotions=("happy",)),
     ]
     ended = [customer.ended(1800.0), agent.ended(1800.0)]
-    anger, of_agents, joy = try_rules(calls(recording(tmp_path, [*messages, *ended])), rules)
+    anger, of_agents, joy = try_rules([recording(tmp_path, [*messages, *ended])], rules)
     assert (anger.raised, anger.hours, anger.per_hour) == (1, 0.5, 2.0)
     assert anger.raised_s == pytest.approx(100, abs=15)
     assert (of_agents.raised, of_agents.hours, joy.raised, joy.hours) == (0, 0.5, 0, 1.0)
@@ -35,7 +34,7 @@ def test_a_call_that_has_the_name_of_an_earlier_one_is_watched_afresh(tmp_path: 
     script = Script("a", "a-c")
     once = [script.started(), *(script.window(float(end), "angry") for end in range(2, 62))]
     (trial,) = try_rules(
-        calls(recording(tmp_path, [*once, *once])), [AlertSettings(name="anger", emotions=("angry",))]
+        [recording(tmp_path, [*once, *once])], [AlertSettings(name="anger", emotions=("angry",))]
     )
     assert trial.raised == 2
     assert trial.hours == pytest.approx(2 * 61 / 3600)

@@ -15,10 +15,12 @@ from serstream.feed.messages import (
     Gap,
     Message,
     NewerMessage,
+    began_at,
     decode,
     encode,
     rfc3339,
     topic,
+    utc_of,
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "asyncapi.json"
@@ -133,3 +135,16 @@ def test_every_reference_of_the_asyncapi_file_leads_somewhere() -> None:
         == set(TYPES)
         == {m.__struct_config__.tag for m in get_args(Message)}
     )
+
+
+@pytest.mark.parametrize("time", ["noon", "2026-11-22T11:00:00", "", "0000-01-01T00:00:00Z"])
+def test_a_time_that_is_none_is_named(time: str) -> None:
+    message = msgspec.structs.replace(Script("a", "a-c").started(), time=time)
+    with pytest.raises(FeedError, match=f"stream 'a-c' of call 'a': time is '{time}', wanted UTC"):
+        utc_of(message)
+
+
+def test_a_stream_cannot_have_begun_before_1970() -> None:
+    message = msgspec.structs.replace(Script("a", "a-c").started(), end=1e300)
+    with pytest.raises(FeedError, match=r"end is 1e\+300 s, which began before 1970"):
+        began_at(message)

@@ -19,7 +19,7 @@ from serstream.feed.messages import (
     ModelRefused,
     rfc3339,
 )
-from serstream.view.board import CANDIDATE_FOR_S, ENDED_FOR_S
+from serstream.view.board import CANDIDATE_FOR_S, ENDED_FOR_S, ENDED_KEPT
 from serstream.view.keyboard import split_keys
 from serstream.view.live import LiveView
 
@@ -146,7 +146,10 @@ def test_keys_do_nothing_unseen_during_a_pause(view: LiveView) -> None:
 
 
 def test_keys_do_nothing_unseen_on_a_call_page(view: LiveView) -> None:
+    picture(view, 62.0)
+    view.press("up", 62.0)
     before = picture(view, 62.0)
+    assert ">‼call-angry" in before, "the selection shows beside the alert"
     for key in ("down", "enter", "s", "r", "/", "escape", "up"):
         view.press(key, 62.0)
     assert picture(view, 62.0) == before
@@ -418,3 +421,20 @@ def test_models_of_other_labels_at_the_same_time_share_the_columns(view: LiveVie
     (row,) = [line for line in picture(view, 62.0).splitlines() if "call-canary" in line]
     assert " ▁▇     " in row
     assert view.board.model == "cnn-lstm@1", "the active one is named, not the canary"
+
+
+def test_a_call_of_ever_new_streams_is_bounded() -> None:
+    """Strangers on a port whose calls have one name: one stream after the other, and many at once."""
+    view = LiveView(console(), "")
+    for number in range(300):
+        script = Script("c1", f"s{number}")
+        view.update(script.started(), float(number))
+        view.update(script.window(2.0, "sad"), float(number))
+        if number < 200:
+            view.update(script.ended(3.0), float(number))
+    assert len(view.board.call("c1").rows) == 100 + ENDED_KEPT
+    picture(view, 300.0)
+    view.press("down", 300.0)
+    picture(view, 300.0)
+    view.press("enter", 300.0)
+    assert "and 103 more" in picture(view, 300.0)

@@ -30,6 +30,12 @@ def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
     return True
 
 
+def _heed_signals() -> None:
+    """As a shell has it; nohup and a job in the background leave some ignored."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Terminal:
     """`serstream live` on a pseudo-terminal of its own."""
 
@@ -40,7 +46,7 @@ class Terminal:
         self.shown = b""
         self.process = subprocess.Popen(
             [*LIVE, endpoint], stdin=self._other, stdout=self._other, stderr=self._other,
-            env=os.environ | {"TERM": kind}, start_new_session=True,
+            env=os.environ | {"TERM": kind}, start_new_session=True, preexec_fn=_heed_signals,
         )  # fmt: skip
 
     def shows(self, what: bytes) -> bool:
@@ -85,6 +91,19 @@ def test_a_dumb_terminal_gets_lines(tmp_path: Path) -> None:
         terminal.close()
 
 
+def ended(pid: int) -> int:
+    """The status of a child, which has ten seconds to end."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise AssertionError("it did not end")
+
+
 def test_nothing_is_said_to_a_terminal_that_is_gone(tmp_path: Path) -> None:
     errors = tmp_path / "errors"
     pid, end = pty.fork()
@@ -95,7 +114,7 @@ def test_nothing_is_said_to_a_terminal_that_is_gone(tmp_path: Path) -> None:
     while b"no calls yet" not in shown:
         shown += os.read(end, 65536)
     os.close(end)
-    _, status = os.waitpid(pid, 0)
+    status = ended(pid)
     assert os.waitstatus_to_exitcode(status) == 0
     assert errors.read_text() == ""
 

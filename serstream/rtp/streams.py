@@ -31,6 +31,9 @@ PACKETS_MISSED = 3
 """An SSRC that lets so many packets fail to come while a new one is heard has changed to it."""
 RETIRED_S = 2.0
 """So long after BYE, stray packets do not begin a new stream."""
+LEFT_S = 0.2
+"""So long after a change of SSRC, those of the old one do not: what the network held up has come by then, and
+the old one may return."""
 SWEEP_S = 0.1
 """How often streams are looked at for silence."""
 WARNING_S = 1.0
@@ -45,7 +48,7 @@ class Refusal(StrEnum):
     TOO_MANY_STREAMS = "beyond max_streams"
     UNDECLARED = "of an undeclared payload type"
     NO_SOUND = "without sound, of no stream"
-    RETIRED = "of a stream that has ended"
+    RETIRED = "of an SSRC that has ended"
     MALFORMED_RTCP = "of malformed RTCP"
 
 
@@ -215,7 +218,7 @@ class Streams:
             self._warn_full(source, packet.ssrc, arrived)
             return []
         self._probation.forget(source, packet.ssrc)
-        events = self._change_ssrc(heir_of, packet.ssrc) if heir_of else self._start(source, row[0])
+        events = self._change_ssrc(heir_of, packet.ssrc, arrived) if heir_of else self._start(source, row[0])
         member = self._roster.members[source, packet.ssrc]
         for arrival in row:
             events += self._push(member, arrival.packet, arrival.arrived)
@@ -272,13 +275,14 @@ class Streams:
         log.info("%s: stream %s began, SSRC 0x%08X, role %s", self._where, name, first.packet.ssrc, role)
         return [start]
 
-    def _change_ssrc(self, member: Member, ssrc: int) -> list[SourceEvent]:
+    def _change_ssrc(self, member: Member, ssrc: int, now: float) -> list[SourceEvent]:
         self._roster.strike(member)
         stream = member.stream
         log.info(
             "%s: stream %s goes on, SSRC 0x%08X after 0x%08X",
             *(self._where, stream.start.stream, ssrc, stream.ssrc),
         )
+        self._retired[stream.source, stream.ssrc] = now + LEFT_S
         chunks = stream.change_ssrc(stream.source, ssrc)
         self._roster.enrol(member)
         return [*chunks]

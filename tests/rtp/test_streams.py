@@ -58,7 +58,7 @@ def test_bye_ends_a_stream_and_stray_packets_begin_none() -> None:
     events += receive(streams, sent[90:], settle_s=0)
     assert ends(events) == {names(events)[0]: "bye"}
     assert len(sound(events)[0]) == 160 * 90
-    assert streams.dropped == {"of a stream that has ended": 10}
+    assert streams.dropped == {"of an SSRC that has ended": 10}
 
 
 def test_bye_from_port_0_ends_nothing() -> None:
@@ -251,6 +251,42 @@ def test_a_prompt_under_another_ssrc_interrupts_a_stream_without_loss() -> None:
     assert len(names(events)) == 1
     np.testing.assert_array_equal(sound(events)[0], decoded(before + prompt + after))
     assert not streams.dropped
+
+
+def test_stragglers_of_an_ssrc_that_was_left_begin_no_stream() -> None:
+    """Its last packets come 80 ms late, among those of the new one; another change follows."""
+    first, second, third = SPEECH[:8000], words(1, seed=2), SPEECH[8000:]
+    on_time, late = talk(first)[:-3], talk(first)[-3:]
+    streams = Streams(RtpSettings(), 0.0)
+    arriving = [
+        *on_time,
+        *(Sent(packet.datagram, 101.081 + PTIME_S * i) for i, packet in enumerate(late)),
+        *talk(second, ssrc=7, start=101.0, sequence_number=9000),
+        *talk(third, ssrc=8, start=102.0, sequence_number=300),
+    ]
+    events = receive(streams, arriving)
+    assert len(names(events)) == 1
+    heard = decoded(first[: -3 * 160] + second + third)
+    np.testing.assert_array_equal(spoken(events, names(events)[0]), heard)
+    assert streams.dropped == {"of an SSRC that has ended": 3}
+
+
+@pytest.mark.parametrize("n_packets", [5, 8, 12, 20])
+def test_a_short_word_under_another_ssrc_costs_little_of_what_follows(n_packets: int) -> None:
+    """Who returns at once is taken for a straggler, and heard a moment later."""
+    word = words(n_packets * PTIME_S, seed=2)
+    streams = Streams(RtpSettings(), 0.0)
+    arriving = [
+        *talk(SPEECH[:8000]),
+        *talk(word, ssrc=7, start=101.0),
+        *talk(SPEECH[8000:], start=101.01 + n_packets * PTIME_S, sequence_number=150, timestamp=13_000),
+    ]
+    events = receive(streams, arriving)
+    n_dropped = max(0, 13 - n_packets)
+    assert streams.dropped["of an SSRC that has ended"] == n_dropped
+    assert len(names(events)) == 1
+    heard = decoded(SPEECH[:8000] + word + SPEECH[8000 + n_dropped * 160 :])
+    np.testing.assert_array_equal(spoken(events, names(events)[0]), heard)
 
 
 def test_a_party_may_change_its_ssrc_when_both_are_there() -> None:

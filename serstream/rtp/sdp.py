@@ -15,8 +15,9 @@ from serstream.rtp.stream import SOUND
 
 log = logging.getLogger(__name__)
 
-_AUDIO = re.compile(r"audio\s+([0-9]+)(?:/[0-9]+)?\s+(\S+)\s+(\S.*)")
+_AUDIO = re.compile(r"audio\s+([0-9]{1,5})(?:/[0-9]+)?\s+(\S+)\s+(\S.*)")
 """The value of ``m=audio``: port, protocol, payload types."""
+_PAYLOAD_TYPE = re.compile("[0-9]|[1-9][0-9]|1[01][0-9]|12[0-7]")
 _NOT_HEARD = {"RED", "ULPFEC", "FLEXFEC-03", "RTX"}
 """Encodings that offers carry beside the codec; they are dropped like any undeclared payload type."""
 
@@ -44,7 +45,7 @@ def media_of(settings: RtpSettings, base: Path = Path()) -> Media:
     declared = {}
     for number, rtpmap in settings.payload_types.items():
         key = f"{where}: payload_types.{number}"
-        if not number.isdecimal() or not 0 <= int(number) <= 127:
+        if not _PAYLOAD_TYPE.fullmatch(number):
             raise ConfigError(f"{key}: wanted a payload type of 0 to 127 as key")
         declared[int(number)] = format_of(rtpmap, key)
     keys = tuple(Key.of(crypto, f"{where}: srtp") for crypto in settings.srtp)
@@ -114,7 +115,7 @@ def _formats(audio: _Audio, declared: dict[int, Format], where: str) -> dict[int
     lacking: dict[str, ConfigError] = {}
     for value in audio.values("rtpmap"):
         number, _, rtpmap = (part.strip() for part in value.partition(" "))
-        if not number.isdecimal() or int(number) > 127:
+        if not _PAYLOAD_TYPE.fullmatch(number):
             raise ConfigError(f"{where}: 'a=rtpmap:{value}', wanted 'a=rtpmap:0..127 ENCODING/RATE'")
         is_codec = rtpmap.partition("/")[0].upper() not in _NOT_HEARD
         if number in audio.payload_types and int(number) not in declared and is_codec:
@@ -122,7 +123,7 @@ def _formats(audio: _Audio, declared: dict[int, Format], where: str) -> dict[int
                 formats[int(number)] = format_of(rtpmap, f"rtpmap {number}")
             except ConfigError as error:
                 lacking[rtpmap] = error
-    listed = {int(number) for number in audio.payload_types if number.isdecimal()} | declared.keys()
+    listed = set(map(int, filter(_PAYLOAD_TYPE.fullmatch, audio.payload_types))) | declared.keys()
     if not any(number in formats and formats[number].encoding in SOUND for number in listed):
         reasons = "".join(f"; {error}" for error in lacking.values())
         raise ConfigError(f"{where}: '{audio.line}' lists no codec that serstream decodes{reasons}")

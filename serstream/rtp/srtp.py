@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import struct
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -75,7 +74,7 @@ class Key:
             raise ConfigError(f"{where}: wanted '{suite} inline:KEY' with one key and no MKI")
         try:
             secret = base64.b64decode(encoded, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise ConfigError(f"{where}: the key behind 'inline:' is not base64") from error
         length = SUITES[suite][1]
         if len(secret) != length:

@@ -38,6 +38,8 @@ from serstream.types import StreamStart
 SPEECH = words(2)
 BOB = source_of(ipaddress.ip_address("10.0.0.2"), 30_000)
 SECRET = bytes(range(30))
+MANY_DIGITS = 5000 * "1"
+"""More than Python takes for a number."""
 CRYPTO = "AES_CM_128_HMAC_SHA1_80 inline:" + base64.b64encode(SECRET).decode()
 
 
@@ -609,6 +611,16 @@ def test_codecs_of_an_sdp_that_serstream_lacks_are_left_out(caplog: pytest.LogCa
         ({"srtp": ("AES inline:x",)}, "crypto suite 'AES', wanted one of"),
         ({"srtp": ("AES_CM_128_HMAC_SHA1_80 inline:AAAA",)}, "wants a key and salt of 30 bytes, got 3"),
         ({"srtp": ("AES_CM_128_HMAC_SHA1_80 inline:?",)}, "is not base64"),
+        ({"srtp": (f"{CRYPTO[:-1]}\N{EN DASH}",)}, "srtp: the key behind 'inline:' is not base64"),
+        (
+            {"sdp": f"m=audio 1 RTP/SAVP 0\na=crypto:1 {CRYPTO[:-1]}\N{EN DASH}"},
+            "a=crypto: the key behind 'inline:' is not base64",
+        ),
+        ({"payload_types": {MANY_DIGITS: "PCMU/8000"}}, "wanted a payload type of 0 to 127"),
+        ({"payload_types": {"96": f"L16/{MANY_DIGITS}"}}, "wanted encoding/clock rate"),
+        ({"sdp": f"m=audio {MANY_DIGITS} RTP/AVP 0"}, "wanted 'm=audio PORT PROTOCOL"),
+        ({"sdp": f"m=audio 1 RTP/AVP {MANY_DIGITS}"}, "lists no codec that serstream decodes"),
+        ({"sdp": f"m=audio 1 RTP/AVP 0\na=rtpmap:{MANY_DIGITS} PCMU/8000"}, "wanted 'a=rtpmap:0..127"),
     ],
 )
 def test_what_is_not_understood_is_named(settings: dict, message: str) -> None:

@@ -79,7 +79,7 @@ def _parse(text: str, where: str) -> list[_Audio]:
     audio: list[_Audio] = []
     attributes: list[str] = []
     for line in text.replace("\r", "").split("\n"):
-        kind, _, value = line.strip().partition("=")
+        kind, _, value = " ".join(line.split()).partition("=")
         if kind == "m":
             attributes = []
             if value.split()[:1] == ["audio"]:
@@ -114,15 +114,16 @@ def _formats(audio: _Audio, declared: dict[int, Format], where: str) -> dict[int
     formats = STATIC_FORMATS | declared
     lacking: dict[str, ConfigError] = {}
     for value in audio.values("rtpmap"):
-        number, _, rtpmap = (part.strip() for part in value.partition(" "))
+        number, _, rtpmap = value.partition(" ")
         if not _PAYLOAD_TYPE.fullmatch(number):
             raise ConfigError(f"{where}: 'a=rtpmap:{value}', wanted 'a=rtpmap:0..127 ENCODING/RATE'")
-        is_codec = rtpmap.partition("/")[0].upper() not in _NOT_HEARD
-        if number in audio.payload_types and int(number) not in declared and is_codec:
+        if number in audio.payload_types and int(number) not in declared:
             try:
                 formats[int(number)] = format_of(rtpmap, f"rtpmap {number}")
             except ConfigError as error:
-                lacking[rtpmap] = error
+                formats.pop(int(number), None)
+                if rtpmap.partition("/")[0].upper() not in _NOT_HEARD:
+                    lacking[rtpmap] = error
     listed = set(map(int, filter(_PAYLOAD_TYPE.fullmatch, audio.payload_types))) | declared.keys()
     if not any(number in formats and formats[number].encoding in SOUND for number in listed):
         reasons = "".join(f"; {error}" for error in lacking.values())
@@ -136,7 +137,7 @@ def _formats(audio: _Audio, declared: dict[int, Format], where: str) -> dict[int
 
 def _keys(audio: _Audio, where: str) -> tuple[Key, ...]:
     """Those of suites that serstream lacks do not count beside others."""
-    cryptos = [value.partition(" ")[2].strip() for value in audio.values("crypto")]
+    cryptos = [value.partition(" ")[2] for value in audio.values("crypto")]
     if "SAVP" in audio.protocol and not cryptos:
         raise ConfigError(
             f"{where}: '{audio.line}' is SRTP without 'a=crypto'; give the sender's key in 'srtp' "

@@ -90,7 +90,7 @@ class Streams:
         self._numbers: Counter[str] = Counter() if numbers is None else numbers
         self._parties = Parties(settings, self._name, self._numbers)
         self._probation = Probation()
-        has_lanes = (type_ for type_ in PAYLOAD_TYPES if self._formats[type_] == STATIC_FORMATS[type_])
+        has_lanes = (type_ for type_ in PAYLOAD_TYPES if self._formats.get(type_) == STATIC_FORMATS[type_])
         self._roster = Roster(settings.max_streams, has_lanes)
         self._restless: dict[Member, None] = {}
         """Those whose jitter buffer has a deadline."""

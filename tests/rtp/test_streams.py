@@ -586,6 +586,24 @@ def test_codecs_of_an_sdp_that_serstream_lacks_are_left_out(caplog: pytest.LogCa
     assert len(caplog.messages) == 1
 
 
+@pytest.mark.parametrize("rtpmap", ["AMR/8000", "red/8000", "L16/4000"])
+def test_a_static_payload_type_that_has_another_codec_is_not_heard(rtpmap: str) -> None:
+    offer = f"m=audio 5004 RTP/AVP 0 8\na=rtpmap:0 {rtpmap}\n"
+    assert media_of(RtpSettings(sdp=offer)).formats.keys() & {0, 8} == {8}
+    streams = Streams(RtpSettings(sdp=offer), 0.0)
+    assert not receive(streams, talk(SPEECH))
+    assert streams.dropped == {"of an undeclared payload type": 100}
+    with pytest.raises(ConfigError, match="lists no codec that serstream decodes"):
+        media_of(RtpSettings(sdp=offer.replace(" 8\n", "\n")))
+
+
+def test_an_sdp_may_hold_tabs() -> None:
+    offer = f"m=audio 5004 RTP/SAVP 96\na=rtpmap:96 opus/48000/2\na=crypto:1 {CRYPTO}\n"
+    agreed = media_of(RtpSettings(sdp=offer.replace(" ", "\t")))
+    assert agreed.formats[96] == ("OPUS", 48000, 2)
+    assert agreed.keys == (srtp.Key.of(CRYPTO, ""),)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

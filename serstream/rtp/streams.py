@@ -37,7 +37,7 @@ the old one may return."""
 SWEEP_S = 0.1
 """How often streams are looked at for silence."""
 WARNING_S = 1.0
-"""Least time between two warnings."""
+"""Least time between two warnings of undeclared payload types."""
 
 
 class Refusal(StrEnum):
@@ -102,6 +102,8 @@ class Streams:
         self._undeclared: set[int] = set()
         """Payload types that were warned of."""
         self._next_warning = 0.0
+        self._has_told_full = False
+        """Whether it was warned that there is no room since a stream has last ended."""
         self.utc_offset = utc_offset
         """May be set anew when the wall clock was."""
         self.dropped: Counter[str] = Counter()
@@ -215,7 +217,7 @@ class Streams:
             return []
         if heir_of is None and len(self._roster) >= self._settings.max_streams:
             self.dropped[Refusal.TOO_MANY_STREAMS] += 1
-            self._warn_full(source, packet.ssrc, arrived)
+            self._warn_full(source, packet.ssrc)
             return []
         self._probation.forget(source, packet.ssrc)
         events = self._change_ssrc(heir_of, packet.ssrc, arrived) if heir_of else self._start(source, row[0])
@@ -290,6 +292,7 @@ class Streams:
     def _end(self, member: Member, reason: EndReason) -> list[SourceEvent]:
         self._roster.strike(member)
         self._restless.pop(member, None)
+        self._has_told_full = False
         stream = member.stream
         self._parties.leave(stream.start.stream)
         log.info(
@@ -311,9 +314,10 @@ class Streams:
                 *(self._where, payload_type, payload_type),
             )
 
-    def _warn_full(self, source: Source, ssrc: int, now: float) -> None:
-        if now >= self._next_warning:
-            self._next_warning = now + WARNING_S
+    def _warn_full(self, source: Source, ssrc: int) -> None:
+        """Once each time that there is no room."""
+        if not self._has_told_full:
+            self._has_told_full = True
             address, port = address_of(source)
             log.warning(
                 "%s: SSRC 0x%08X of %s port %d is refused: there are %d streams, max_streams allows no more",

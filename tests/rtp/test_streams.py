@@ -347,6 +347,23 @@ def test_limit_of_streams_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert all(len(sound(events, name)[0]) == len(SPEECH) for name in names(events))
 
 
+def test_a_port_without_room_is_told_once_until_a_stream_ends(caplog: pytest.LogCaptureFixture) -> None:
+    """However long the refused caller talks; and payload types are told of beside it."""
+    streams = Streams(RtpSettings(max_streams=1, silence_timeout_s=1.0), 0.0)
+    for start, payload_type in ((100, 96), (200, 97)):
+        undeclared = Sent(rtp(1, 1, b"x" * 40, ssrc=9, payload_type=payload_type), start + 5.011)
+        stream, refused = talk(words(10), start=start), talk(words(9), ssrc=7, source=BOB, start=start + 0.1)
+        events = receive(streams, [*stream, *refused, undeclared], settle_s=3)
+        assert len(names(events)) == 1
+    told = [message.split()[2:5] for message in caplog.messages]
+    assert told == [
+        ["SSRC", "0x00000007", "of"],
+        ["payload", "type", "96"],
+        ["SSRC", "0x00000007", "of"],
+        ["payload", "type", "97"],
+    ]
+
+
 def test_undeclared_payload_type_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         events = listen(

@@ -19,7 +19,7 @@ from serstream.rtp.packet import Malformed, RtpPacket, parse
 from serstream.rtp.parties import Parties
 from serstream.rtp.roster import Member, Roster
 from serstream.rtp.sdp import media_of
-from serstream.rtp.srtp import Unprotector
+from serstream.rtp.srtp import Refused, Unprotector
 from serstream.rtp.status import PortStatus, StreamStatus
 from serstream.rtp.stream import SOUND, Stream
 from serstream.rtp.wallclock import WallClocks
@@ -329,9 +329,19 @@ class Streams:
     def _unprotected(self, datagrams: Datagrams) -> Datagrams:
         if self._unprotector is None:
             return datagrams
-        plain, refused = self._unprotector.datagrams(datagrams)
-        self.dropped.update(refused)
-        return plain
+        passed: list[tuple[bytes, Source, float]] = []
+        for i in range(len(datagrams)):
+            source, arrived = datagrams.source(i), float(datagrams.arrived[i])
+            # Strangers must not use up the tries of callers.
+            if source not in self._allowed:
+                self.dropped[Refusal.NOT_ALLOWED] += 1
+                continue
+            plain = self._unprotector.plain(datagrams.datagram(i), arrived)
+            if isinstance(plain, Refused):
+                self.dropped[plain] += 1
+            else:
+                passed.append((plain, source, arrived))
+        return Datagrams.of(passed)
 
     def _control(self, datagram: bytes, source: Source, arrived: float) -> list[SourceEvent]:
         reports = rtcp.parse(datagram)

@@ -535,6 +535,16 @@ def test_forged_srtp_costs_a_bounded_number_of_tries(monkeypatch: pytest.MonkeyP
     assert isinstance(unprotector.rtp(genuine.datagram, 1.0 + srtp.RETRY_S), bytes)
 
 
+def test_strangers_use_up_no_tries_of_srtp() -> None:
+    """They are refused before their packets are tried, RTCP as well."""
+    forged = [Sent(rtp(0, 0, bytes(170), ssrc=ssrc), 99.0, STRANGER) for ssrc in range(srtp.MAX_TRIES)]
+    forged.append(Sent(bye(0xA11CE), 99.0, STRANGER))
+    streams = Streams(RtpSettings(srtp=(CRYPTO,), allow=("10.0.0.0/24",)), 0.0)
+    events = receive(streams, [*forged, *wrapped(talk(SPEECH), 2, outbound())])
+    np.testing.assert_array_equal(sound(events)[0], decoded(SPEECH))
+    assert streams.dropped == {"from outside of 'allow'": len(forged)}
+
+
 def test_srtp_longer_than_the_library_takes_is_told() -> None:
     streams = Streams(RtpSettings(srtp=(CRYPTO,)), 0.0)
     receive(streams, [Sent(rtp(1, 1, bytes(1600)), 1.0)])

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from serstream.errors import SourceError
+from serstream.errors import SourceError, readable
 from serstream.rtp.datagrams import Source, source_of
 
 log = logging.getLogger(__name__)
@@ -62,26 +62,27 @@ def udp_datagrams(path: Path) -> Iterator[CapturedDatagram]:
         SourceError: the file cannot be read, is no capture, has a link type without IP or bad time stamps.
     """
     skipped: Counter[str] = Counter()
+    name = readable(path)
     try:
         with path.open("rb") as file:
-            for frame in _frames(file, path):
+            for frame in _frames(file, name):
                 if not 0 <= frame.time <= LATEST_S:
                     raise SourceError(
-                        f"capture {path}: a packet {frame.time:.0f} s after 1970, wanted 0 to {LATEST_S} "
+                        f"capture {name}: a packet {frame.time:.0f} s after 1970, wanted 0 to {LATEST_S} "
                         "(in 2106); mend its time stamps with 'editcap -t'"
                     )
-                found = _datagram(frame, path)
+                found = _datagram(frame, name)
                 if isinstance(found, CapturedDatagram):
                     yield found
                 else:
                     skipped[found] += 1
     except _BrokenError as broken:
-        log.warning("capture %s: %s; what is before it is used", path, broken)
+        log.warning("capture %s: %s; what is before it is used", name, broken)
     except OSError as error:
-        raise SourceError(f"capture {path}: cannot read it: {error.strerror}") from error
+        raise SourceError(f"capture {name}: cannot read it: {error.strerror}") from error
     if incomplete := {reason: count for reason, count in skipped.items() if reason != _OTHER}:
         told = ", ".join(f"{count} {reason}" for reason, count in incomplete.items())
-        log.warning("capture %s: skipped packets: %s", path, told)
+        log.warning("capture %s: skipped packets: %s", name, told)
 
 
 _OTHER = "not UDP"
@@ -91,23 +92,23 @@ _FRAGMENTED = "fragmented by IP"
 _MALFORMED = "with a malformed header"
 
 
-def _frames(file: BinaryIO, path: Path) -> Iterator[_Frame]:
+def _frames(file: BinaryIO, name: str) -> Iterator[_Frame]:
     magic = file.read(4)
     if magic in _PCAP_MAGIC:
-        yield from _pcap(file, *_PCAP_MAGIC[magic], path)
+        yield from _pcap(file, *_PCAP_MAGIC[magic], name)
     elif magic == _SECTION_HEADER:
-        yield from _pcapng(file, path)
+        yield from _pcapng(file)
     else:
         raise SourceError(
-            f"capture {path}: begins with {magic.hex(' ') or 'nothing'}, wanted pcap or pcapng as tcpdump "
+            f"capture {name}: begins with {magic.hex(' ') or 'nothing'}, wanted pcap or pcapng as tcpdump "
             "and Wireshark write them"
         )
 
 
-def _pcap(file: BinaryIO, order: str, resolution: float, path: Path) -> Iterator[_Frame]:
+def _pcap(file: BinaryIO, order: str, resolution: float, name: str) -> Iterator[_Frame]:
     header = file.read(20)
     if len(header) < 20:
-        raise SourceError(f"capture {path}: ends in its file header, wanted a whole pcap file")
+        raise SourceError(f"capture {name}: ends in its file header, wanted a whole pcap file")
     link_type = struct.unpack(order + "I", header[16:])[0] & 0xFFFF
     record = struct.Struct(order + "IIII")
     while head := _take(file, 16):
@@ -115,7 +116,7 @@ def _pcap(file: BinaryIO, order: str, resolution: float, path: Path) -> Iterator
         yield _Frame(seconds + fraction * resolution, link_type, _body(file, length))
 
 
-def _pcapng(file: BinaryIO, path: Path) -> Iterator[_Frame]:
+def _pcapng(file: BinaryIO) -> Iterator[_Frame]:
     order = "<"
     interfaces: list[tuple[int, float, int]] = []
     kind = _SECTION_HEADER
@@ -175,9 +176,9 @@ def _timing(options: bytes, order: str) -> tuple[float, int]:
     return resolution, offset
 
 
-def _datagram(frame: _Frame, path: Path) -> CapturedDatagram | str:
+def _datagram(frame: _Frame, name: str) -> CapturedDatagram | str:
     """The frame's UDP datagram, or why it has none."""
-    ip = _network_layer(frame, path)
+    ip = _network_layer(frame, name)
     if not ip:
         return _OTHER
     if ip[0] >> 4 == 4 and len(ip) >= 20:
@@ -205,7 +206,7 @@ def _datagram(frame: _Frame, path: Path) -> CapturedDatagram | str:
     return CapturedDatagram(frame.time, source_of(address, source_port), udp[8:length])
 
 
-def _network_layer(frame: _Frame, path: Path) -> bytes:
+def _network_layer(frame: _Frame, name: str) -> bytes:
     """The frame's IP packet, or nothing."""
     content, link_type = frame.content, frame.link_type
     if link_type in _RAW:
@@ -220,7 +221,7 @@ def _network_layer(frame: _Frame, path: Path) -> bytes:
         return content[20:] if int.from_bytes(content[:2], "big") in (_IPV4, _IPV6) else b""
     else:
         raise SourceError(
-            f"capture {path}: link type {link_type}, wanted Ethernet, Linux cooked, loopback or raw IP; "
+            f"capture {name}: link type {link_type}, wanted Ethernet, Linux cooked, loopback or raw IP; "
             "capture with 'tcpdump -i any'"
         )
     ether_type = int.from_bytes(content[at : at + 2], "big")

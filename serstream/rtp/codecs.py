@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -40,6 +41,8 @@ STATIC_FORMATS = {
 }
 """Payload types that need no declaration (RFC 3551, table 4)."""
 
+_NUMBER = re.compile("[0-9]{1,9}")
+
 
 def format_of(rtpmap: str, where: str) -> Format:
     """Read ``encoding/clock rate[/channels]``.
@@ -48,7 +51,7 @@ def format_of(rtpmap: str, where: str) -> Format:
         ConfigError: not of this form, or an encoding that serstream cannot decode.
     """
     parts = rtpmap.strip().split("/")
-    if not 2 <= len(parts) <= 3 or not all(part.isascii() and part.isdigit() for part in parts[1:]):
+    if not 2 <= len(parts) <= 3 or not all(_NUMBER.fullmatch(part) for part in parts[1:]):
         raise ConfigError(
             f"{where} is {rtpmap!r}, wanted encoding/clock rate[/channels], e.g. 'opus/48000/2'"
         )

@@ -41,6 +41,7 @@ def source_events(path: Path, settings: RtpSettings, base: Path = Path()) -> Ite
     streams = Streams(
         settings, utc_offset=0.0, name=name, source=f"file:{readable(Path(path.name))}", base=base
     )
+    told = readable(path)
     tick: list[CapturedDatagram] = []
     now = 0.0
     for datagram in udp_datagrams(path):
@@ -55,11 +56,11 @@ def source_events(path: Path, settings: RtpSettings, base: Path = Path()) -> Ite
     yield _turn(streams, tick, now + TICK_S)
     yield _replayed(streams.close("eof"))
     if n_too_long := streams.dropped[TOO_LONG]:
-        log.warning("capture %s: datagrams dropped: %d %s", path, n_too_long, TOO_LONG)
+        log.warning("capture %s: datagrams dropped: %d %s", told, n_too_long, TOO_LONG)
     if not streams.n_started:
         dropped = ", ".join(f"{count} {reason}" for reason, count in streams.dropped.items())
         raise SourceError(
-            f"capture {path}: no RTP stream found; datagrams dropped: {dropped or 'none'}; dynamic payload "
+            f"capture {told}: no RTP stream found; datagrams dropped: {dropped or 'none'}; dynamic payload "
             "types need sdp or payload_types, SRTP needs keys"
         )
 

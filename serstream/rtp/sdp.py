@@ -15,8 +15,9 @@ from serstream.rtp.stream import SOUND
 
 log = logging.getLogger(__name__)
 
-_AUDIO = re.compile(r"audio\s+([0-9]+)(?:/[0-9]+)?\s+(\S+)\s+(\S.*)")
+_AUDIO = re.compile(r"audio\s+([0-9]{1,5})(?:/[0-9]+)?\s+(\S+)\s+(\S.*)")
 """The value of ``m=audio``: port, protocol, payload types."""
+_PAYLOAD_TYPE = re.compile("[0-9]|[1-9][0-9]|1[01][0-9]|12[0-7]")
 _NOT_HEARD = {"RED", "ULPFEC", "FLEXFEC-03", "RTX"}
 """Encodings that offers carry beside the codec; they are dropped like any undeclared payload type."""
 
@@ -44,7 +45,7 @@ def media_of(settings: RtpSettings, base: Path = Path()) -> Media:
     declared = {}
     for number, rtpmap in settings.payload_types.items():
         key = f"{where}: payload_types.{number}"
-        if not number.isdecimal() or not 0 <= int(number) <= 127:
+        if not _PAYLOAD_TYPE.fullmatch(number):
             raise ConfigError(f"{key}: wanted a payload type of 0 to 127 as key")
         declared[int(number)] = format_of(rtpmap, key)
     keys = tuple(Key.of(crypto, f"{where}: srtp") for crypto in settings.srtp)
@@ -78,7 +79,7 @@ def _parse(text: str, where: str) -> list[_Audio]:
     audio: list[_Audio] = []
     attributes: list[str] = []
     for line in text.replace("\r", "").split("\n"):
-        kind, _, value = line.strip().partition("=")
+        kind, _, value = " ".join(line.split()).partition("=")
         if kind == "m":
             attributes = []
             if value.split()[:1] == ["audio"]:
@@ -113,16 +114,17 @@ def _formats(audio: _Audio, declared: dict[int, Format], where: str) -> dict[int
     formats = STATIC_FORMATS | declared
     lacking: dict[str, ConfigError] = {}
     for value in audio.values("rtpmap"):
-        number, _, rtpmap = (part.strip() for part in value.partition(" "))
-        if not number.isdecimal() or int(number) > 127:
+        number, _, rtpmap = value.partition(" ")
+        if not _PAYLOAD_TYPE.fullmatch(number):
             raise ConfigError(f"{where}: 'a=rtpmap:{value}', wanted 'a=rtpmap:0..127 ENCODING/RATE'")
-        is_codec = rtpmap.partition("/")[0].upper() not in _NOT_HEARD
-        if number in audio.payload_types and int(number) not in declared and is_codec:
+        if number in audio.payload_types and int(number) not in declared:
             try:
                 formats[int(number)] = format_of(rtpmap, f"rtpmap {number}")
             except ConfigError as error:
-                lacking[rtpmap] = error
-    listed = {int(number) for number in audio.payload_types if number.isdecimal()} | declared.keys()
+                formats.pop(int(number), None)
+                if rtpmap.partition("/")[0].upper() not in _NOT_HEARD:
+                    lacking[rtpmap] = error
+    listed = set(map(int, filter(_PAYLOAD_TYPE.fullmatch, audio.payload_types))) | declared.keys()
     if not any(number in formats and formats[number].encoding in SOUND for number in listed):
         reasons = "".join(f"; {error}" for error in lacking.values())
         raise ConfigError(f"{where}: '{audio.line}' lists no codec that serstream decodes{reasons}")
@@ -135,7 +137,7 @@ def _formats(audio: _Audio, declared: dict[int, Format], where: str) -> dict[int
 
 def _keys(audio: _Audio, where: str) -> tuple[Key, ...]:
     """Those of suites that serstream lacks do not count beside others."""
-    cryptos = [value.partition(" ")[2].strip() for value in audio.values("crypto")]
+    cryptos = [value.partition(" ")[2] for value in audio.values("crypto")]
     if "SAVP" in audio.protocol and not cryptos:
         raise ConfigError(
             f"{where}: '{audio.line}' is SRTP without 'a=crypto'; give the sender's key in 'srtp' "

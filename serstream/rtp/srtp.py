@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import struct
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from serstream.errors import ConfigError
-from serstream.rtp.datagrams import Datagrams, Source
 from serstream.rtp.rtcp import is_rtcp
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ class Key:
             raise ConfigError(f"{where}: wanted '{suite} inline:KEY' with one key and no MKI")
         try:
             secret = base64.b64decode(encoded, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise ConfigError(f"{where}: the key behind 'inline:' is not base64") from error
         length = SUITES[suite][1]
         if len(secret) != length:
@@ -106,18 +104,9 @@ class Unprotector:
         self._tried: dict[bytes, float] = {}
         """SSRCs that were tried in vain of late, and when."""
 
-    def datagrams(self, datagrams: Datagrams) -> tuple[Datagrams, Counter[Refused]]:
-        """Those of RTP and RTCP that pass, plain, and how many did not, by reason."""
-        plain: list[tuple[bytes, Source, float]] = []
-        refused: Counter[Refused] = Counter()
-        for i in range(len(datagrams)):
-            datagram, arrived = datagrams.datagram(i), float(datagrams.arrived[i])
-            result = self.rtcp(datagram) if is_rtcp(datagram) else self.rtp(datagram, arrived)
-            if isinstance(result, Refused):
-                refused[result] += 1
-            else:
-                plain.append((result, datagrams.source(i), arrived))
-        return Datagrams.of(plain), refused
+    def plain(self, datagram: bytes, now: float) -> bytes | Refused:
+        """What `rtp` or `rtcp` makes of it."""
+        return self.rtcp(datagram) if is_rtcp(datagram) else self.rtp(datagram, now)
 
     def rtp(self, datagram: bytes, now: float) -> bytes | Refused:
         """The plain packet, by the first key that fits.

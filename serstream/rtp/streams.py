@@ -19,7 +19,7 @@ from serstream.rtp.packet import Malformed, RtpPacket, parse
 from serstream.rtp.parties import Parties
 from serstream.rtp.roster import Member, Roster
 from serstream.rtp.sdp import media_of
-from serstream.rtp.srtp import Unprotector
+from serstream.rtp.srtp import Refused, Unprotector
 from serstream.rtp.status import PortStatus, StreamStatus
 from serstream.rtp.stream import SOUND, Stream
 from serstream.rtp.wallclock import WallClocks
@@ -31,10 +31,13 @@ PACKETS_MISSED = 3
 """An SSRC that lets so many packets fail to come while a new one is heard has changed to it."""
 RETIRED_S = 2.0
 """So long after BYE, stray packets do not begin a new stream."""
+LEFT_S = 0.2
+"""So long after a change of SSRC, those of the old one do not: what the network held up has come by then, and
+the old one may return."""
 SWEEP_S = 0.1
 """How often streams are looked at for silence."""
 WARNING_S = 1.0
-"""Least time between two warnings."""
+"""Least time between two warnings of undeclared payload types."""
 
 
 class Refusal(StrEnum):
@@ -45,7 +48,7 @@ class Refusal(StrEnum):
     TOO_MANY_STREAMS = "beyond max_streams"
     UNDECLARED = "of an undeclared payload type"
     NO_SOUND = "without sound, of no stream"
-    RETIRED = "of a stream that has ended"
+    RETIRED = "of an SSRC that has ended"
     MALFORMED_RTCP = "of malformed RTCP"
 
 
@@ -87,7 +90,7 @@ class Streams:
         self._numbers: Counter[str] = Counter() if numbers is None else numbers
         self._parties = Parties(settings, self._name, self._numbers)
         self._probation = Probation()
-        has_lanes = (type_ for type_ in PAYLOAD_TYPES if self._formats[type_] == STATIC_FORMATS[type_])
+        has_lanes = (type_ for type_ in PAYLOAD_TYPES if self._formats.get(type_) == STATIC_FORMATS[type_])
         self._roster = Roster(settings.max_streams, has_lanes)
         self._restless: dict[Member, None] = {}
         """Those whose jitter buffer has a deadline."""
@@ -99,6 +102,8 @@ class Streams:
         self._undeclared: set[int] = set()
         """Payload types that were warned of."""
         self._next_warning = 0.0
+        self._has_told_full = False
+        """Whether it was warned that there is no room since a stream has last ended."""
         self.utc_offset = utc_offset
         """May be set anew when the wall clock was."""
         self.dropped: Counter[str] = Counter()
@@ -212,10 +217,10 @@ class Streams:
             return []
         if heir_of is None and len(self._roster) >= self._settings.max_streams:
             self.dropped[Refusal.TOO_MANY_STREAMS] += 1
-            self._warn_full(source, packet.ssrc, arrived)
+            self._warn_full(source, packet.ssrc)
             return []
         self._probation.forget(source, packet.ssrc)
-        events = self._change_ssrc(heir_of, packet.ssrc) if heir_of else self._start(source, row[0])
+        events = self._change_ssrc(heir_of, packet.ssrc, arrived) if heir_of else self._start(source, row[0])
         member = self._roster.members[source, packet.ssrc]
         for arrival in row:
             events += self._push(member, arrival.packet, arrival.arrived)
@@ -272,13 +277,14 @@ class Streams:
         log.info("%s: stream %s began, SSRC 0x%08X, role %s", self._where, name, first.packet.ssrc, role)
         return [start]
 
-    def _change_ssrc(self, member: Member, ssrc: int) -> list[SourceEvent]:
+    def _change_ssrc(self, member: Member, ssrc: int, now: float) -> list[SourceEvent]:
         self._roster.strike(member)
         stream = member.stream
         log.info(
             "%s: stream %s goes on, SSRC 0x%08X after 0x%08X",
             *(self._where, stream.start.stream, ssrc, stream.ssrc),
         )
+        self._retired[stream.source, stream.ssrc] = now + LEFT_S
         chunks = stream.change_ssrc(stream.source, ssrc)
         self._roster.enrol(member)
         return [*chunks]
@@ -286,6 +292,7 @@ class Streams:
     def _end(self, member: Member, reason: EndReason) -> list[SourceEvent]:
         self._roster.strike(member)
         self._restless.pop(member, None)
+        self._has_told_full = False
         stream = member.stream
         self._parties.leave(stream.start.stream)
         log.info(
@@ -307,9 +314,10 @@ class Streams:
                 *(self._where, payload_type, payload_type),
             )
 
-    def _warn_full(self, source: Source, ssrc: int, now: float) -> None:
-        if now >= self._next_warning:
-            self._next_warning = now + WARNING_S
+    def _warn_full(self, source: Source, ssrc: int) -> None:
+        """Once each time that there is no room."""
+        if not self._has_told_full:
+            self._has_told_full = True
             address, port = address_of(source)
             log.warning(
                 "%s: SSRC 0x%08X of %s port %d is refused: there are %d streams, max_streams allows no more",
@@ -321,9 +329,19 @@ class Streams:
     def _unprotected(self, datagrams: Datagrams) -> Datagrams:
         if self._unprotector is None:
             return datagrams
-        plain, refused = self._unprotector.datagrams(datagrams)
-        self.dropped.update(refused)
-        return plain
+        passed: list[tuple[bytes, Source, float]] = []
+        for i in range(len(datagrams)):
+            source, arrived = datagrams.source(i), float(datagrams.arrived[i])
+            # Strangers must not use up the tries of callers.
+            if source not in self._allowed:
+                self.dropped[Refusal.NOT_ALLOWED] += 1
+                continue
+            plain = self._unprotector.plain(datagrams.datagram(i), arrived)
+            if isinstance(plain, Refused):
+                self.dropped[plain] += 1
+            else:
+                passed.append((plain, source, arrived))
+        return Datagrams.of(passed)
 
     def _control(self, datagram: bytes, source: Source, arrived: float) -> list[SourceEvent]:
         reports = rtcp.parse(datagram)

@@ -202,3 +202,34 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -
         replay(path)
     assert str(path) in str(error.value)
     assert message in str(error.value)
+
+
+ODD_NAME = "bad\udcff\x1b.pcap"
+ODD_NAME_TOLD = r"bad\xff\x1b.pcap: "
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"RIFF", pcap(1, [])[:20], pcap(127, [(1.0, b"")]), pcap(1, []), pcapng_timed(6, -200)],
+    ids=["missing", "other", "cut", "link type", "empty", "time stamps"],
+)
+def test_odd_names_are_refused_in_plain_text(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / ODD_NAME
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceError) as error:
+        replay(path)
+    assert ODD_NAME_TOLD in str(error.value)
+    assert str(error.value).isprintable() and str(error.value).isascii()
+
+
+def test_warnings_of_odd_names_are_plain_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / ODD_NAME
+    link_type, content = frames("raw")
+    fragment, too_long = ipv4(SPEECH[:100], flags=0x2000), ipv4(bytes(5000))
+    whole = pcap(link_type, [*content, (UTC + 3, fragment), (UTC + 3, too_long)])
+    for captured in (whole, whole[:-1]):
+        path.write_bytes(captured)
+        replay(path)
+    assert len(caplog.messages) == 4
+    assert all(ODD_NAME_TOLD in message and message.isascii() for message in caplog.messages)

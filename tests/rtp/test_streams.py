@@ -38,6 +38,8 @@ from serstream.types import StreamStart
 SPEECH = words(2)
 BOB = source_of(ipaddress.ip_address("10.0.0.2"), 30_000)
 SECRET = bytes(range(30))
+MANY_DIGITS = 5000 * "1"
+"""More than Python takes for a number."""
 CRYPTO = "AES_CM_128_HMAC_SHA1_80 inline:" + base64.b64encode(SECRET).decode()
 
 
@@ -58,7 +60,7 @@ def test_bye_ends_a_stream_and_stray_packets_begin_none() -> None:
     events += receive(streams, sent[90:], settle_s=0)
     assert ends(events) == {names(events)[0]: "bye"}
     assert len(sound(events)[0]) == 160 * 90
-    assert streams.dropped == {"of a stream that has ended": 10}
+    assert streams.dropped == {"of an SSRC that has ended": 10}
 
 
 def test_bye_from_port_0_ends_nothing() -> None:
@@ -253,6 +255,42 @@ def test_a_prompt_under_another_ssrc_interrupts_a_stream_without_loss() -> None:
     assert not streams.dropped
 
 
+def test_stragglers_of_an_ssrc_that_was_left_begin_no_stream() -> None:
+    """Its last packets come 80 ms late, among those of the new one; another change follows."""
+    first, second, third = SPEECH[:8000], words(1, seed=2), SPEECH[8000:]
+    on_time, late = talk(first)[:-3], talk(first)[-3:]
+    streams = Streams(RtpSettings(), 0.0)
+    arriving = [
+        *on_time,
+        *(Sent(packet.datagram, 101.081 + PTIME_S * i) for i, packet in enumerate(late)),
+        *talk(second, ssrc=7, start=101.0, sequence_number=9000),
+        *talk(third, ssrc=8, start=102.0, sequence_number=300),
+    ]
+    events = receive(streams, arriving)
+    assert len(names(events)) == 1
+    heard = decoded(first[: -3 * 160] + second + third)
+    np.testing.assert_array_equal(spoken(events, names(events)[0]), heard)
+    assert streams.dropped == {"of an SSRC that has ended": 3}
+
+
+@pytest.mark.parametrize("n_packets", [5, 8, 12, 20])
+def test_a_short_word_under_another_ssrc_costs_little_of_what_follows(n_packets: int) -> None:
+    """Who returns at once is taken for a straggler, and heard a moment later."""
+    word = words(n_packets * PTIME_S, seed=2)
+    streams = Streams(RtpSettings(), 0.0)
+    arriving = [
+        *talk(SPEECH[:8000]),
+        *talk(word, ssrc=7, start=101.0),
+        *talk(SPEECH[8000:], start=101.01 + n_packets * PTIME_S, sequence_number=150, timestamp=13_000),
+    ]
+    events = receive(streams, arriving)
+    n_dropped = max(0, 13 - n_packets)
+    assert streams.dropped["of an SSRC that has ended"] == n_dropped
+    assert len(names(events)) == 1
+    heard = decoded(SPEECH[:8000] + word + SPEECH[8000 + n_dropped * 160 :])
+    np.testing.assert_array_equal(spoken(events, names(events)[0]), heard)
+
+
 def test_a_party_may_change_its_ssrc_when_both_are_there() -> None:
     streams = Streams(RtpSettings(parties=("customer", "agent")), 0.0)
     arriving = [
@@ -307,6 +345,23 @@ def test_limit_of_streams_is_told(caplog: pytest.LogCaptureFixture) -> None:
     refused = next(line for line in caplog.messages if "is refused" in line)
     assert refused.endswith("there are 3 streams, max_streams allows no more")
     assert all(len(sound(events, name)[0]) == len(SPEECH) for name in names(events))
+
+
+def test_a_port_without_room_is_told_once_until_a_stream_ends(caplog: pytest.LogCaptureFixture) -> None:
+    """However long the refused caller talks; and payload types are told of beside it."""
+    streams = Streams(RtpSettings(max_streams=1, silence_timeout_s=1.0), 0.0)
+    for start, payload_type in ((100, 96), (200, 97)):
+        undeclared = Sent(rtp(1, 1, b"x" * 40, ssrc=9, payload_type=payload_type), start + 5.011)
+        stream, refused = talk(words(10), start=start), talk(words(9), ssrc=7, source=BOB, start=start + 0.1)
+        events = receive(streams, [*stream, *refused, undeclared], settle_s=3)
+        assert len(names(events)) == 1
+    told = [message.split()[2:5] for message in caplog.messages]
+    assert told == [
+        ["SSRC", "0x00000007", "of"],
+        ["payload", "type", "96"],
+        ["SSRC", "0x00000007", "of"],
+        ["payload", "type", "97"],
+    ]
 
 
 def test_undeclared_payload_type_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -480,6 +535,16 @@ def test_forged_srtp_costs_a_bounded_number_of_tries(monkeypatch: pytest.MonkeyP
     assert isinstance(unprotector.rtp(genuine.datagram, 1.0 + srtp.RETRY_S), bytes)
 
 
+def test_strangers_use_up_no_tries_of_srtp() -> None:
+    """They are refused before their packets are tried, RTCP as well."""
+    forged = [Sent(rtp(0, 0, bytes(170), ssrc=ssrc), 99.0, STRANGER) for ssrc in range(srtp.MAX_TRIES)]
+    forged.append(Sent(bye(0xA11CE), 99.0, STRANGER))
+    streams = Streams(RtpSettings(srtp=(CRYPTO,), allow=("10.0.0.0/24",)), 0.0)
+    events = receive(streams, [*forged, *wrapped(talk(SPEECH), 2, outbound())])
+    np.testing.assert_array_equal(sound(events)[0], decoded(SPEECH))
+    assert streams.dropped == {"from outside of 'allow'": len(forged)}
+
+
 def test_srtp_longer_than_the_library_takes_is_told() -> None:
     streams = Streams(RtpSettings(srtp=(CRYPTO,)), 0.0)
     receive(streams, [Sent(rtp(1, 1, bytes(1600)), 1.0)])
@@ -548,6 +613,24 @@ def test_codecs_of_an_sdp_that_serstream_lacks_are_left_out(caplog: pytest.LogCa
     assert len(caplog.messages) == 1
 
 
+@pytest.mark.parametrize("rtpmap", ["AMR/8000", "red/8000", "L16/4000"])
+def test_a_static_payload_type_that_has_another_codec_is_not_heard(rtpmap: str) -> None:
+    offer = f"m=audio 5004 RTP/AVP 0 8\na=rtpmap:0 {rtpmap}\n"
+    assert media_of(RtpSettings(sdp=offer)).formats.keys() & {0, 8} == {8}
+    streams = Streams(RtpSettings(sdp=offer), 0.0)
+    assert not receive(streams, talk(SPEECH))
+    assert streams.dropped == {"of an undeclared payload type": 100}
+    with pytest.raises(ConfigError, match="lists no codec that serstream decodes"):
+        media_of(RtpSettings(sdp=offer.replace(" 8\n", "\n")))
+
+
+def test_an_sdp_may_hold_tabs() -> None:
+    offer = f"m=audio 5004 RTP/SAVP 96\na=rtpmap:96 opus/48000/2\na=crypto:1 {CRYPTO}\n"
+    agreed = media_of(RtpSettings(sdp=offer.replace(" ", "\t")))
+    assert agreed.formats[96] == ("OPUS", 48000, 2)
+    assert agreed.keys == (srtp.Key.of(CRYPTO, ""),)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -573,6 +656,16 @@ def test_codecs_of_an_sdp_that_serstream_lacks_are_left_out(caplog: pytest.LogCa
         ({"srtp": ("AES inline:x",)}, "crypto suite 'AES', wanted one of"),
         ({"srtp": ("AES_CM_128_HMAC_SHA1_80 inline:AAAA",)}, "wants a key and salt of 30 bytes, got 3"),
         ({"srtp": ("AES_CM_128_HMAC_SHA1_80 inline:?",)}, "is not base64"),
+        ({"srtp": (f"{CRYPTO[:-1]}\N{EN DASH}",)}, "srtp: the key behind 'inline:' is not base64"),
+        (
+            {"sdp": f"m=audio 1 RTP/SAVP 0\na=crypto:1 {CRYPTO[:-1]}\N{EN DASH}"},
+            "a=crypto: the key behind 'inline:' is not base64",
+        ),
+        ({"payload_types": {MANY_DIGITS: "PCMU/8000"}}, "wanted a payload type of 0 to 127"),
+        ({"payload_types": {"96": f"L16/{MANY_DIGITS}"}}, "wanted encoding/clock rate"),
+        ({"sdp": f"m=audio {MANY_DIGITS} RTP/AVP 0"}, "wanted 'm=audio PORT PROTOCOL"),
+        ({"sdp": f"m=audio 1 RTP/AVP {MANY_DIGITS}"}, "lists no codec that serstream decodes"),
+        ({"sdp": f"m=audio 1 RTP/AVP 0\na=rtpmap:{MANY_DIGITS} PCMU/8000"}, "wanted 'a=rtpmap:0..127"),
     ],
 )
 def test_what_is_not_understood_is_named(settings: dict, message: str) -> None:

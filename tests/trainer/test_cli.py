@@ -46,7 +46,7 @@ def test_from_recordings_to_a_model(
     assert model.metadata.reference == "tiny@3"
     assert model.metadata.feature_spec.baseline is not None
     assert "tiny@3" in (models / "tiny/3/card.md").read_text()
-    published(models / "tiny/3", tmp_path / "repository", capsys)
+    published(models / "tiny/3", tmp_path / "repository", tiny_data, capsys)
     assert main(["export", recipe, *common, "--model-version", "4", "--models", str(models)]) == 0
     assert main([*PUBLISH, str(models / "tiny/4"), "--repository", str(tmp_path / "repository")]) == 0
     assert (
@@ -68,7 +68,7 @@ def test_from_recordings_to_a_model(
     assert "have changed since 'serstream-train train'; run it again" in capsys.readouterr().err
 
 
-def published(draft: Path, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def published(draft: Path, repository: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Real recordings that the model never heard judge it; the daemon's repository takes it once."""
     capsys.readouterr()
     publish = [*PUBLISH, str(draft), "--repository", str(repository)]
@@ -77,6 +77,8 @@ def published(draft: Path, repository: Path, capsys: pytest.CaptureFixture[str])
     assert not repository.exists()
     assert main([*publish, "--held-out", "tiny"]) == 2
     assert f"--held-out tiny: {draft} was trained on it" in capsys.readouterr().err
+    assert main([*publish, "--data", str(data), "--held-out", "tiny/"]) == 2
+    assert "corpus 'tiny/': wanted the name of a folder" in capsys.readouterr().err
     assert main(publish) == 0
     out = capsys.readouterr().out
     assert "on 3 clips of 3 speakers, first windows" in out
@@ -172,6 +174,7 @@ def test_a_cache_that_cannot_be_written_is_named(
         ),
         ('corpora = ["tiny"', 'corpora = ["tini"', "corpus tini: no "),
         ('corpora = ["tiny"]', "corpora = []", "corpora is []: "),
+        ('corpora = ["tiny"]', 'corpora = ["tiny", "tiny/"]', "corpus 'tiny/': wanted the name of a folder"),
         (
             'corpora = ["tiny"]',
             'corpora = ["ravdess", "tiny"]',

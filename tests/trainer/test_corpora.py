@@ -113,6 +113,15 @@ def test_a_manifest_that_excel_saved_is_read(tmp_path: Path) -> None:
     assert (clip.speaker, clip.emotion) == ("own/Jörg", "sad")
 
 
+@pytest.mark.parametrize(
+    "name", ["tiny/", "./tiny", "../data/tiny", ".", "..", "", "calls,2025", "calls:1", "a b"]
+)
+def test_a_corpus_has_one_spelling_and_no_comma(name: str, tiny_data: Path) -> None:
+    with pytest.raises(corpora.CorpusError, match="wanted the name of a folder below") as error:
+        corpora.read(name, tiny_data)
+    assert str(error.value).startswith(f"corpus {name!r}: ")
+
+
 def test_speakers_of_two_corpora_are_never_the_same(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -88,6 +88,16 @@ def test_a_manifest_is_read(tiny_data: Path) -> None:
             "line 3: speaker x is female, in an earlier line male",
         ),
         ("file,speaker,emotion\n", "manifest.csv: lists no clip"),
+        ("file;speaker;emotion\nb.wav;x;sad\n", "manifest.csv: columns are separated by ';', wanted ','"),
+        ("file,speaker,emotion\nb.wav, ,sad\n", "line 2: speaker is empty"),
+        (
+            "file,speaker,emotion\nb.wav,x,sad\nc.wav,X,sad\n",
+            "line 3: speaker is X, in an earlier line x; wanted one spelling",
+        ),
+        (
+            "file,speaker,emotion\nb.wav,x,sad\nc.wav,y,Sad\n",
+            "line 3: emotion is Sad, in an earlier line sad;",
+        ),
         ("file,speaker,emotion\nb.wav,Jörg,sad\n", "manifest.csv: byte 28 is not UTF-8"),
     ],
 )
@@ -100,6 +110,23 @@ def test_a_bad_manifest_is_refused(tmp_path: Path, table: str, said: str) -> Non
     with pytest.raises(corpora.CorpusError, match=said):
         corpora.read("own", tmp_path)
     corpora.found(tmp_path)
+
+
+def test_blanks_and_composition_make_no_other_speaker_or_emotion(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    for file in ("b.wav", "c.wav"):
+        (tmp_path / "own" / file).touch()
+    (tmp_path / "own/manifest.csv").write_text(
+        "file,speaker,emotion,sex\nb.wav,J\u00f6rg,sad,male\nc.wav,Jo\u0308rg , sad,male \n", encoding="utf-8"
+    )
+    said = {(clip.speaker, clip.emotion, clip.sex) for clip in corpora.read("own", tmp_path)}
+    assert said == {("own/J\u00f6rg", "sad", "male")}
+
+
+def test_a_table_with_semicolons_is_found_and_refused(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/manifest.csv").write_text("file;speaker;emotion\n")
+    assert corpora.found(tmp_path) == ["own"]
 
 
 def test_a_manifest_that_excel_saved_is_read(tmp_path: Path) -> None:

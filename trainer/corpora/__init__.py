@@ -69,4 +69,4 @@ def _has_emotions(table: Path) -> bool:
     if not table.is_file():
         return False
     with table.open(encoding="utf-8-sig", errors="replace") as text:
-        return "emotion" in text.readline().strip().split(",")
+        return "emotion" in re.split("[,;]", text.readline().strip())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -80,11 +81,16 @@ class Workplace:
         """
         preparation = self.preparation(recipe)
         clips = corpora.read_all(recipe.corpora, self.data)
-        there = {clip.emotion for clip in clips}
+        there = Counter(clip.emotion for clip in clips)
         if missing := [label for label in recipe.labels if label not in there]:
             raise corpora.CorpusError(
                 f"label {', '.join(missing)} of recipe {recipe.name}: no clip of {', '.join(recipe.corpora)} "
                 f"has this emotion, they have {', '.join(sorted(there))}; correct the label or the corpus"
+            )
+        left_out = [f"{n} {emotion}" for emotion, n in sorted(there.items()) if emotion not in recipe.labels]
+        if left_out:
+            logger.info(
+                "clips left out, not among the labels of recipe %s: %s", recipe.name, ", ".join(left_out)
             )
         wanted = preparation.conditions() if conditions is None else list(conditions)
         return gather(preparation, clips, wanted).with_emotions(recipe.labels)

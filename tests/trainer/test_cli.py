@@ -133,6 +133,7 @@ def test_cuda_that_is_not_there_is_said(tiny_recipe: Path, capsys: pytest.Captur
             "models/cnn-lstm/6: exists and a version never changes;",
         ),
         (["evaluate", RECIPE, "--seeds", "0"], "--seeds is 0, wanted 1 or more"),
+        (["compare", "--corpus", "emo-db", "--seed", "-1"], "--seed is -1, wanted 0 or more"),
         (["report", "nowhere"], "nowhere/run.json: no such file; a finished run has one"),
     ],
 )
@@ -156,6 +157,7 @@ def test_a_cache_that_cannot_be_written_is_named(
     ("line", "wanted", "said"),
     [
         ("epochs = 3", "epoch = 3", "unknown key 'training.epoch'; did you mean 'epochs'?"),
+        ("epochs = 3", "epochs = 3\nseed = -1", "training.seed is -1: "),
         ("epochs = 3", "epochs = 'x'", "training.epochs is 'x': wanted a whole number"),
         (
             'labels = ["angry", ',

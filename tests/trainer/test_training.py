@@ -66,6 +66,16 @@ def test_features_are_cached_and_come_back_the_same(
     assert [shard.stat().st_mtime_ns for shard in shards] == written
 
 
+def test_clips_without_a_label_are_counted(
+    tiny: recipe.Recipe, workplace: Workplace, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    workplace.windows(tiny)
+    workplace.windows(msgspec.structs.replace(tiny, labels=("angry", "sad")))
+    (said,) = [line for line in caplog.messages if "left out" in line]
+    assert said == "clips left out, not among the labels of recipe tiny: 12 neutral"
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_networks_are_small_and_exported_as_they_are(network: str, tmp_path: Path) -> None:
     features = FeatureSpec(

@@ -22,7 +22,7 @@ from trainer.experiment import TEST_CONDITIONS, Workplace, run, train_all
 from trainer.export import write_model
 from trainer.folds import PROTOCOLS
 from trainer.history import Epoch
-from trainer.predictions import read_run
+from trainer.predictions import RUN_FILE, read_run
 from trainer.publish import MIN_SPEAKERS, learned, publish
 from trainer.training import load, save
 
@@ -141,10 +141,21 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
+    finished = [folder for folder in arguments.run if (folder / RUN_FILE).is_file()] or arguments.run
+    failed = []
     for folder in arguments.run:
-        wanted, protocol, predictions = read_run(folder)
-        report.write(wanted, PROTOCOLS[protocol], predictions, folder)
-        print(folder / "report.md")
+        if folder not in finished:
+            print(f"{folder}: skipped, it has no {RUN_FILE}", file=sys.stderr)
+            continue
+        try:
+            wanted, protocol, predictions = read_run(folder)
+            report.write(wanted, PROTOCOLS[protocol], predictions, folder)
+        except SerstreamError as error:
+            failed.append(str(error))
+        else:
+            print(folder / "report.md")
+    if failed:
+        raise ConfigError("\n".join(failed))
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -45,13 +45,14 @@ def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: 
         "ece_unmasked": round(calibration.error_unmasked, 4),
         "unsure_unmasked": round(calibration.unsure_unmasked, 4),
     }
-    (folder / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(metrics)))
+    learned = any(len(history) > 1 for history in predictions.histories)
+    text = _markdown(recipe, protocol, metrics, learned)
     draw_confusion(pooled_confusion(predictions, "clean", best), predictions.labels, folder / "confusion.png")
     _draw_calibration(calibration, folder / "calibration.png")
-    learned = any(len(history) > 1 for history in predictions.histories)
     if learned:
         _draw_learning(predictions.histories, folder / "learning.png")
-    (folder / "report.md").write_text(_markdown(recipe, protocol, metrics, learned), encoding="utf-8")
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    (folder / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(metrics)))
     return metrics
 
 
@@ -122,6 +123,10 @@ def _draw_learning(histories: list[list[Epoch]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def _kept(ua: float, clean: float) -> str:
+    return f"{100 * ua / clean:.0f} %" if clean else "-"
+
+
 def _markdown(recipe: Recipe, protocol: Protocol, metrics: dict[str, Any], learned: bool) -> str:
     rows = metrics["modes"]
     lines = [
@@ -144,7 +149,7 @@ def _markdown(recipe: Recipe, protocol: Protocol, metrics: dict[str, Any], learn
     lines += [
         f"| {row['condition']} | {row['heard_s']:.0f} s | {row['seeds']} | **{row['ua']:.1f}** | "
         f"{'-' if row['ua_sd'] is None else format(row['ua_sd'], '.1f')} | {row['ua_interval'][0]:.1f} to "
-        f"{row['ua_interval'][1]:.1f} | {100 * row['ua'] / clean_ua[row['heard_s']]:.0f} % | "
+        f"{row['ua_interval'][1]:.1f} | {_kept(row['ua'], clean_ua[row['heard_s']])} | "
         f"{row['wa']:.1f} | {row['f1']:.1f} | {row['window_ua']:.1f} |"
         for row in rows
     ]

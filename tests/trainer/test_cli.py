@@ -37,7 +37,7 @@ def test_from_recordings_to_a_model(
     modes = json.loads(metrics.read_text())["modes"]
     assert [(mode["condition"], mode["heard_s"]) for mode in modes[:2]] == [("clean", 0), ("clean", 10)]
     assert modes[0]["clips"] == 36
-    remade(metrics.parent)
+    remade(metrics.parent, capsys)
     assert main(["train", recipe, *common]) == 0
     models = tmp_path / "models"
     assert main(["export", recipe, *common, "--model-version", "3", "--models", str(models)]) == 0
@@ -94,14 +94,23 @@ def published(draft: Path, repository: Path, data: Path, capsys: pytest.CaptureF
     assert "exists and a version never changes; publish it as version 4" in capsys.readouterr().err
 
 
-def remade(run: Path) -> None:
-    """A report comes back the same from the scores alone."""
+def remade(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report comes back the same from the scores alone, whatever lies beside it."""
     written = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".md", ".json")}
     pictures = {path.name for path in run.glob("*.png")}
     assert pictures == {"confusion.png", "calibration.png", "learning.png"}
     for name in {*pictures, "report.md", "metrics.json"}:
         (run / name).unlink()
-    assert main(["report", str(run)]) == 0
+    broken, other = run.parent / "broken", run.parent / "no-run"
+    broken.mkdir()
+    other.mkdir()
+    (broken / "run.json").write_text("{}")
+    capsys.readouterr()
+    assert main(["report", str(broken), str(other), str(run)]) == 2
+    said = capsys.readouterr()
+    assert said.out == f"{run / 'report.md'}\n"
+    assert f"{other}: skipped, it has no run.json" in said.err
+    assert f"error: {broken / 'run.json'}: " in said.err
     assert {name: (run / name).read_bytes() for name in written} == written
     assert {path.name for path in run.glob("*.png")} == pictures
 

@@ -106,15 +106,19 @@ def run(
     """Train and test every fold with every seed.
 
     Folds that an earlier run finished are read back, unless their clips or lists have changed since.
+
+    Raises:
+        ConfigError: a fold has nothing to train on or to test.
     """
     windows = workplace.windows(recipe)
     tests = workplace.windows(recipe, TEST_CONDITIONS)
     folder = workplace.folder(recipe) / protocol.name
     folder.mkdir(exist_ok=True)
+    folds = _folds(recipe, protocol, windows, workplace)
     trainings = []
     for seed in seeds:
         seeded = recipe.with_seed(seed)
-        for number, fold in enumerate(protocol.folds(windows.clips, workplace.folds)):
+        for number, fold in enumerate(folds):
             path = folder / f"seed-{seed}-fold-{number + 1}.npz"
             data = _digest(windows, fold)
             if path.is_file() and data_of(path) not in ("", data):
@@ -131,7 +135,7 @@ def run(
                 logger.info("%s: trained and tested in %.0f s", title, time.perf_counter() - began)
             trainings.append((seed, path.stem))
     known = Targets.of(windows, recipe.labels).known
-    for fold in protocol.folds(windows.clips, workplace.folds):
+    for fold in folds:
         taught = {windows.clips[i].emotion for i in fold.train + fold.valid}
         known[fold.test] &= [label in taught for label in recipe.labels]
     write_run(folder, recipe, protocol.name, trainings, windows.clips, known, windows.digest)
@@ -158,6 +162,24 @@ def train_fold(
         valid = windows.of_clips(fold.valid).of_line(0)
         return _train(recipe, windows.of_clips(fold.train), valid, checkpoint, on_epoch, device)
     return _train(recipe, windows.of_clips(fold.train + fold.valid), None, checkpoint, on_epoch, device)
+
+
+def _folds(recipe: Recipe, protocol: Protocol, windows: WindowSet, workplace: Workplace) -> list[Fold]:
+    folds = protocol.folds(windows.clips, workplace.folds)
+    for fold in folds:
+        trained = fold.train if recipe.training.choose_epoch else fold.train + fold.valid
+        for part, clips in (("test", fold.test), ("training", trained)):
+            if not clips:
+                raise ConfigError(
+                    f"protocol {protocol.name}, {fold.name}: no {part} clips with a label of recipe "
+                    f"{recipe.name}, wanted some; are all files of {', '.join(recipe.corpora)} there?"
+                )
+    if not folds:
+        raise ConfigError(
+            f"protocol {protocol.name}: no clips of {protocol.corpus} with a label of recipe {recipe.name}, "
+            "wanted some to test"
+        )
+    return folds
 
 
 def _digest(windows: WindowSet, fold: Fold) -> str:

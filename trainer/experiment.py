@@ -18,6 +18,7 @@ import torch
 from serstream.errors import ConfigError
 from trainer import corpora
 from trainer.augment import Sounds
+from trainer.calls import heard_at_most
 from trainer.dataset import CLEAN_CONDITION, Preparation, WindowSet, gather
 from trainer.device import CPU
 from trainer.folds import Fold, Protocol
@@ -134,11 +135,12 @@ def run(
                 path.with_suffix(".pt").unlink(missing_ok=True)  # what is only solved for has none
                 logger.info("%s: trained and tested in %.0f s", title, time.perf_counter() - began)
             trainings.append((seed, path.stem))
+    heard = _heard(tests, folds) if recipe.baseline else {}
     known = Targets.of(windows, recipe.labels).known
     for fold in folds:
         taught = {windows.clips[i].emotion for i in fold.train + fold.valid}
         known[fold.test] &= [label in taught for label in recipe.labels]
-    write_run(folder, recipe, protocol.name, trainings, windows.clips, known, windows.digest)
+    write_run(folder, recipe, protocol.name, trainings, windows.clips, known, heard, windows.digest)
     return read_run(folder)[2]
 
 
@@ -180,6 +182,14 @@ def _folds(recipe: Recipe, protocol: Protocol, windows: WindowSet, workplace: Wo
             "wanted some to test"
         )
     return folds
+
+
+def _heard(tests: WindowSet, folds: Sequence[Fold]) -> dict[str, float]:
+    """Seconds that the clean test windows had really heard in the mean, by the seconds that were wanted."""
+    clean = tests.of_line(TEST_CONDITIONS.index(CLEAN_CONDITION))
+    parts = [clean.of_clips(fold.test) for fold in folds]
+    means = [np.concatenate([heard_at_most(part, seconds) for part in parts]).mean() for seconds in HEARD_S]
+    return {f"{seconds:.0f}": round(float(mean), 1) for seconds, mean in zip(HEARD_S, means, strict=True)}
 
 
 def _digest(windows: WindowSet, fold: Fold) -> str:

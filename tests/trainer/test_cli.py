@@ -37,6 +37,8 @@ def test_from_recordings_to_a_model(
     modes = json.loads(metrics.read_text())["modes"]
     assert [(mode["condition"], mode["heard_s"]) for mode in modes[:2]] == [("clean", 0), ("clean", 10)]
     assert modes[0]["clips"] == 36
+    short = "in the mean 16 s where 30 s are said, 16 s where 60 s are said."
+    assert short in (metrics.parent / "report.md").read_text(), "eight other clips of one window"
     remade(metrics.parent, capsys)
     assert main(["train", recipe, *common]) == 0
     models = tmp_path / "models"

@@ -19,7 +19,7 @@ from serstream.emotion.model import EmotionModel
 from serstream.emotion.pitch import PitchSpec
 from serstream.errors import ConfigError
 from trainer import history, recipe
-from trainer.calls import BaselineTraining, Calls, as_heard, average_speaker
+from trainer.calls import BaselineTraining, Calls, as_heard, average_speaker, heard_at_most
 from trainer.dataset import WindowSet
 from trainer.experiment import Workplace
 from trainer.export import TOLERANCE, export
@@ -280,6 +280,16 @@ def test_training_hears_calls_as_the_daemon_does(windows: WindowSet, deviation: 
     heard = calls.after(1e9, seed=0)
     np.testing.assert_allclose(heard["functionals"][row], normalised[-1, :, 0], rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(heard["features"][row], windows.features[row].astype(np.float32))
+
+
+def test_speakers_who_said_little_are_heard_less(windows: WindowSet) -> None:
+    clean = windows.of_line(0)
+    assert heard_at_most(clean, 5.0) == pytest.approx(np.full(len(clean.clip), 5.0))
+    row = 0
+    speaker = clean.clips[clean.clip[row]].speaker
+    own = np.array([clean.clips[i].speaker == speaker for i in clean.clip])
+    others = clean.seconds[own & (clean.clip != clean.clip[row])]
+    assert heard_at_most(clean, 60.0)[row] == pytest.approx(others.sum())
 
 
 def test_without_functionals_the_rows_are_normalised(windows: WindowSet) -> None:

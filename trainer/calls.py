@@ -136,6 +136,21 @@ class Calls:
         return as_inputs(windows.features[rows].astype(np.float32), normalised, self._spec)
 
 
+def heard_at_most(windows: WindowSet, seconds: float) -> FloatArray:
+    """How much of so much other speech of its speaker there is for each window, seconds, shape (n_windows,).
+
+    Args:
+        windows: of one line.
+        seconds: wanted.
+    """
+    _, speakers = np.unique([clip.speaker for clip in windows.clips], return_inverse=True)
+    speaker = speakers[windows.clip]
+    of_speaker = np.bincount(speaker, windows.seconds)[speaker]
+    of_clip = np.bincount(windows.clip, windows.seconds)[windows.clip]
+    at_most: FloatArray = np.minimum(of_speaker - of_clip, seconds).astype(np.float32)
+    return at_most
+
+
 def _observed(windows: WindowSet, spec: FeatureSpec, rows: slice | Rows) -> FloatArray:
     return observed(windows.features[rows].astype(np.float32), windows.functionals[rows], spec)
 

@@ -22,7 +22,7 @@ from trainer.experiment import TEST_CONDITIONS, Workplace, run, train_all
 from trainer.export import write_model
 from trainer.folds import PROTOCOLS
 from trainer.history import Epoch
-from trainer.predictions import read_run
+from trainer.predictions import RUN_FILE, read_run
 from trainer.publish import MIN_SPEAKERS, learned, publish
 from trainer.training import load, save
 
@@ -104,13 +104,11 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     wanted = _to_the_last_epoch(arguments.recipe)
-    if arguments.seed is not None:
-        wanted = wanted.with_seed(arguments.seed)
     workplace = _workplace(arguments)
     with _Telling(wanted.training.epochs) as telling:
         trained = train_all(wanted, workplace, lambda epoch: telling(wanted.name, epoch))
     path = workplace.weights(wanted)
-    save(trained, path)
+    save(wanted, trained, path)
     print(path)
 
 
@@ -143,10 +141,21 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
+    finished = [folder for folder in arguments.run if (folder / RUN_FILE).is_file()] or arguments.run
+    failed = []
     for folder in arguments.run:
-        wanted, protocol, predictions = read_run(folder)
-        report.write(wanted, PROTOCOLS[protocol], predictions, folder)
-        print(folder / "report.md")
+        if folder not in finished:
+            print(f"{folder}: skipped, it has no {RUN_FILE}", file=sys.stderr)
+            continue
+        try:
+            wanted, protocol, predictions = read_run(folder)
+            report.write(wanted, PROTOCOLS[protocol], predictions, folder)
+        except SerstreamError as error:
+            failed.append(str(error))
+        else:
+            print(folder / "report.md")
+    if failed:
+        raise ConfigError("\n".join(failed))
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -264,13 +273,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(listing)
     listing.add_argument("--picture", type=Path, help="also draw the counts into this PNG")
     add_recipe("prepare", _prepare, f"Compute and cache the features of a recipe.\n{_GOES_ON}")
-    training = add_recipe("train", _train, f"Train a recipe on all speakers of its corpora.\n{_GOES_ON}")
-    training.add_argument("--seed", type=int, help="of weights and draws (default: the recipe's)")
+    add_recipe("train", _train, f"Train a recipe on all speakers of its corpora.\n{_GOES_ON}")
     measuring = add_recipe(
         "evaluate", _evaluate, f"Measure a recipe under a protocol and write its report.\n{_GOES_ON}"
     )
     measuring.add_argument("--protocol", choices=PROTOCOLS, default="speakers", help="(%(default)s)")
-    measuring.add_argument("--seeds", type=int, default=1, help="trainings of each fold (%(default)s)")
+    measuring.add_argument(
+        "--seeds",
+        type=int,
+        default=1,
+        help="trainings of each fold, by seeds 0, 1, ... (%(default)s)",
+    )
     again = add("report", _report, "Write the reports of finished runs again, without training.")
     again.add_argument("run", type=Path, nargs="+", help="folder of a run, runs/NAME-HASH/PROTOCOL")
     comparing = add("compare", comparison.compare, f"Compare the systems of the founding studies. {_GOES_ON}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ import torch
 from serstream.errors import ConfigError
 from trainer import corpora
 from trainer.augment import Sounds
+from trainer.calls import heard_at_most
 from trainer.dataset import CLEAN_CONDITION, Preparation, WindowSet, gather
 from trainer.device import CPU
 from trainer.folds import Fold, Protocol
@@ -80,11 +82,16 @@ class Workplace:
         """
         preparation = self.preparation(recipe)
         clips = corpora.read_all(recipe.corpora, self.data)
-        there = {clip.emotion for clip in clips}
+        there = Counter(clip.emotion for clip in clips)
         if missing := [label for label in recipe.labels if label not in there]:
             raise corpora.CorpusError(
                 f"label {', '.join(missing)} of recipe {recipe.name}: no clip of {', '.join(recipe.corpora)} "
                 f"has this emotion, they have {', '.join(sorted(there))}; correct the label or the corpus"
+            )
+        left_out = [f"{n} {emotion}" for emotion, n in sorted(there.items()) if emotion not in recipe.labels]
+        if left_out:
+            logger.info(
+                "clips left out, not among the labels of recipe %s: %s", recipe.name, ", ".join(left_out)
             )
         wanted = preparation.conditions() if conditions is None else list(conditions)
         return gather(preparation, clips, wanted).with_emotions(recipe.labels)
@@ -100,15 +107,19 @@ def run(
     """Train and test every fold with every seed.
 
     Folds that an earlier run finished are read back, unless their clips or lists have changed since.
+
+    Raises:
+        ConfigError: a fold has nothing to train on or to test.
     """
     windows = workplace.windows(recipe)
     tests = workplace.windows(recipe, TEST_CONDITIONS)
     folder = workplace.folder(recipe) / protocol.name
     folder.mkdir(exist_ok=True)
+    folds = _folds(recipe, protocol, windows, workplace)
     trainings = []
     for seed in seeds:
         seeded = recipe.with_seed(seed)
-        for number, fold in enumerate(protocol.folds(windows.clips, workplace.folds)):
+        for number, fold in enumerate(folds):
             path = folder / f"seed-{seed}-fold-{number + 1}.npz"
             data = _digest(windows, fold)
             if path.is_file() and data_of(path) not in ("", data):
@@ -124,11 +135,12 @@ def run(
                 path.with_suffix(".pt").unlink(missing_ok=True)  # what is only solved for has none
                 logger.info("%s: trained and tested in %.0f s", title, time.perf_counter() - began)
             trainings.append((seed, path.stem))
+    heard = _heard(tests, folds) if recipe.baseline else {}
     known = Targets.of(windows, recipe.labels).known
-    for fold in protocol.folds(windows.clips, workplace.folds):
+    for fold in folds:
         taught = {windows.clips[i].emotion for i in fold.train + fold.valid}
         known[fold.test] &= [label in taught for label in recipe.labels]
-    write_run(folder, recipe, protocol.name, trainings, windows.clips, known, windows.digest)
+    write_run(folder, recipe, protocol.name, trainings, windows.clips, known, heard, windows.digest)
     return read_run(folder)[2]
 
 
@@ -152,6 +164,32 @@ def train_fold(
         valid = windows.of_clips(fold.valid).of_line(0)
         return _train(recipe, windows.of_clips(fold.train), valid, checkpoint, on_epoch, device)
     return _train(recipe, windows.of_clips(fold.train + fold.valid), None, checkpoint, on_epoch, device)
+
+
+def _folds(recipe: Recipe, protocol: Protocol, windows: WindowSet, workplace: Workplace) -> list[Fold]:
+    folds = protocol.folds(windows.clips, workplace.folds)
+    for fold in folds:
+        trained = fold.train if recipe.training.choose_epoch else fold.train + fold.valid
+        for part, clips in (("test", fold.test), ("training", trained)):
+            if not clips:
+                raise ConfigError(
+                    f"protocol {protocol.name}, {fold.name}: no {part} clips with a label of recipe "
+                    f"{recipe.name}, wanted some; are all files of {', '.join(recipe.corpora)} there?"
+                )
+    if not folds:
+        raise ConfigError(
+            f"protocol {protocol.name}: no clips of {protocol.corpus} with a label of recipe {recipe.name}, "
+            "wanted some to test"
+        )
+    return folds
+
+
+def _heard(tests: WindowSet, folds: Sequence[Fold]) -> dict[str, float]:
+    """Seconds that the clean test windows had really heard in the mean, by the seconds that were wanted."""
+    clean = tests.of_line(TEST_CONDITIONS.index(CLEAN_CONDITION))
+    parts = [clean.of_clips(fold.test) for fold in folds]
+    means = [np.concatenate([heard_at_most(part, seconds) for part in parts]).mean() for seconds in HEARD_S]
+    return {f"{seconds:.0f}": round(float(mean), 1) for seconds, mean in zip(HEARD_S, means, strict=True)}
 
 
 def _digest(windows: WindowSet, fold: Fold) -> str:

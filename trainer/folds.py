@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from serstream.errors import ConfigError
 from trainer.corpora import Clip
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,23 @@ def from_file(clips: Sequence[Clip], corpus: str, path: Path) -> list[Fold]:
     """Folds of a JSON file: per fold ``test_speakers`` (and ``valid_speakers``), or clip names in ``test``.
 
     Where no validation part is given, it is the next fold's test speakers, or, when clips are listed, no one.
+    What is listed and not among the clips is counted in a warning.
     """
     parts = _read(path)["folds"]
+    own = [clip for clip in clips if clip.corpus == corpus]
+    for key, there in (
+        ("test_speakers", {clip.speaker for clip in own}),
+        ("test", {clip.name for clip in own}),
+    ):
+        listed = {name for part in parts for name in part.get(key, ())}
+        if missing := sorted(listed - there):
+            logger.warning(
+                "folds %s: %s of the %s they list are not among the clips with a label of the recipe: %s",
+                path,
+                len(missing),
+                len(listed),
+                ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else ""),
+            )
     folds = []
     for k, part in enumerate(parts):
         if "test_speakers" in part:

@@ -7,7 +7,7 @@ recordings, features or weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -56,6 +56,9 @@ class Predictions:
     """Of every training."""
     data: str
     """`WindowSet.digest` of all clips; empty in runs that did not keep it."""
+    heard: dict[str, float] = field(default_factory=dict)
+    """Seconds of other speech that clean test windows had really heard in the mean, by those wanted; empty in
+    runs without a baseline and in those that did not keep it."""
 
 
 class ClipRecord(msgspec.Struct, frozen=True):
@@ -78,6 +81,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """Seed, and name of the files without suffix."""
     clips: list[ClipRecord]
     known: list[list[bool]]
+    heard: dict[str, float] = {}
     data: str = ""
 
 
@@ -116,6 +120,7 @@ def write_run(
     trainings: list[tuple[int, str]],
     clips: list[Clip],
     known: NDArray[np.bool_],
+    heard: dict[str, float],
     data: str,
 ) -> None:
     """Say what the scores in a folder are, once they are all there."""
@@ -129,6 +134,7 @@ def write_run(
         trainings=trainings,
         clips=records,
         known=known.tolist(),
+        heard=heard,
         data=data,
     )
     with whole(folder / RUN_FILE) as unfinished:
@@ -157,7 +163,7 @@ def read_run(folder: Path) -> tuple[Recipe, str, Predictions]:
         for clip in run.clips
     ]
     known = np.array(run.known, np.bool_)
-    predictions = Predictions(run.recipe.labels, clips, known, parts, histories, run.data)
+    predictions = Predictions(run.recipe.labels, clips, known, parts, histories, run.data, run.heard)
     return run.recipe, run.protocol, predictions
 
 

@@ -42,7 +42,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Keep the epoch with the best UAR on validation speakers; otherwise they are trained on, to the end."""
     patience: Annotated[int, Meta(ge=0)] = 0
     """With ``choose_epoch``: stop when the UAR has not risen for so many epochs; 0 never stops early."""
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

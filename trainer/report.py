@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,11 @@ from trainer.history import Epoch
 from trainer.metrics import ABSTAIN_SHARE, Calibration, calibrate, modes, pooled_confusion
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+ENOUGH = 0.9
+"""Share of the speech said to be heard; where test speakers have less of it, the report says so."""
 
 
 def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: Path) -> dict[str, Any]:
@@ -45,13 +51,17 @@ def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: 
         "ece_unmasked": round(calibration.error_unmasked, 4),
         "unsure_unmasked": round(calibration.unsure_unmasked, 4),
     }
-    (folder / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(metrics)))
+    learned = any(len(history) > 1 for history in predictions.histories)
+    short = _short(predictions.heard)
+    if short:
+        logger.warning("%s", short)
+    text = _markdown(recipe, protocol, metrics, short, learned=learned)
     draw_confusion(pooled_confusion(predictions, "clean", best), predictions.labels, folder / "confusion.png")
     _draw_calibration(calibration, folder / "calibration.png")
-    learned = any(len(history) > 1 for history in predictions.histories)
     if learned:
         _draw_learning(predictions.histories, folder / "learning.png")
-    (folder / "report.md").write_text(_markdown(recipe, protocol, metrics, learned), encoding="utf-8")
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    (folder / "metrics.json").write_bytes(msgspec.json.format(msgspec.json.encode(metrics)))
     return metrics
 
 
@@ -122,7 +132,27 @@ def _draw_learning(histories: list[list[Epoch]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _markdown(recipe: Recipe, protocol: Protocol, metrics: dict[str, Any], learned: bool) -> str:
+def _short(heard: dict[str, float]) -> str:
+    """A sentence where test speakers have clearly less speech than a row says; else nothing."""
+    rows = [
+        f"{there:.0f} s where {wanted} s are said"
+        for wanted, there in heard.items()
+        if there < ENOUGH * float(wanted)
+    ]
+    return (
+        f"Test speakers have less other speech than some rows say: in the mean {', '.join(rows)}."
+        if rows
+        else ""
+    )
+
+
+def _kept(ua: float, clean: float) -> str:
+    return f"{100 * ua / clean:.0f} %" if clean else "-"
+
+
+def _markdown(
+    recipe: Recipe, protocol: Protocol, metrics: dict[str, Any], short: str, *, learned: bool
+) -> str:
     rows = metrics["modes"]
     lines = [
         f"# {recipe.name}: {protocol.title}",
@@ -144,10 +174,12 @@ def _markdown(recipe: Recipe, protocol: Protocol, metrics: dict[str, Any], learn
     lines += [
         f"| {row['condition']} | {row['heard_s']:.0f} s | {row['seeds']} | **{row['ua']:.1f}** | "
         f"{'-' if row['ua_sd'] is None else format(row['ua_sd'], '.1f')} | {row['ua_interval'][0]:.1f} to "
-        f"{row['ua_interval'][1]:.1f} | {100 * row['ua'] / clean_ua[row['heard_s']]:.0f} % | "
+        f"{row['ua_interval'][1]:.1f} | {_kept(row['ua'], clean_ua[row['heard_s']])} | "
         f"{row['wa']:.1f} | {row['f1']:.1f} | {row['window_ua']:.1f} |"
         for row in rows
     ]
+    if short:
+        lines += ["", short]
     lines += [
         "",
         "The daemon does not know which labels a voice may have. As it says it, over all labels that a "

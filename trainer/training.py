@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
@@ -338,21 +339,34 @@ def _valid_uar(trained: Trained, valid: WindowSet, targets: Targets) -> float:
     return uar(targets.label[clips], predicted)
 
 
-def save(trained: Trained, path: Path) -> None:
-    """Keep trained weights with their feature spec."""
+def save(recipe: Recipe, trained: Trained, path: Path) -> None:
+    """Keep trained weights with their feature spec and the recipe they come from."""
     weights = {name: values.cpu() for name, values in trained.network.state_dict().items()}
-    torch.save({"network": weights, "spec": trained.spec.to_json(), "data": trained.data}, path)
+    spec, data = trained.spec.to_json(), trained.data
+    with whole(path) as unfinished:
+        torch.save({"network": weights, "spec": spec, "data": data, "recipe": recipe.sha256}, unfinished)
 
 
 def load(recipe: Recipe, path: Path) -> Trained:
     """Read trained weights back.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are none, they cannot be read, or another recipe or seed trained them.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no weights of recipe {recipe.name}; run 'serstream-train train' first")
-    stored = torch.load(path, weights_only=True)
+    try:
+        stored = torch.load(path, weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ConfigError(
+            f"{path}: cannot read these weights: {error}; run 'serstream-train train' again"
+        ) from error
+    made_by = stored.get("recipe", "unknown")
+    if made_by != recipe.sha256:
+        raise ConfigError(
+            f"{path}: trained by recipe {made_by[:12]}, wanted {recipe.sha256[:12]}, which is "
+            f"{recipe.name} with seed {recipe.training.seed}; run 'serstream-train train' again"
+        )
     spec = FeatureSpec.from_json(stored["spec"])
     network = build(recipe.network, spec, len(recipe.labels))
     network.load_state_dict(stored["network"])

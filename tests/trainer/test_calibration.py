@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from serstream.errors import ConfigError
+from trainer import recipe, report
 from trainer.corpora import Clip
+from trainer.folds import PROTOCOLS
 from trainer.metrics import calibrate, modes
 from trainer.predictions import Part, Predictions
 
@@ -66,6 +68,18 @@ def test_what_the_daemon_says_is_judged_over_all_labels_that_were_taught() -> No
     calibration = calibrate(found, 0.0)
     assert calibration.error < 0.01
     assert calibration.error_unmasked > 0.2
+
+
+def test_a_report_is_written_where_every_clean_clip_is_wrong(tiny_recipe: Path, tmp_path: Path) -> None:
+    found = predictions(
+        {
+            f"{corpus} {own}": tuple(float(label in own_labels and label != own) for label in LABELS)
+            for corpus, own_labels in CORPORA.items()
+            for own in own_labels
+        }
+    )
+    report.write(recipe.load(tiny_recipe), PROTOCOLS["speakers"], found, tmp_path)
+    assert "| **0.0** | - | 0.0 to 0.0 | - | 0.0 |" in (tmp_path / "report.md").read_text()
 
 
 def test_a_label_that_nobody_taught_does_not_win_unmasked() -> None:

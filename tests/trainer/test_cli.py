@@ -11,7 +11,6 @@ torch = pytest.importorskip("torch", reason="needs the trainer extra")
 from serstream.emotion.inspection import inspect_apart
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import ModelStore, Reference
-from trainer import cli
 from trainer.cli import main
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -38,7 +37,9 @@ def test_from_recordings_to_a_model(
     modes = json.loads(metrics.read_text())["modes"]
     assert [(mode["condition"], mode["heard_s"]) for mode in modes[:2]] == [("clean", 0), ("clean", 10)]
     assert modes[0]["clips"] == 36
-    remade(metrics.parent)
+    short = "in the mean 16 s where 30 s are said, 16 s where 60 s are said."
+    assert short in (metrics.parent / "report.md").read_text(), "eight other clips of one window"
+    remade(metrics.parent, capsys)
     assert main(["train", recipe, *common]) == 0
     models = tmp_path / "models"
     assert main(["export", recipe, *common, "--model-version", "3", "--models", str(models)]) == 0
@@ -46,13 +47,17 @@ def test_from_recordings_to_a_model(
     assert model.metadata.reference == "tiny@3"
     assert model.metadata.feature_spec.baseline is not None
     assert "tiny@3" in (models / "tiny/3/card.md").read_text()
-    published(models / "tiny/3", tmp_path / "repository", capsys)
+    published(models / "tiny/3", tmp_path / "repository", tiny_data, capsys)
     assert main(["export", recipe, *common, "--model-version", "4", "--models", str(models)]) == 0
     assert main([*PUBLISH, str(models / "tiny/4"), "--repository", str(tmp_path / "repository")]) == 0
     assert (
         "against tiny@3 on the same 3 speakers, first windows: +0.0 to +0.0 points (95 %); too few"
         in capsys.readouterr().out
     )
+    reseeded = tmp_path / "reseeded.toml"
+    reseeded.write_text(tiny_recipe.read_text().replace("epochs = 3", "epochs = 3\nseed = 7"))
+    assert main(["export", str(reseeded), *common, "--model-version", "5"]) == 2
+    assert "which is tiny with seed 7; run 'serstream-train train' again" in capsys.readouterr().err
     written = metrics.read_text()
     metrics.write_text(json.dumps(json.loads(written) | {"temperature": 20.0855}))
     assert main(["export", recipe, *common, "--model-version", "5"]) == 2
@@ -68,7 +73,7 @@ def test_from_recordings_to_a_model(
     assert "have changed since 'serstream-train train'; run it again" in capsys.readouterr().err
 
 
-def published(draft: Path, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def published(draft: Path, repository: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Real recordings that the model never heard judge it; the daemon's repository takes it once."""
     capsys.readouterr()
     publish = [*PUBLISH, str(draft), "--repository", str(repository)]
@@ -77,6 +82,8 @@ def published(draft: Path, repository: Path, capsys: pytest.CaptureFixture[str])
     assert not repository.exists()
     assert main([*publish, "--held-out", "tiny"]) == 2
     assert f"--held-out tiny: {draft} was trained on it" in capsys.readouterr().err
+    assert main([*publish, "--data", str(data), "--held-out", "tiny/"]) == 2
+    assert "corpus 'tiny/': wanted the name of a folder" in capsys.readouterr().err
     assert main(publish) == 0
     out = capsys.readouterr().out
     assert "on 3 clips of 3 speakers, first windows" in out
@@ -89,14 +96,23 @@ def published(draft: Path, repository: Path, capsys: pytest.CaptureFixture[str])
     assert "exists and a version never changes; publish it as version 4" in capsys.readouterr().err
 
 
-def remade(run: Path) -> None:
-    """A report comes back the same from the scores alone."""
+def remade(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report comes back the same from the scores alone, whatever lies beside it."""
     written = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".md", ".json")}
     pictures = {path.name for path in run.glob("*.png")}
     assert pictures == {"confusion.png", "calibration.png", "learning.png"}
     for name in {*pictures, "report.md", "metrics.json"}:
         (run / name).unlink()
-    assert main(["report", str(run)]) == 0
+    broken, other = run.parent / "broken", run.parent / "no-run"
+    broken.mkdir()
+    other.mkdir()
+    (broken / "run.json").write_text("{}")
+    capsys.readouterr()
+    assert main(["report", str(broken), str(other), str(run)]) == 2
+    said = capsys.readouterr()
+    assert said.out == f"{run / 'report.md'}\n"
+    assert f"{other}: skipped, it has no run.json" in said.err
+    assert f"error: {broken / 'run.json'}: " in said.err
     assert {name: (run / name).read_bytes() for name in written} == written
     assert {path.name for path in run.glob("*.png")} == pictures
 
@@ -108,19 +124,6 @@ def test_every_command_has_examples(command: str, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main([command, "--help"])
     assert f"\n  serstream-train {command} " in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("arguments", "seed"), [([], 7), (["--seed", "3"], 3)])
-def test_the_seed_is_the_recipe_s_unless_another_is_given(
-    arguments: list[str], seed: int, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(tiny_recipe.read_text().replace("epochs = 3", "epochs = 3\nseed = 7"))
-    seeds: list[int] = []
-    monkeypatch.setattr(cli, "train_all", lambda wanted, *_: seeds.append(wanted.training.seed))
-    monkeypatch.setattr(cli, "save", lambda *_: None)
-    assert main(["train", str(recipe), "--runs", str(tmp_path), *arguments]) == 0
-    assert seeds == [seed]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
@@ -141,6 +144,7 @@ def test_cuda_that_is_not_there_is_said(tiny_recipe: Path, capsys: pytest.Captur
             "models/cnn-lstm/6: exists and a version never changes;",
         ),
         (["evaluate", RECIPE, "--seeds", "0"], "--seeds is 0, wanted 1 or more"),
+        (["compare", "--corpus", "emo-db", "--seed", "-1"], "--seed is -1, wanted 0 or more"),
         (["report", "nowhere"], "nowhere/run.json: no such file; a finished run has one"),
     ],
 )
@@ -164,6 +168,7 @@ def test_a_cache_that_cannot_be_written_is_named(
     ("line", "wanted", "said"),
     [
         ("epochs = 3", "epoch = 3", "unknown key 'training.epoch'; did you mean 'epochs'?"),
+        ("epochs = 3", "epochs = 3\nseed = -1", "training.seed is -1: "),
         ("epochs = 3", "epochs = 'x'", "training.epochs is 'x': wanted a whole number"),
         (
             'labels = ["angry", ',
@@ -172,6 +177,7 @@ def test_a_cache_that_cannot_be_written_is_named(
         ),
         ('corpora = ["tiny"', 'corpora = ["tini"', "corpus tini: no "),
         ('corpora = ["tiny"]', "corpora = []", "corpora is []: "),
+        ('corpora = ["tiny"]', 'corpora = ["tiny", "tiny/"]', "corpus 'tiny/': wanted the name of a folder"),
         (
             'corpora = ["tiny"]',
             'corpora = ["ravdess", "tiny"]',

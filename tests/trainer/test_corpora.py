@@ -88,6 +88,16 @@ def test_a_manifest_is_read(tiny_data: Path) -> None:
             "line 3: speaker x is female, in an earlier line male",
         ),
         ("file,speaker,emotion\n", "manifest.csv: lists no clip"),
+        ("file;speaker;emotion\nb.wav;x;sad\n", "manifest.csv: columns are separated by ';', wanted ','"),
+        ("file,speaker,emotion\nb.wav, ,sad\n", "line 2: speaker is empty"),
+        (
+            "file,speaker,emotion\nb.wav,x,sad\nc.wav,X,sad\n",
+            "line 3: speaker is X, in an earlier line x; wanted one spelling",
+        ),
+        (
+            "file,speaker,emotion\nb.wav,x,sad\nc.wav,y,Sad\n",
+            "line 3: emotion is Sad, in an earlier line sad;",
+        ),
         ("file,speaker,emotion\nb.wav,Jörg,sad\n", "manifest.csv: byte 28 is not UTF-8"),
     ],
 )
@@ -102,6 +112,23 @@ def test_a_bad_manifest_is_refused(tmp_path: Path, table: str, said: str) -> Non
     corpora.found(tmp_path)
 
 
+def test_blanks_and_composition_make_no_other_speaker_or_emotion(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    for file in ("b.wav", "c.wav"):
+        (tmp_path / "own" / file).touch()
+    (tmp_path / "own/manifest.csv").write_text(
+        "file,speaker,emotion,sex\nb.wav,J\u00f6rg,sad,male\nc.wav,Jo\u0308rg , sad,male \n", encoding="utf-8"
+    )
+    said = {(clip.speaker, clip.emotion, clip.sex) for clip in corpora.read("own", tmp_path)}
+    assert said == {("own/J\u00f6rg", "sad", "male")}
+
+
+def test_a_table_with_semicolons_is_found_and_refused(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/manifest.csv").write_text("file;speaker;emotion\n")
+    assert corpora.found(tmp_path) == ["own"]
+
+
 def test_a_manifest_that_excel_saved_is_read(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own/b.wav").touch()
@@ -111,6 +138,15 @@ def test_a_manifest_that_excel_saved_is_read(tmp_path: Path) -> None:
     assert corpora.found(tmp_path) == ["own"]
     (clip,) = corpora.read("own", tmp_path)
     assert (clip.speaker, clip.emotion) == ("own/Jörg", "sad")
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny/", "./tiny", "../data/tiny", ".", "..", "", "calls,2025", "calls:1", "a b"]
+)
+def test_a_corpus_has_one_spelling_and_no_comma(name: str, tiny_data: Path) -> None:
+    with pytest.raises(corpora.CorpusError, match="wanted the name of a folder below") as error:
+        corpora.read(name, tiny_data)
+    assert str(error.value).startswith(f"corpus {name!r}: ")
 
 
 def test_speakers_of_two_corpora_are_never_the_same(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the trainer extra")
 
+from serstream.errors import ConfigError
 from trainer import recipe
 from trainer.experiment import Workplace, run
-from trainer.folds import PROTOCOLS
+from trainer.folds import PROTOCOLS, Fold, Protocol
 from trainer.history import Epoch
 from trainer.predictions import Predictions, read_run
 
@@ -70,6 +71,24 @@ def test_scores_of_other_clips_are_made_again_and_those_of_old_folders_are_taken
     assert not set(corrected) & set(first)
     assert written() == corrected
     assert [clip.emotion for clip in read_run(folder)[2].clips].count("sad") == 11
+
+
+@pytest.mark.parametrize(
+    ("fold", "part"), [(Fold("fold 2", [], [], [0]), "training"), (Fold("fold 2", [0], [], []), "test")]
+)
+def test_a_fold_that_lacks_a_part_is_named_before_anything_is_trained(
+    fold: Fold, part: str, tiny_data: Path, write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    ridge = recipe.load(write_recipe("tiny", network="ridge", variants=0, training="", windows=2))
+    workplace = Workplace(tiny_data, tiny_data, tmp_path)
+    folds = [Fold("fold 1", [0], [], [1]), fold]
+    protocol = Protocol("incomplete", "", "tiny", overlap=False, folds=lambda *_: folds)
+    with pytest.raises(ConfigError, match=f"protocol incomplete, fold 2: no {part} clips with a label"):
+        run(ridge, protocol, [0], workplace, lambda *_: None)
+    nobody = Protocol("incomplete", "", "tiny", overlap=False, folds=lambda *_: [])
+    with pytest.raises(ConfigError, match="protocol incomplete: no clips of tiny with a label of recipe"):
+        run(ridge, nobody, [0], workplace, lambda *_: None)
+    assert not list(tmp_path.rglob("seed-*"))
 
 
 def assert_equal(one: Predictions, other: Predictions) -> None:

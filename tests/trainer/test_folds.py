@@ -68,6 +68,19 @@ def test_fold_files_by_speaker_and_by_clip(tmp_path: Path) -> None:
     assert len(fold.train) == len(CLIPS) - 1
 
 
+def test_what_a_fold_file_lists_and_nobody_has_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "folds.json"
+    path.write_text(json.dumps({"folds": [{"test": ["a-0-sad", "a-0-fear"]}, {"test": ["b-0-sad"]}]}))
+    from_file(CLIPS, "a", path)
+    (said,) = caplog.messages
+    assert "2 of the 3 they list are not among the clips" in said and said.endswith(": a-0-fear, b-0-sad")
+    path.write_text(json.dumps({"folds": [{"test_speakers": ["a_0", "a_9"]}]}))
+    from_file(CLIPS, "a", path)
+    assert "1 of the 2 they list" in caplog.messages[1]
+
+
 def test_a_missing_fold_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.json.*--folds"):
         from_file(CLIPS, "a", tmp_path / "none.json")

@@ -19,7 +19,7 @@ from serstream.emotion.model import EmotionModel
 from serstream.emotion.pitch import PitchSpec
 from serstream.errors import ConfigError
 from trainer import history, recipe
-from trainer.calls import BaselineTraining, Calls, as_heard, average_speaker
+from trainer.calls import BaselineTraining, Calls, as_heard, average_speaker, heard_at_most
 from trainer.dataset import WindowSet
 from trainer.experiment import Workplace
 from trainer.export import TOLERANCE, export
@@ -64,6 +64,16 @@ def test_features_are_cached_and_come_back_the_same(
     again = workplace.windows(tiny)
     np.testing.assert_array_equal(again.features, windows.features)
     assert [shard.stat().st_mtime_ns for shard in shards] == written
+
+
+def test_clips_without_a_label_are_counted(
+    tiny: recipe.Recipe, workplace: Workplace, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    workplace.windows(tiny)
+    workplace.windows(msgspec.structs.replace(tiny, labels=("angry", "sad")))
+    (said,) = [line for line in caplog.messages if "left out" in line]
+    assert said == "clips left out, not among the labels of recipe tiny: 12 neutral"
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -117,9 +127,41 @@ def test_an_interrupted_training_ends_at_the_same_weights(
     np.testing.assert_equal([astuple(epoch) for epoch in log], [astuple(epoch) for epoch in resumed.history])
     assert all(epoch.seconds > 0 and 0 < epoch.loading < 1 for epoch in log)
     assert log[-1].learning_rate < log[0].learning_rate
-    save(resumed, tmp_path / "weights.pt")
+    save(tiny, resumed, tmp_path / "weights.pt")
     back = load(tiny, tmp_path / "weights.pt")
     np.testing.assert_allclose(logits_of(back, windows), logits_of(resumed, windows), atol=1e-5)
+
+
+def test_weights_are_those_of_one_recipe_and_seed(
+    tiny: recipe.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights.pt"
+    spec = tiny.features
+    trained = Trained(build(tiny.network, spec, len(tiny.labels)), spec, [])
+    save(tiny, trained, path)
+    load(tiny, path)
+    other = tiny.with_seed(5)
+    said = f"trained by recipe {tiny.sha256[:12]}, wanted {other.sha256[:12]}, which is tiny with seed 5; run"
+    with pytest.raises(ConfigError, match=said):
+        load(other, path)
+
+    def full(_: object, file: Path) -> None:
+        file.write_bytes(b"half of it")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="disk full"):
+        save(other, trained, path)
+    load(tiny, path)
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_truncated_weights_are_named(share: float, tiny: recipe.Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    save(tiny, Trained(build(tiny.network, tiny.features, len(tiny.labels)), tiny.features, []), path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ConfigError, match=r"weights\.pt: cannot read these weights: .*train' again"):
+        load(tiny, path)
 
 
 def test_a_checkpoint_of_other_recordings_is_not_gone_on_with(
@@ -184,7 +226,7 @@ def test_a_network_trained_on_cuda_works_on_the_cpu(
     tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
 ) -> None:
     trained = train(tiny, windows, None, tmp_path / "cuda.pt", lambda epoch: None, torch.device("cuda"))
-    save(trained, tmp_path / "weights.pt")
+    save(tiny, trained, tmp_path / "weights.pt")
     back = load(tiny, tmp_path / "weights.pt")
     np.testing.assert_allclose(logits_of(back, windows), logits_of(trained, windows), atol=1e-2)
 
@@ -238,6 +280,16 @@ def test_training_hears_calls_as_the_daemon_does(windows: WindowSet, deviation: 
     heard = calls.after(1e9, seed=0)
     np.testing.assert_allclose(heard["functionals"][row], normalised[-1, :, 0], rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(heard["features"][row], windows.features[row].astype(np.float32))
+
+
+def test_speakers_who_said_little_are_heard_less(windows: WindowSet) -> None:
+    clean = windows.of_line(0)
+    assert heard_at_most(clean, 5.0) == pytest.approx(np.full(len(clean.clip), 5.0))
+    row = 0
+    speaker = clean.clips[clean.clip[row]].speaker
+    own = np.array([clean.clips[i].speaker == speaker for i in clean.clip])
+    others = clean.seconds[own & (clean.clip != clean.clip[row])]
+    assert heard_at_most(clean, 60.0)[row] == pytest.approx(others.sum())
 
 
 def test_without_functionals_the_rows_are_normalised(windows: WindowSet) -> None:

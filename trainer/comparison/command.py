@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from serstream.errors import ConfigError
 from trainer import corpora, device
 from trainer.comparison import paper, system
 from trainer.comparison.cells import Cell, Plan
@@ -54,7 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Run the cells that have no result yet, then write the page."""
+    """Run the cells that have no result yet, then write the page.
+
+    Raises:
+        ConfigError: the seed is negative.
+    """
+    if arguments.seed < 0:
+        raise ConfigError(f"--seed is {arguments.seed}, wanted 0 or more")
     plan, folder = Plan(arguments.full, arguments.seed), arguments.runs / "comparison"
     everything = {name: system.load(name) for name in system.names()}
     wanted = {name: system.load(name) for name in arguments.system} or everything

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ __all__ = ["KNOWN", "Clip", "Corpus", "CorpusError", "found", "read", "read_all"
 
 KNOWN = {module.CORPUS.name: module.CORPUS for module in (emodb, ravdess, cremad, tess, savee)}
 """Corpora that are read from their official file names."""
+
+_NAME = re.compile(r"\w[\w.-]*")
+"""What a corpus may be called: its folder has one spelling, and no list of corpora cuts it."""
 
 
 def found(data: Path) -> list[str]:
@@ -27,8 +31,12 @@ def read(name: str, data: Path) -> list[Clip]:
     """Clips of one corpus, sorted by name.
 
     Raises:
-        CorpusError: the corpus is not there, or not laid out as published.
+        CorpusError: the corpus is not there, is not laid out as published, or its name is not one.
     """
+    if not _NAME.fullmatch(name):
+        raise CorpusError(
+            f"corpus {name!r}: wanted the name of a folder below {data}, of letters, digits, '-', '_' and '.'"
+        )
     folder, corpus = data / name, KNOWN.get(name)
     if corpus is not None:
         clips = corpus.read(folder) if folder.is_dir() else []
@@ -61,4 +69,4 @@ def _has_emotions(table: Path) -> bool:
     if not table.is_file():
         return False
     with table.open(encoding="utf-8-sig", errors="replace") as text:
-        return "emotion" in text.readline().strip().split(",")
+        return "emotion" in re.split("[,;]", text.readline().strip())

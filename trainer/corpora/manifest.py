@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
 from pathlib import Path
 from typing import get_args
 
@@ -15,9 +16,12 @@ REQUIRED = ("file", "speaker", "emotion")
 def read(folder: Path) -> list[Clip]:
     """Read ``manifest.csv``: columns file, speaker, emotion; sex and language if known; others are ignored.
 
+    Blanks around a speaker, an emotion or a sex do not count, nor does how Unicode composes its letters.
+
     Raises:
-        CorpusError: it is not UTF-8, it lists nothing, a column or a value is missing, a file does not exist
-            or is listed twice, a sex is unknown, or a speaker has two.
+        CorpusError: it is not UTF-8 or not separated by commas, it lists nothing, a column or a value is
+            missing, a file does not exist or is listed twice, a sex is unknown, a speaker has two, or two
+            speakers or emotions differ only by case.
     """
     table = folder / MANIFEST
     try:
@@ -32,41 +36,58 @@ def read(folder: Path) -> list[Clip]:
 
 
 def _clips(rows: csv.DictReader[str], folder: Path, table: Path) -> list[Clip]:
-    missing = [column for column in REQUIRED if column not in (rows.fieldnames or ())]
+    columns = rows.fieldnames or ()
+    missing = [column for column in REQUIRED if column not in columns]
+    if missing and any(";" in column for column in columns):
+        raise CorpusError(f"{table}: columns are separated by ';', wanted ','; save it as CSV with commas")
     if missing:
         raise CorpusError(f"{table}: no column {', '.join(missing)}; wanted at least {', '.join(REQUIRED)}")
     clips: dict[Path, Clip] = {}
     sexes: dict[str, Sex] = {}
+    spelt: dict[tuple[str, str], str] = {}
     for row in rows:
         where = f"{table} line {rows.line_num}"
         clip = _clip(row, folder, where)
         if clip.path in clips:
             raise CorpusError(f"{where}: {row['file']} is listed twice; remove one of the lines")
         clips[clip.path] = clip
+        for column in ("speaker", "emotion"):
+            name = _said(row, column)
+            first = spelt.setdefault((column, name.casefold()), name)
+            if name != first:
+                raise CorpusError(
+                    f"{where}: {column} is {name}, in an earlier line {first}; wanted one spelling of a "
+                    "name, or names that differ by more than case"
+                )
         if sexes.setdefault(clip.speaker, clip.sex) != clip.sex:
             raise CorpusError(
-                f"{where}: speaker {row['speaker']} is {clip.sex}, in an earlier line {sexes[clip.speaker]}; "
-                "wanted one sex of a speaker, or two speakers"
+                f"{where}: speaker {_said(row, 'speaker')} is {clip.sex}, in an earlier line "
+                f"{sexes[clip.speaker]}; wanted one sex of a speaker, or two speakers"
             )
     return list(clips.values())
 
 
 def _clip(row: dict[str, str], folder: Path, where: str) -> Clip:
-    empty = [column for column in REQUIRED if not row[column]]
+    empty = [column for column in REQUIRED if not _said(row, column)]
     if empty:
         raise CorpusError(f"{where}: {', '.join(empty)} is empty")
     path = folder / row["file"]
     if not path.is_file():
         raise CorpusError(f"{where}: {path} does not exist; correct the file column or remove the line")
-    spoken = row.get("sex") or "unknown"
+    spoken = _said(row, "sex") or "unknown"
     sexes: dict[str, Sex] = {sex: sex for sex in get_args(Sex)}
     if spoken not in sexes:
         raise CorpusError(f"{where}: sex is {spoken!r}, wanted one of {', '.join(sexes)}")
     return Clip(
         path=path,
         corpus=folder.name,
-        speaker=f"{folder.name}/{row['speaker']}",
+        speaker=f"{folder.name}/{_said(row, 'speaker')}",
         sex=sexes[spoken],
-        emotion=row["emotion"],
+        emotion=_said(row, "emotion"),
         language=row.get("language") or "und",
     )
+
+
+def _said(row: dict[str, str], column: str) -> str:
+    """A cell however it was typed; empty if there is none."""
+    return unicodedata.normalize("NFC", row.get(column) or "").strip()

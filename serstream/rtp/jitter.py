@@ -2,10 +2,12 @@
 
 Nothing is played to an ear, so a packet in order is released at once. What the playout deadline bounds is
 the wait for a missing one: a hole is declared lost when its own sound should have been played (Ramjee et al.
-1994: mean transit time plus a depth that follows the jitter of RFC 3550, A.8), and what is behind it goes on.
+1994: mean transit time, or that of the last packet if it took longer, plus a depth that follows the jitter of
+RFC 3550, A.8), and what is behind it goes on.
 
 Stream time is the sender's, and our clock its judge. The mean transit time is that of the packets on time: a
-late one says something about the network and nothing about the sender's clock, so a stall moves nothing.
+late one says something about the network and next to nothing about the sender's clock, so a stall moves
+nothing unless it looks like a pause.
 """
 
 from __future__ import annotations

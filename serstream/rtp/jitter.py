@@ -2,10 +2,12 @@
 
 Nothing is played to an ear, so a packet in order is released at once. What the playout deadline bounds is
 the wait for a missing one: a hole is declared lost when its own sound should have been played (Ramjee et al.
-1994: mean transit time plus a depth that follows the jitter of RFC 3550, A.8), and what is behind it goes on.
+1994: mean transit time, or that of the last packet if it took longer, plus a depth that follows the jitter of
+RFC 3550, A.8), and what is behind it goes on.
 
 Stream time is the sender's, and our clock its judge. The mean transit time is that of the packets on time: a
-late one says something about the network and nothing about the sender's clock, so a stall moves nothing.
+late one says something about the network and next to nothing about the sender's clock, so a stall moves
+nothing unless it looks like a pause.
 """
 
 from __future__ import annotations
@@ -84,7 +86,6 @@ class JitterBuffer:
     """
 
     __slots__ = (
-        "_behind",
         "_filled",
         "_late_at",
         "_late_depth",
@@ -94,6 +95,7 @@ class JitterBuffer:
         "_missing",
         "_outlier",
         "_waiting",
+        "behind",
         "clock_rate",
         "duplicates",
         "jitter",
@@ -127,8 +129,6 @@ class JitterBuffer:
         self._late_at = 0.0
         self._filled = 0
         """Ticks released as silence beyond `next_timestamp`, where the sender has not been yet."""
-        self._behind = 0.0
-        """Seconds by which the last packet of sound came later than the mean."""
         self.next_sequence = -1
         """Sequence number that is next in line; -1 before the first packet."""
         self.next_timestamp = 0
@@ -143,6 +143,8 @@ class JitterBuffer:
         """Mean of arrival minus stream time of the packets on time, seconds."""
         self.last_transit = 0.0
         """The same of the last one."""
+        self.behind = 0.0
+        """Seconds by which the last packet of sound, unless in doubt, came later than the mean."""
         self.jitter = 0.0
         """Interarrival jitter in seconds (RFC 3550, A.8)."""
         self.last_arrived = 0.0
@@ -208,11 +210,9 @@ class JitterBuffer:
 
     @property
     def in_order(self) -> bool:
-        """Nothing waits, nothing is open: the next packet in line, if on time, would go straight through."""
-        return (
-            not (self._waiting or self._missing or self.silent or self._filled or self._outlier)
-            and self._behind <= LATE_S
-            and self.next_sequence >= 0
+        """Nothing waits, nothing is open: the next packet in line, unless in doubt, goes straight through."""
+        return self.next_sequence >= 0 and not (
+            self._waiting or self._missing or self.silent or self._filled or self._outlier
         )
 
     def has_passed(self, sequence_number: int) -> bool:
@@ -257,9 +257,14 @@ class JitterBuffer:
         return min(self._max_depth, max(self._min_depth, JITTERS * self.jitter, late))
 
     @property
+    def _expected(self) -> float:
+        """Arrival minus stream time of the next packet: the mean, or what held up the last one."""
+        return self.transit + max(0.0, self.behind)
+
+    @property
     def deadline(self) -> float | None:
         """When `release` will have something to do, if nothing more arrives; None: never."""
-        playout = self.transit + self.position / self.clock_rate + self.depth
+        playout = self._expected + self.position / self.clock_rate + self.depth
         if self._waiting:
             if head := self._waiting.get(self.next_sequence):
                 return head.arrived + 2 * CATCH_UP_S
@@ -272,7 +277,7 @@ class JitterBuffer:
         while self._waiting and (deadline := self.deadline) is not None and deadline <= now:
             self._give_up(released)
         if self.silent and not self._waiting:
-            ticks = int((now - self.transit - self.depth) * self.clock_rate) - self.position
+            ticks = int((now - self._expected - self.depth) * self.clock_rate) - self.position
             if ticks >= SILENCE_S * self.clock_rate:
                 released.append(Gap(self.position, ticks, 0, now))
                 self.position += ticks
@@ -326,7 +331,7 @@ class JitterBuffer:
 
     def _learn(self, packet: RtpPacket, arrived: float) -> None:
         """A packet came behind its successors, or behind silence in its place: wait so long for the next."""
-        delay = self._transit(packet, arrived) - self.transit + LATE_MARGIN_S
+        delay = self._transit(packet, arrived) - self._expected + LATE_MARGIN_S
         if self.depth < delay <= TIMESTAMP_SLACK_S:
             self._late_depth, self._late_at = delay, arrived
 
@@ -365,7 +370,6 @@ class JitterBuffer:
             released.append(Gap(self.position, gap, lost, arrived))
             self.position += gap
         elif gap < 0:
-            self._learn(packet, arrived)
             skip = min(duration, -gap)
         released.append(Heard(packet.payload_type, packet.payload, self.position, duration, skip, arrived))
         self.position += duration - skip
@@ -382,17 +386,21 @@ class JitterBuffer:
         transit = arrived - (self.position - self._filled + ticks) / self.clock_rate
         late = transit - self.transit
         plausible = late >= -TIMESTAMP_SLACK_S or ticks <= TIMESTAMP_SLACK_S * self.clock_rate
-        if ticks >= 0 and plausible and not (late > LATE_S and self._has_paused(waiting)):
-            self._behind = late
+        in_doubt = late > LATE_S and self._seems_paused(waiting)
+        if ticks >= 0 and plausible and not (in_doubt and self._has_paused(waiting)):
+            if ticks < self._filled:
+                self._learn(packet, arrived)
             # A longer route becomes the rule by and by, a shorter one at once: none comes before it is sent.
             if late > LATE_S:
                 self.transit += LATE_GAIN_S
             elif late < -LATE_S:
                 self.transit = transit + LATE_S
+            if not in_doubt:
+                self.behind = transit - self.transit
             return ticks - self._filled
         # The sender has changed its timeline (re-INVITE, hold, transfer): ours goes on by the clock.
         self.resets += 1
-        self._behind = 0.0
+        self.behind = 0.0
         gap = ticks + round(late * self.clock_rate) - self._filled
         return gap if gap > duration else 0
 
@@ -400,23 +408,27 @@ class JitterBuffer:
         """Whether the sender may have paused before the packet and left that out of its timestamps.
 
         The packet comes later than the one before, all of a sudden, and its timestamp knows of no pause. Less
-        than the slack counts only where the sender says that it begins to speak, or when it has added up.
+        than the slack counts only where the sender says that it begins to speak, where silence has taken the
+        packet's place, or when it has added up.
         """
         packet, duration, _, arrived = waiting
         ticks = timestamp_delta(packet.timestamp, self.next_timestamp)
         late = self._transit(packet, arrived) - self.transit
         return (
             duration > 0
-            and late > (LATE_S if packet.marker or self.silent else TIMESTAMP_SLACK_S)
-            and late - self._behind > LATE_S
+            and late > (LATE_S if packet.marker or self.silent or self._filled else TIMESTAMP_SLACK_S)
+            and late - self.behind > LATE_S
             # Comfort noise may take a packet's time itself.
             and 0 <= ticks <= (self._missing + self.silent) * self.packet_ticks
         )
 
     def _has_paused(self, waiting: _Waiting) -> bool:
-        """Whether it has: then what follows comes no faster than it was spoken, as it would after a stall."""
+        """Whether it has: then what follows comes no faster than it was spoken, as it would after a stall.
+
+        If it does, because the packet itself was held up a little, the next one is still in doubt.
+        """
         seconds = self._until_newest(waiting)
-        if seconds < CATCH_UP_S or not self._seems_paused(waiting):
+        if seconds < CATCH_UP_S:
             return False
         newest = next(reversed(self._waiting.values())).packet
         ticks = timestamp_delta(newest.timestamp, waiting.packet.timestamp)

@@ -2,8 +2,9 @@
 
 A stream whose packets come in order is put into a lane: what its jitter buffer knows moves into arrays, and
 all lanes take their next packets together, a few array operations for hundreds of packets. The first packet
-that is anything else (late, early, marked, of another type or length) brings the stream's state back, and the
-jitter buffer deals with it. Both do the same to a packet in order; the tests hold them together.
+that is anything else (far from its place or time, marked, of another type or length) brings the stream's
+state back, and the jitter buffer deals with it. Both do the same to a packet in order; the tests hold them
+together.
 
 When our own socket was too full, what is missing will not come: then a stream stays in its lane when packets
 are missing, with silence in their place. Its jitter buffer would wait for them, which costs the more the more
@@ -19,7 +20,14 @@ from numpy.typing import NDArray
 
 from serstream.rtp.codecs import ALAW, ULAW
 from serstream.rtp.datagrams import Datagrams
-from serstream.rtp.jitter import JITTER_GAIN, LATE_S, TIMESTAMP_SLACK_S, TRANSIT_GAIN, JitterBuffer
+from serstream.rtp.jitter import (
+    JITTER_GAIN,
+    LATE_GAIN_S,
+    LATE_S,
+    TIMESTAMP_SLACK_S,
+    TRANSIT_GAIN,
+    JitterBuffer,
+)
 from serstream.rtp.packet import Headers, parse_batch
 from serstream.types import INT16_SCALE, Samples
 
@@ -67,6 +75,7 @@ class Lanes:
         self._lost = np.zeros(n_lanes, np.int64)
         self._transit = np.zeros(n_lanes)
         self._last_transit = np.zeros(n_lanes)
+        self._behind = np.zeros(n_lanes)
         self._jitter = np.zeros(n_lanes)
         self.last_arrived = np.zeros(n_lanes)
         self._payload = np.zeros((n_lanes, MAX_PAYLOAD), np.uint8)
@@ -104,6 +113,7 @@ class Lanes:
         self._lost[lane] = jitter.lost
         self._transit[lane] = jitter.transit
         self._last_transit[lane] = jitter.last_transit
+        self._behind[lane] = jitter.behind
         self._jitter[lane] = jitter.jitter
         self.last_arrived[lane] = jitter.last_arrived
         self._payload[lane, : len(payload)] = np.frombuffer(payload, np.uint8)
@@ -117,6 +127,7 @@ class Lanes:
         jitter.lost = int(self._lost[lane])
         jitter.transit = float(self._transit[lane])
         jitter.last_transit = float(self._last_transit[lane])
+        jitter.behind = float(self._behind[lane])
         jitter.jitter = float(self._jitter[lane])
         jitter.last_arrived = float(self.last_arrived[lane])
 
@@ -151,10 +162,12 @@ class Lanes:
             if len(now) < MIN_PACKETS:
                 other.append(candidates)
                 break
-            missing = self._missing(headers, datagrams, now, lanes[now])
-            plain = (missing >= 0) & (missing <= max_missing)
+            missing, transit, fit = self._compare(headers, datagrams, now, lanes[now])
+            plain = fit & (missing <= max_missing)
             other.append(now[~plain])
-            pieces += self._advance(headers, datagrams, now[plain], lanes[now[plain]], missing[plain])
+            own = lanes[now[plain]]
+            self._measure(own, transit[plain])
+            pieces += self._advance(headers, datagrams, now[plain], own, missing[plain])
             if not plain.all() and len(later):
                 # What follows an irregular packet of its stream must not overtake it.
                 halted = np.isin(lanes[later], lanes[now[~plain]])
@@ -187,23 +200,24 @@ class Lanes:
         first: NDArray[np.bool_] = self._newest[lanes] == numbers
         return first
 
-    def _missing(
+    def _compare(
         self, headers: Headers, datagrams: Datagrams, packets: NDArray[np.int64], lanes: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """How many packets of its lane are missing before each; -1 where it is anything but a next one."""
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+        """How many packets of its lane are missing before each, its transit, and whether it is a next one."""
         expected, length = self._expected[lanes], self._length[lanes]
         found = headers.marker_type_sequence[packets]
         missing = ((found - expected) & np.uint32(0xFFFF)).astype(np.int64)
         begin = self._position[lanes] + missing * length
-        late = datagrams.arrived[packets] - begin / CLOCK_RATE - self._transit[lanes]
-        plain = (
+        transit = datagrams.arrived[packets] - begin / CLOCK_RATE
+        late = transit - self._transit[lanes]
+        fit = (
             (found >> 16 == expected >> 16)
             & (headers.timestamp[packets] == self._timestamp[lanes] + (missing * length).astype(np.uint32))
             & (length == headers.end[packets] - headers.begin[packets])
-            & (late <= LATE_S)
+            & (late <= np.maximum(TIMESTAMP_SLACK_S, self._behind[lanes] + LATE_S))
             & (late >= -TIMESTAMP_SLACK_S)
         )
-        return np.where(plain, missing, -1)
+        return missing, transit, fit
 
     def _advance(
         self,
@@ -213,22 +227,15 @@ class Lanes:
         lanes: NDArray[np.int64],
         missing: NDArray[np.int64],
     ) -> list[Pieces]:
-        """Count, measure and decode packets of different lanes, grouped by the form of their sound."""
+        """Count and decode packets of different lanes, grouped by the form of their sound."""
         if not len(packets):
             return []
         position, arrived = self._position[lanes], datagrams.arrived[packets]
         expected, length = self._expected[lanes], self._length[lanes]
         lost = missing * length
         end = position + lost + length
-        transit = arrived - (position + lost) / CLOCK_RATE
-        mean, jitter = self._transit[lanes], self._jitter[lanes]
-        variation = np.abs(transit - self._last_transit[lanes])
-        self._jitter[lanes] = jitter + JITTER_GAIN * (variation - jitter)
-        self._transit[lanes] = np.minimum(mean + TRANSIT_GAIN * (transit - mean), transit + LATE_S)
-        self._last_transit[lanes] = transit
         self.last_arrived[lanes] = arrived
         self._received[lanes] += 1
-        self._lost[lanes] += missing
         self._position[lanes] = end
         self._timestamp[lanes] += (end - position).astype(np.uint32)
         self._expected[lanes] = expected & 0xFF_0000 | (expected + missing + 1) & 0xFFFF
@@ -238,14 +245,31 @@ class Lanes:
         for where in (layout[:1] if alike else np.unique(layout)).tolist():
             group = slice(None) if alike else layout == where
             begin, n_samples, payload_type = where >> 24 & 0xFFFF, where >> 8 & 0xFFFF, where & 0x7F
-            n_lost = (where >> 40) * n_samples
+            n_missing = where >> 40
+            n_lost = n_missing * n_samples
             payload = datagrams.content[packets[group], begin : begin + n_samples]
             self._payload[lanes[group], :n_samples] = payload
             pcm = _PAIRS[payload_type].take(payload.view(np.uint16), mode="clip").view(np.int16)
-            if n_lost:
+            if n_missing:
+                self._lost[lanes[group]] += n_missing
                 pcm = np.pad(pcm, ((0, 0), (n_lost, 0)))
             pieces.append(Pieces(lanes[group], pcm, position[group], arrived[group], n_lost))
         return pieces
+
+    def _measure(self, lanes: NDArray[np.int64], transit: NDArray[np.float64]) -> None:
+        """Mean and jitter of what is on time; what is late raises the mean a little."""
+        mean = self._transit[lanes]
+        late = transit - mean
+        on_time = late <= LATE_S
+        mean = np.minimum(mean + np.where(on_time, TRANSIT_GAIN * late, LATE_GAIN_S), transit + LATE_S)
+        self._transit[lanes] = mean
+        self._behind[lanes] = transit - mean
+        if not on_time.all():
+            lanes, transit = lanes[on_time], transit[on_time]
+        jitter = self._jitter[lanes]
+        variation = np.abs(transit - self._last_transit[lanes])
+        self._jitter[lanes] = jitter + JITTER_GAIN * (variation - jitter)
+        self._last_transit[lanes] = transit
 
 
 def _pairs(law: Samples) -> NDArray[np.uint32]:

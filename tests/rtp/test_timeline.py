@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from network import PTIME_S, Sent, chunks, decoded, listen, receive, rtp, sound, talk
+from network import PTIME_S, Sent, chunks, decoded, listen, names, receive, rtp, sound, talk
 from network import speech as words
 
 from serstream.config import RtpSettings
 from serstream.rtp.streams import Streams
-from serstream.types import Samples
+from serstream.types import AudioChunk, Samples
 
 SPEECH = words(60)
 PATIENT = RtpSettings(silence_timeout_s=60.0)
@@ -29,6 +29,8 @@ class Sender:
         self.said: list[tuple[float, bytes]] = []
         """Seconds since the beginning, and mu-law."""
         self.now = 0.0
+        self.route = 0.0
+        """Seconds that every packet takes."""
         self._spacing = spacing_s
         self._number = 65_500
         self._ticks = 2**32 - 5000
@@ -49,6 +51,9 @@ class Sender:
         self.now += seconds
         self._ticks += round(8000 * seconds) if counted else 0
 
+    def reroute(self, seconds: float) -> None:
+        self.route = seconds
+
     def comfort_noise(self) -> None:
         self.put(b"\x40", payload_type=13)
 
@@ -66,7 +71,7 @@ class Sender:
     ) -> None:
         """A packet; none arrives before the one that was sent before it."""
         datagram = rtp(self._number, self._ticks, payload, payload_type=payload_type, marker=marker)
-        arrived = 100 + (self.now if at is None else at)
+        arrived = 100 + self.route + (self.now if at is None else at)
         if padded:
             datagram = bytes([datagram[0] | 0x20]) + datagram[1:]
         self.sent.append(Sent(datagram, max(arrived, self.sent[-1].at + self._spacing if self.sent else 0.0)))
@@ -179,6 +184,27 @@ def test_silence_that_was_announced_but_not_counted_is_found(noise_s: float) -> 
     assert lost == 0
 
 
+@pytest.mark.parametrize("late", [0.03, 0.05, 0.08])
+@pytest.mark.parametrize(
+    ("pause", "noise", "marker"),
+    [(0.8, True, True), (0.8, True, False), (5.0, True, False), (5.0, False, True), (30.0, True, True)],
+)
+def test_a_pause_is_found_though_the_first_word_behind_it_is_a_little_late(
+    late: float, pause: float, noise: bool, marker: bool
+) -> None:
+    """What was held up with it comes fast, as after a stall; what follows does not."""
+    sender = Sender()
+    sender.speak(2.0)
+    if noise:
+        sender.comfort_noise()
+    sender.pause(pause, counted=False)
+    begin = sender.now
+    sender.speak(6.0, marker=marker, late=late)
+    line, lost = sound(listen(sender.sent, PATIENT))
+    assert all(said == pytest.approx(begin, abs=0.09) for said in sender.misplaced(line, 0.05))
+    assert lost == 0
+
+
 def test_jitter_makes_no_pause_of_a_marker_on_every_packet() -> None:
     """Some senders set it always."""
     rng = np.random.default_rng(7)
@@ -202,6 +228,53 @@ def test_a_route_that_grows_longer_moves_nothing() -> None:
     line, lost = sound(receive(streams, sent))
     assert sender.misplaced(line) == []
     assert (lost, streams.status().streams[0].resets) == (0, 0)
+
+
+@pytest.mark.parametrize("longer", [0.3, 0.8])
+def test_a_longer_route_makes_no_loss_of_what_is_out_of_order(longer: float) -> None:
+    """Nor waits it longer than a short one for what is lost."""
+    sender = Sender()
+    sender.speak(5.0)
+    sender.reroute(longer)
+    sender.speak(30.0)
+    arriving = [
+        Sent(packet.datagram, packet.at + (0.05 if number % 20 == 19 else 0.0))
+        for number, packet in enumerate(sender.sent)
+        if number != 1000
+    ]
+    streams = Streams(RtpSettings(), 0.0)
+    events = receive(streams, arriving)
+    (status,) = streams.status().streams
+    assert status.lost <= 1 + 2, "one is missing, and the first late ones teach the buffer to wait"
+    assert status.depth_ms < 100
+    assert max(chunk.arrived - 100 - chunk.start / 8000 for chunk in chunks(events)) < longer + 0.15
+
+
+@pytest.mark.parametrize("longer", [0.3, 0.9])
+def test_streams_stay_in_their_lanes_when_the_route_grows_longer(longer: float) -> None:
+    """What comes one by one costs many times as much."""
+    arriving = [
+        Sent(packet.datagram, packet.at + (longer if packet.at > 102 else 0.0))
+        for ssrc in range(1, 17)
+        for packet in talk(SPEECH[: 8000 * 6], ssrc=ssrc)
+    ]
+    events = listen(arriving)
+    assert not [event for event in events if isinstance(event, AudioChunk) and event.arrived > 102.1 + longer]
+    for name in names(events):
+        np.testing.assert_array_equal(sound(events, name)[0], decoded(SPEECH[: 8000 * 6]))
+
+
+def test_announced_silence_is_told_no_sooner_than_a_longer_route_brings_words() -> None:
+    sender = Sender()
+    sender.speak(2.0)
+    sender.reroute(0.5)
+    sender.speak(1.0)
+    for _ in range(10):
+        sender.speak(1.0, marker=True)
+        sender.comfort_noise()
+        sender.pause(0.6)
+    line, _ = sound(listen(sender.sent))
+    assert sender.misplaced(line) == []
 
 
 def test_packets_of_padding_are_no_loss_and_delay_nothing() -> None:
@@ -273,6 +346,11 @@ def test_a_loss_at_a_change_of_clock_keeps_its_place() -> None:
     assert sum(chunk.lost / chunk.sample_rate for chunk in heard) == pytest.approx(0.06, abs=1e-3)
 
 
+def _hesitate(sender: Sender) -> None:
+    sender.pause(0.16, counted=False)
+    sender.speak(0.5, marker=True)
+
+
 Part = Callable[[Sender], None]
 PARTS: list[Part] = [
     lambda sender: sender.speak(1.0),
@@ -281,6 +359,10 @@ PARTS: list[Part] = [
     lambda sender: sender.speak(0.5, stall=0.4),
     lambda sender: sender.speak(0.5, stall=1.3),
     lambda sender: sender.speak(0.5, marker=True, stall=0.6),
+    _hesitate,
+    lambda sender: sender.reroute(0.16),
+    lambda sender: sender.reroute(0.5),
+    lambda sender: sender.reroute(0.0),
     lambda sender: sender.pause(0.7),
     lambda sender: sender.pause(0.7, counted=False),
     lambda sender: sender.pause(1.5, counted=False),
@@ -291,8 +373,12 @@ PARTS: list[Part] = [
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=8))
+@example([lambda sender: sender.reroute(0.16), _hesitate])
 def test_the_lanes_keep_the_same_time(parts: list[Part]) -> None:
-    """In a crowd, or alone: the same sound at the same time, and the same jitter."""
+    """In a crowd, or alone: the same sound at the same time, and the same jitter.
+
+    Whole packets of 20 ms, so that all arrive together.
+    """
     sender = Sender()
     for part in parts:
         sender.speak(0.3)

@@ -189,8 +189,8 @@ class Lanes:
         found = np.searchsorted(self._sorted_ssrc, headers.ssrc)
         lanes = self._sorted_lane.take(found, mode="clip")
         known = headers.valid & (self._ssrc[lanes] == headers.ssrc)
-        for word in range(datagrams.sources.shape[1]):
-            known &= self._source[word, lanes] == datagrams.sources[:, word]
+        for word, source in zip(datagrams.sources.T, self._source, strict=True):
+            known &= source[lanes] == word
         return np.where(known, lanes, -1)
 
     def _first_of_each(self, lanes: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -60,7 +60,7 @@ def test_weights_are_solved_for_once_and_for_all(
     for heard_s in (0.0, 5.0):
         assert np.mean(logits_of(solved, windows, heard_s).argmax(axis=1) == label) > 0.9
     assert not np.allclose(logits_of(solved, windows, 5.0), logits_of(solved, windows))
-    save(solved, tmp_path / "weights.pt")
+    save(ridge, solved, tmp_path / "weights.pt")
     back = load(ridge, tmp_path / "weights.pt")
     np.testing.assert_array_equal(logits_of(back, windows), logits_of(solved, windows))
 

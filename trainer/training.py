@@ -6,7 +6,7 @@ import copy
 import json
 import logging
 import math
-import pickle
+import pickle  # nosec B403 # for the name of its error
 import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass

@@ -6,11 +6,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from scripted_feed import EPOCH, Script
+from waiting import until
 
 from serstream.config import FeedSettings
 from serstream.feed.publisher import Publisher
@@ -40,15 +41,6 @@ def feed(tmp_path: Path) -> Iterator[tuple[str, threading.Event]]:
     yield endpoint, silent
     stop.set()
     thread.join()
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 15.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def test_a_supervisor_can_work_with_it(feed: tuple[str, threading.Event], tmp_path: Path) -> None:

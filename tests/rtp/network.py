@@ -17,6 +17,7 @@ from serstream.types import AudioBlock, AudioChunk, Samples, SourceEvent, Stream
 
 PTIME_S = 0.02
 ALICE = source_of(ipaddress.ip_address("10.0.0.1"), 20_000)
+BOB = source_of(ipaddress.ip_address("10.0.0.2"), 30_000)
 STRANGER = source_of(ipaddress.ip_address("10.9.9.9"), 666)
 
 
@@ -106,10 +107,19 @@ def receive(
     return events
 
 
+def bye(ssrc: int) -> bytes:
+    """An RTCP packet, behind an empty receiver report."""
+    return struct.pack("!BBHI", 0x80, 201, 1, ssrc) + struct.pack("!BBHI", 0x81, 203, 1, ssrc)
+
+
 def listen(arriving: Iterable[Sent], settings: RtpSettings | None = None) -> list[SourceEvent]:
     """All events, to the end of every stream."""
     streams = Streams(settings or RtpSettings(), 0.0)
     return [*receive(streams, arriving), *streams.close()]
+
+
+def starts(events: Sequence[SourceEvent]) -> list[StreamStart]:
+    return [event for event in events if isinstance(event, StreamStart)]
 
 
 def names(events: Sequence[SourceEvent]) -> list[str]:

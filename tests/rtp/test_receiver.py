@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 import pytest
@@ -150,10 +151,10 @@ def test_a_multicast_group_is_joined(group: str) -> None:
 
 
 class WithoutRoute(socket.socket):
-    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:  # type: ignore[override]
+    def setsockopt(self, level: int, option: int, *value: Any) -> None:
         if (level, option) == (socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP):
             raise OSError(errno.ENODEV, "No such device")
-        super().setsockopt(level, option, value)
+        super().setsockopt(level, option, *value)
 
 
 def test_a_multicast_group_without_a_route_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,60 +3,22 @@
 import io
 import re
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 from rich.console import Console
+from screens import console, picture
 from scripted_feed import EPOCH, Script, call
 
 from serstream.feed.messages import (
     NONE,
-    CanaryReport,
     Gap,
     Heartbeat,
-    ModelChanged,
-    ModelRefused,
     rfc3339,
 )
-from serstream.view.board import CANDIDATE_FOR_S, ENDED_FOR_S, ENDED_KEPT
-from serstream.view.keyboard import split_keys
+from serstream.view.board import ENDED_FOR_S, ENDED_KEPT
 from serstream.view.live import LiveView
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
-def console(width: int = 80, height: int = 24, **options: bool) -> Console:
-    return Console(
-        file=io.StringIO(), force_terminal=True, width=width, height=height, color_system="truecolor",
-        _environ={}, **options,
-    )  # fmt: skip
-
-
-def picture(view: LiveView, now: float, width: int = 80, height: int = 24) -> str:
-    """The screen as text without styles."""
-    paper = Console(file=io.StringIO(), width=width, height=height, color_system=None, _environ={})
-    paper.print(view.renderable(now), end="")
-    assert isinstance(paper.file, io.StringIO)
-    return "\n".join(line.rstrip() for line in paper.file.getvalue().splitlines())
-
-
-@pytest.fixture
-def view() -> LiveView:
-    """Three calls: one alarms, one goes well and its agent is not analysed, one is bad but quiet."""
-    view = LiveView(console(), "tcp://127.0.0.1:5556")
-    angry, sad = Script("call-angry", "c"), Script("call-sad", "c")
-    happy, agent = Script("call-happy", "c"), Script("call-happy", "a", "agent")
-    for script in (happy, agent, sad, angry):
-        view.update(script.started(), 0.0)
-    for end in range(2, 62, 2):
-        view.update(happy.window(end, "happy" if end > 30 else "neutral"), float(end))
-        view.update(agent.unscored(end), float(end))
-        view.update(sad.window(end, "sad"), float(end))
-        view.update(angry.window(end, "angry" if end > 20 else "neutral", 0.9), float(end))
-    view.update(angry.utterance(20, 30, "angry"), 60.0)
-    view.update(angry.alert(40.0, severity="critical"), 60.0)
-    return view
 
 
 @pytest.mark.parametrize(
@@ -362,65 +324,6 @@ def test_names_are_no_commands_to_the_terminal() -> None:
     for key in ("down", "enter"):
         view.press(key, 62.0)
     assert picture(view, 62.0).splitlines()[1] == "call a�]0;evil��2"
-
-
-def test_keys() -> None:
-    assert split_keys("q\x1b[A\x1b[B\r\x1bä\x7f") == ["q", "up", "down", "enter", "escape", "ä", "delete"]
-    view = LiveView(console())
-    view.press("q", 0.0)
-    assert view.done
-
-
-def test_a_key_that_has_no_name_is_not_escape() -> None:
-    assert split_keys("\x1b[C\x1b[1;5A\x1bOP\x1b[15~x") == ["x"]
-    assert split_keys("\x1bOA\x1bOB\x1b") == ["up", "down", "escape"]
-
-
-def canary(view: LiveView, now: float, **fields: Any) -> None:
-    header = Script(NONE, NONE, "unknown", source="serstream")._common(0, 0)
-    figures = {"windows": 0, "agreement": 0.0, "confidence_shift": 0.0, "latency_ms": 0.0, "emotions": {}}
-    view.update(
-        CanaryReport(**header, candidate="cnn-lstm@2", share=0.1, calls=1, errors=0, **(figures | fields)),
-        now,
-    )
-
-
-def test_a_candidate_is_shown_while_there_is_one(view: LiveView) -> None:
-    assert "canary" not in picture(view, 62.0)
-    canary(view, 62.0)
-    assert "1 alerts  canary cnn-lstm@2 (10% of calls)\n" in picture(view, 62.0), "at 80 columns, too"
-    canary(view, 63.0, windows=40, agreement=0.85)
-    assert "canary cnn-lstm@2 (10% of calls) agrees 85%  90 windows" in picture(view, 63.0, width=120)
-    assert "canary" not in picture(view, 63.0 + CANDIDATE_FOR_S)
-
-
-@pytest.mark.parametrize("fate", ["becomes active", "is refused"])
-def test_a_candidate_goes_with_the_word_about_it(view: LiveView, fate: str) -> None:
-    canary(view, 62.0)
-    header = Script(NONE, NONE, "unknown", source="serstream")._common(0, 0)
-    if fate == "is refused":
-        view.update(ModelRefused(**header, candidate="cnn-lstm@2", reason="collapsed"), 62.0)
-    else:
-        view.update(ModelChanged(**header | {"model": "cnn-lstm@2"}, previous="cnn-lstm@1"), 62.0)
-    assert "canary" not in picture(view, 62.0)
-
-
-def test_models_of_other_labels_at_the_same_time_share_the_columns(view: LiveView) -> None:
-    """As with a canary; the columns do not change with whoever spoke last."""
-    before = picture(view, 62.0)
-    assert "adfhns MOOD" in before
-    other = Script("call-canary", "c").window(62.0, "calm")
-    other = msgspec.structs.replace(
-        other,
-        model="cnn-lstm@2",
-        smoothed={"calm": 0.9, "angry": 0.1},
-        probabilities={"calm": 0.9, "angry": 0.1},
-    )
-    view.update(other, 62.0)
-    assert "acdfhns MOOD" in picture(view, 62.0)
-    (row,) = [line for line in picture(view, 62.0).splitlines() if "call-canary" in line]
-    assert " ▁▇     " in row
-    assert view.board.model == "cnn-lstm@1", "the active one is named, not the canary"
 
 
 def test_a_call_of_ever_new_streams_is_bounded() -> None:

@@ -8,26 +8,18 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from scripted_feed import Script
+from waiting import until
 
 from serstream.config import FeedSettings
 from serstream.feed.publisher import Publisher
 
 LIVE = [sys.executable, "-m", "serstream", "live"]
 ALTERNATE_SCREEN, MAIN_SCREEN, CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def _heed_signals() -> None:

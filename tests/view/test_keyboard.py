@@ -1,0 +1,16 @@
+from screens import console
+
+from serstream.view.keyboard import split_keys
+from serstream.view.live import LiveView
+
+
+def test_keys() -> None:
+    assert split_keys("q\x1b[A\x1b[B\r\x1bä\x7f") == ["q", "up", "down", "enter", "escape", "ä", "delete"]
+    view = LiveView(console())
+    view.press("q", 0.0)
+    assert view.done
+
+
+def test_a_key_that_has_no_name_is_not_escape() -> None:
+    assert split_keys("\x1b[C\x1b[1;5A\x1bOP\x1b[15~x") == ["x"]
+    assert split_keys("\x1bOA\x1bOB\x1b") == ["up", "down", "escape"]

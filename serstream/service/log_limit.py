@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 FIRST_PAUSE_S = 1.0
@@ -19,21 +19,35 @@ _Kind: TypeAlias = tuple[str, int, str]
 
 
 @dataclass(slots=True)
-class _Told:
-    """The last line of a kind."""
+class Pacing:
+    """Of lines about one trouble: ever more rarely while it goes on, at once when it is news."""
 
-    at: float
+    at: float = float("-inf")
+    """When the last line was told."""
     pause_s: float = FIRST_PAUSE_S
-    """How long others of its kind are held back."""
+    """How long others are held back."""
+
+    def is_due(self, now: float) -> bool:
+        """Whether the next line need not wait; nor does it after the clock was set back."""
+        return not self.at <= now < self.at + self.pause_s
+
+    def is_over(self, now: float) -> bool:
+        """Whether there was nothing for so long that the next line is news."""
+        return not self.at <= now < self.at + self.pause_s + LONGEST_PAUSE_S
+
+    def tell(self, now: float) -> None:
+        """A line is told."""
+        self.pause_s = FIRST_PAUSE_S if self.is_over(now) else min(2 * self.pause_s, LONGEST_PAUSE_S)
+        self.at = now
+
+
+@dataclass(slots=True)
+class _Told:
+    """The lines of a kind."""
+
+    pacing: Pacing = field(default_factory=Pacing)
     held: int = 0
-
-    def age_s(self, record: logging.LogRecord) -> float:
-        """Infinite after the wall clock was set back."""
-        return record.created - self.at if record.created >= self.at else float("inf")
-
-    def is_over(self, record: logging.LogRecord) -> bool:
-        """Whether there was nothing of its kind for so long that the next one is news."""
-        return self.age_s(record) >= self.pause_s + LONGEST_PAUSE_S
+    """Since the last one."""
 
 
 class GrowingPauses(logging.Filter):
@@ -49,7 +63,7 @@ class GrowingPauses(logging.Filter):
         # A handler asks its filters before it takes its own lock.
         self._lock = threading.Lock()
         self._told: dict[_Kind, _Told] = {}
-        self._tidied = _Told(float("-inf"))
+        self._tidied_at = float("-inf")
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is told; it may get a word about those before it."""
@@ -57,15 +71,14 @@ class GrowingPauses(logging.Filter):
             return True
         with self._lock:
             kind = self._kind(record)
-            last = self._told.get(kind)
-            if last and last.age_s(record) < last.pause_s:
-                last.held += 1
+            told = self._told.setdefault(kind, _Told())
+            if not told.pacing.is_due(record.created):
+                told.held += 1
                 return False
-            told = self._told[kind] = _Told(record.created)
-            if last and not last.is_over(record):
-                told.pause_s = min(2 * last.pause_s, LONGEST_PAUSE_S)
-            if last and last.held:
-                record.msg = f"{record.msg} (and {last.held} more like it)"
+            told.pacing.tell(record.created)
+            if told.held:
+                record.msg = f"{record.msg} (and {told.held} more like it)"
+            told.held = 0
         return True
 
     def _kind(self, record: logging.LogRecord) -> _Kind:
@@ -73,7 +86,9 @@ class GrowingPauses(logging.Filter):
         kind = record.pathname, record.lineno, first if isinstance(first, str) else ""
         if kind in self._told:
             return kind
-        if len(self._told) >= MAX_KINDS and self._tidied.age_s(record) >= FIRST_PAUSE_S:
-            self._tidied = _Told(record.created)
-            self._told = {known: told for known, told in self._told.items() if not told.is_over(record)}
+        if len(self._told) >= MAX_KINDS and not 0 <= record.created - self._tidied_at < FIRST_PAUSE_S:
+            self._tidied_at = record.created
+            self._told = {
+                known: told for known, told in self._told.items() if not told.pacing.is_over(record.created)
+            }
         return kind if len(self._told) < MAX_KINDS else (*kind[:2], "")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from serstream.rtp.datagrams import TOO_LONG
 from serstream.service.health import Health
-from serstream.service.log_limit import ALWAYS, FIRST_PAUSE_S, LONGEST_PAUSE_S
+from serstream.service.log_limit import ALWAYS, Pacing
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +22,7 @@ class _Told:
 
     counts: Counter[str] = field(default_factory=Counter)
     """By port."""
-    at: float = float("-inf")
-    pause_s: float = FIRST_PAUSE_S
-    """At least so long until the next line."""
+    pacing: Pacing = field(default_factory=Pacing)
 
 
 class Losses:
@@ -45,11 +43,9 @@ class Losses:
             for port, count in counts.items():  # one that was opened anew counts from nothing
                 told.counts[port] = min(told.counts[port], count)
             news = counts - told.counts
-            if not news or now < told.at + told.pause_s:
+            if not news or not told.pacing.is_due(now):
                 continue
-            goes_on = now < told.at + told.pause_s + LONGEST_PAUSE_S
-            told.pause_s = min(2 * told.pause_s, LONGEST_PAUSE_S) if goes_on else FIRST_PAUSE_S
-            told.at = now
+            told.pacing.tell(now)
             told.counts.update(news)
             log.warning("lost: %s: %s", kind, _describe(news), extra=ALWAYS)
 

@@ -22,7 +22,7 @@ def training_data(recipe: Recipe) -> tuple[str, ...]:
         f"{name}, {KNOWN[name].licence}: {KNOWN[name].published}"
         if name in KNOWN
         else ATTRIBUTION.get(name, f"{name}: your own recordings")
-        for name in recipe.corpora
+        for name in recipe.heard
     )
 
 

@@ -99,6 +99,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
     workplace = _workplace(arguments)
     windows = workplace.windows(wanted)
     workplace.windows(wanted, TEST_CONDITIONS)
+    if before := workplace.before(wanted):
+        workplace.windows(before)
     print(f"{len(windows.clip)} training windows of {len(windows.clips)} clips: {workplace.runs / 'cache'}")
 
 
@@ -106,7 +108,7 @@ def _train(arguments: argparse.Namespace) -> None:
     wanted = _to_the_last_epoch(arguments.recipe)
     workplace = _workplace(arguments)
     with _Telling(wanted.training.epochs) as telling:
-        trained = train_all(wanted, workplace, lambda epoch: telling(wanted.name, epoch))
+        trained = train_all(wanted, workplace, telling)
     path = workplace.weights(wanted)
     save(wanted, trained, path)
     print(path)

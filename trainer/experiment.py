@@ -19,10 +19,11 @@ from serstream.errors import ConfigError
 from trainer import corpora
 from trainer.augment import Sounds
 from trainer.calls import heard_at_most
-from trainer.dataset import CLEAN_CONDITION, Preparation, WindowSet, gather
+from trainer.dataset import CLEAN_CONDITION, Preparation, WindowSet, fingerprint, gather
 from trainer.device import CPU
 from trainer.folds import Fold, Protocol
 from trainer.history import Epoch
+from trainer.networks import Ensemble
 from trainer.predictions import RUN_FILE, Part, Predictions, data_of, read_run, write_parts, write_run
 from trainer.recipe import Recipe
 from trainer.solving import solve
@@ -74,6 +75,22 @@ class Workplace:
         sounds = Sounds.load(self.noises, self.rooms)
         return Preparation(recipe.features, recipe.augmentation, sounds, self.runs / "cache")
 
+    def before(self, recipe: Recipe) -> Recipe | None:
+        """What its convolution learns first, by all labels of those corpora; None where it begins afresh.
+
+        Raises:
+            CorpusError: a corpus cannot be read.
+        """
+        if not recipe.pretraining:
+            return None
+        clips = corpora.read_all(recipe.pretraining, self.data)
+        return msgspec.structs.replace(
+            recipe,
+            corpora=recipe.pretraining,
+            labels=tuple(sorted({clip.emotion for clip in clips})),
+            pretraining=msgspec.UNSET,
+        )
+
     def windows(self, recipe: Recipe, conditions: Sequence[str] | None = None) -> WindowSet:
         """Windows of the recipe's corpora and labels, by default under the conditions it trains with.
 
@@ -116,20 +133,28 @@ def run(
     folder = workplace.folder(recipe) / protocol.name
     folder.mkdir(exist_ok=True)
     folds = _folds(recipe, protocol, windows, workplace)
+    before = recipe.pretraining and fingerprint(corpora.read_all(recipe.pretraining, workplace.data))
     trainings = []
     for seed in seeds:
-        seeded = recipe.with_seed(seed)
+        seeded, pretrained = recipe.with_seed(seed), None
         for number, fold in enumerate(folds):
             path = folder / f"seed-{seed}-fold-{number + 1}.npz"
-            data = _digest(windows, fold)
+            data = _digest(windows, fold, before or None)
             if path.is_file() and data_of(path) not in ("", data):
                 logger.warning("%s: the recordings, their labels or the folds have changed; once more", path)
                 (folder / RUN_FILE).unlink(missing_ok=True)  # it describes the clips as they were
                 path.unlink()
             if not path.is_file():
+                pretrained = pretrained or _pretrained(seeded, workplace, on_epoch)
                 title, began = f"{protocol.name}, seed {seed}, {fold.name}", time.perf_counter()
                 trained = train_fold(
-                    seeded, fold, windows, path.with_suffix(".pt"), partial(on_epoch, title), workplace.device
+                    seeded,
+                    fold,
+                    windows,
+                    path.with_suffix(".pt"),
+                    partial(on_epoch, title),
+                    workplace.device,
+                    pretrained,
                 )
                 write_parts(path, list(_test(trained, fold, tests)), data)
                 path.with_suffix(".pt").unlink(missing_ok=True)  # what is only solved for has none
@@ -144,11 +169,13 @@ def run(
     return read_run(folder)[2]
 
 
-def train_all(recipe: Recipe, workplace: Workplace, on_epoch: Callable[[Epoch], None]) -> Trained:
+def train_all(recipe: Recipe, workplace: Workplace, on_epoch: Callable[[str, Epoch], None]) -> Trained:
     """Train on all speakers of a recipe's corpora, to the last epoch."""
+    pretrained = _pretrained(recipe, workplace, on_epoch)
     windows = workplace.windows(recipe)
     checkpoint = workplace.folder(recipe) / f"seed-{recipe.training.seed}.pt"
-    return _train(recipe, windows, None, checkpoint, on_epoch, workplace.device)
+    told = partial(on_epoch, recipe.name)
+    return _train(recipe, windows, None, checkpoint, told, workplace.device, pretrained)
 
 
 def train_fold(
@@ -158,12 +185,26 @@ def train_fold(
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
     device: torch.device = CPU,
+    pretrained: Ensemble | None = None,
 ) -> Trained:
     """Train on a fold; its validation speakers choose the epoch, or are trained on too."""
+    taught, valid = fold.train + fold.valid, None
     if recipe.training.choose_epoch and fold.valid:
-        valid = windows.of_clips(fold.valid).of_line(0)
-        return _train(recipe, windows.of_clips(fold.train), valid, checkpoint, on_epoch, device)
-    return _train(recipe, windows.of_clips(fold.train + fold.valid), None, checkpoint, on_epoch, device)
+        taught, valid = fold.train, windows.of_clips(fold.valid).of_line(0)
+    return _train(recipe, windows.of_clips(taught), valid, checkpoint, on_epoch, device, pretrained)
+
+
+def _pretrained(
+    recipe: Recipe, workplace: Workplace, on_epoch: Callable[[str, Epoch], None]
+) -> Ensemble | None:
+    """What the convolution begins with; its finished training is kept, and not gone through again."""
+    before = workplace.before(recipe)
+    if before is None:
+        return None
+    seed = recipe.training.seed
+    checkpoint = workplace.folder(recipe) / f"pretraining-seed-{seed}.pt"
+    told = partial(on_epoch, f"{recipe.name}, seed {seed}, pretraining")
+    return train(before, workplace.windows(before), None, checkpoint, told, workplace.device).network
 
 
 def _folds(recipe: Recipe, protocol: Protocol, windows: WindowSet, workplace: Workplace) -> list[Fold]:
@@ -192,8 +233,9 @@ def _heard(tests: WindowSet, folds: Sequence[Fold]) -> dict[str, float]:
     return {f"{seconds:.0f}": round(float(mean), 1) for seconds, mean in zip(HEARD_S, means, strict=True)}
 
 
-def _digest(windows: WindowSet, fold: Fold) -> str:
-    return hashlib.sha256(msgspec.json.encode([windows.digest, fold])).hexdigest()[:16]
+def _digest(windows: WindowSet, fold: Fold, learned_before: str | None) -> str:
+    parts = [windows.digest, fold] if learned_before is None else [windows.digest, fold, learned_before]
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
 
 
 def _train(
@@ -203,8 +245,9 @@ def _train(
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
     device: torch.device,
+    pretrained: Ensemble | None,
 ) -> Trained:
-    trained = train(recipe, windows, valid, checkpoint, on_epoch, device)
+    trained = train(recipe, windows, valid, checkpoint, on_epoch, device, pretrained)
     if trained.network.ridge is not None:
         solve(trained.network.ridge, recipe, windows, trained.spec)
     return trained

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from serstream.emotion.features import FeatureSpec
 from serstream.emotion.metadata import Label
@@ -62,11 +62,20 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     training: Training = Training()
     baseline: BaselineTraining | None = None
     """The speaker baseline; None: every window stands for itself."""
+    pretraining: Annotated[tuple[str, ...], Meta(min_length=1)] | UnsetType = UNSET
+    """Other corpora: the convolution learns all of their labels first, for as many epochs, and begins with
+    that. Left out of the hash where it is not set."""
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"labels are {', '.join(self.labels)}, wanted each only once")
-        unsellable = [name for name in self.corpora if name in KNOWN and not KNOWN[name].sellable]
+        if twice := {name.casefold() for name in self.corpora} & {
+            name.casefold() for name in self.pretraining or ()
+        }:
+            raise ValueError(
+                f"pretraining has {min(twice)}, wanted none of corpora: it would be tested on what it heard"
+            )
+        unsellable = [name for name in self.heard if name in KNOWN and not KNOWN[name].sellable]
         if unsellable and "NC" not in self.licence.split("-"):
             raise ValueError(
                 f"licence is {self.licence}, wanted a non-commercial one such as CC-BY-NC-4.0: corpus "
@@ -75,6 +84,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if self.network in ("cnn_lstm_ridge", "ridge") and self.features.functionals is None:
             raise ValueError(f"network {self.network} hears functionals, wanted [features.functionals]")
         if self.network == "ridge":
+            if self.pretraining:
+                raise ValueError(
+                    "network is ridge, wanted one with a convolution: nothing else is pretrained"
+                )
             used = Training(seed=self.training.seed)
             idle = [
                 name for name in used.__struct_fields__ if getattr(used, name) != getattr(self.training, name)
@@ -88,6 +101,11 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe with another seed."""
         return msgspec.structs.replace(self, training=msgspec.structs.replace(self.training, seed=seed))
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """All corpora that the weights owe something to."""
+        return (*self.corpora, *(self.pretraining or ()))
 
     @property
     def sha256(self) -> str:

@@ -154,13 +154,14 @@ def _markdown(
     recipe: Recipe, protocol: Protocol, metrics: dict[str, Any], short: str, *, learned: bool
 ) -> str:
     rows = metrics["modes"]
+    first = f" (its convolution on {', '.join(recipe.pretraining)} before)" if recipe.pretraining else ""
     lines = [
         f"# {recipe.name}: {protocol.title}",
         "",
-        f"Network {recipe.network}, trained on {', '.join(recipe.corpora)}; recipe {recipe.sha256[:12]}. One "
-        "prediction per clip (mean log probability of its windows) over the labels its corpus has. "
-        "Figures in percent, mean over seeds; the interval is 95 % by bootstrap over speakers; *kept* is the "
-        "share of the clean UA.",
+        f"Network {recipe.network}, trained on {', '.join(recipe.corpora)}{first}; recipe "
+        f"{recipe.sha256[:12]}. One prediction per clip (mean log probability of its windows) over "
+        "the labels its corpus has. Figures in percent, mean over seeds; the interval is 95 % by bootstrap "
+        "over speakers; *kept* is the share of the clean UA.",
     ]
     if protocol.overlap:
         lines += ["", "**Speakers overlap between training and test: not a figure for new voices.**"]

@@ -92,6 +92,7 @@ def train(
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
     device: torch.device = CPU,
+    pretrained: Ensemble | None = None,
 ) -> Trained:
     """Train what a network learns in steps.
 
@@ -103,6 +104,7 @@ def train(
             goes on from it to the same result, unless the data are others by now.
         on_epoch: told about every epoch.
         device: computes the network; bfloat16 where that loses nothing.
+        pretrained: the convolution begins with its weights.
 
     Returns:
         The averaged weights of that epoch, and the feature spec they need.
@@ -118,7 +120,7 @@ def train(
         spec = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, recipe.baseline))
     steps = max(1, len(np.unique(windows.clip)) * 2 // settings.batch)
     data = windows.digest + (valid.digest if valid else "")
-    state = _State(recipe, spec, windows, steps, device)
+    state = _State(recipe, spec, windows, steps, device, pretrained)
     baseline = recipe.baseline if state.network.learned_with_baseline else None
     draw = _Draw(windows, targets, baseline, spec, state.rng)
     if checkpoint.is_file():
@@ -152,13 +154,21 @@ class _State:
     """All that changes while training."""
 
     def __init__(
-        self, recipe: Recipe, spec: FeatureSpec, windows: WindowSet, steps: int, device: torch.device
+        self,
+        recipe: Recipe,
+        spec: FeatureSpec,
+        windows: WindowSet,
+        steps: int,
+        device: torch.device,
+        pretrained: Ensemble | None,
     ):
         settings = recipe.training
         self.device = device
         self.network = build(recipe.network, spec, len(recipe.labels))
         some = (windows.features[::4].astype(np.float32), windows.functionals[::4])
         self.network.standardise(*map(torch.from_numpy, some))
+        if pretrained is not None:
+            self.network.begin_with(pretrained)
         self.network.to(device)
         for parameter in self.network.parameters():
             if parameter.dim() == 4:  # convolutions run twice as fast on a CPU with their channels last

@@ -47,13 +47,13 @@ def windows(ridge: recipe.Recipe, workplace: Workplace) -> WindowSet:
 
 @pytest.fixture(scope="module")
 def solved(ridge: recipe.Recipe, workplace: Workplace) -> Trained:
-    return train_all(ridge, workplace, lambda epoch: pytest.fail("nothing is learned in steps"))
+    return train_all(ridge, workplace, lambda *_: pytest.fail("nothing is learned in steps"))
 
 
 def test_weights_are_solved_for_once_and_for_all(
     ridge: recipe.Recipe, windows: WindowSet, solved: Trained, workplace: Workplace, tmp_path: Path
 ) -> None:
-    other = train_all(ridge, workplace, lambda epoch: None)
+    other = train_all(ridge, workplace, lambda *_: None)
     for mine, its in zip(solved.network.parameters(), other.network.parameters(), strict=True):
         assert torch.equal(mine, its)
     label = np.array([ridge.labels.index(clip.emotion) for clip in windows.clips])[windows.clip]
@@ -80,7 +80,7 @@ def test_beside_a_convolution_it_is_the_same_ridge(
 ) -> None:
     both = msgspec.structs.replace(ridge, network="cnn_lstm_ridge", training=Training(epochs=2))
     epochs: list[Epoch] = []
-    trained = train_all(both, workplace, epochs.append)
+    trained = train_all(both, workplace, lambda _, epoch: epochs.append(epoch))
     assert [epoch.epoch for epoch in epochs] == [1, 2]
     assert trained.network.ridge is not None and solved.network.ridge is not None
     for mine, its in zip(trained.network.ridge.parameters(), solved.network.ridge.parameters(), strict=True):
@@ -91,7 +91,7 @@ def test_beside_a_convolution_it_is_the_same_ridge(
         said = trained.network.ridge(inputs["functionals"])
         torch.testing.assert_close(trained.network(**inputs), convolution / 3 + said * 2 / 3)
     # Interrupted while it was solved for: the epochs are not repeated, the result is the same.
-    again = train_all(both, workplace, lambda epoch: pytest.fail("the checkpoint holds every epoch"))
+    again = train_all(both, workplace, lambda *_: pytest.fail("the checkpoint holds every epoch"))
     np.testing.assert_array_equal(logits_of(again, windows, 5.0), logits_of(trained, windows, 5.0))
 
 

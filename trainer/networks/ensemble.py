@@ -61,6 +61,13 @@ class Ensemble(nn.Module):
         if self.perceptrons is not None:
             self.perceptrons.standardise(functionals)
 
+    def begin_with(self, other: Ensemble) -> None:
+        """Take over what another's convolution has learned, but for its last layer: its labels are others."""
+        own = self.state_dict()
+        for name, weights in other.state_dict().items():
+            if name.startswith("convolution.") and not name.startswith("convolution.classify."):
+                own[name].copy_(weights)
+
     def opinions(self, features: Tensor, functionals: Tensor | None = None) -> Tensor:
         """Logits of every opinion that is learned in steps, shape (batch, n_opinions, n_labels)."""
         return torch.cat(self._learned(features, functionals), dim=1)

@@ -15,7 +15,7 @@ import soxr
 from serstream.audio.resample import Resampler
 from serstream.types import SAMPLE_RATE, Samples
 
-RATES = (8_000, 44_100, 48_000)
+RATES = (44_100, 48_000)
 BLOCKS = 5_000
 SETTLED = 50
 """Blocks before the steady state."""

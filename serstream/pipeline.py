@@ -10,12 +10,21 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from serstream.admission import admit
 from serstream.config import Settings
 from serstream.emotion.tracker import Tracker
-from serstream.feed.messages import NONE, CallEnded, CallStarted, Message, Mute, UnscoredReason, rfc3339
+from serstream.feed.messages import (
+    NONE,
+    CallEnded,
+    CallStarted,
+    Header,
+    Message,
+    Mute,
+    UnscoredReason,
+    rfc3339,
+)
 from serstream.speech.bank import SegmenterBank
 from serstream.speech.quality import quality_fault
 from serstream.speech.segmenter import Segment, UtteranceEnd
@@ -331,7 +340,7 @@ class _Call:
             alerts=sum(tracker.alerts.raised for tracker in self._trackers.values()),
         )
 
-    def _header(self, end_s: float) -> dict[str, Any]:
+    def _header(self, end_s: float) -> Header:
         sequence = self.sequence
         self.sequence += 1
         return {

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from serstream.emotion.model import EmotionModel
 from serstream.errors import ModelError
+from serstream.types import INT16_SCALE
 
 FILE_NAME = "golden.npz"
 
@@ -92,4 +93,4 @@ class GoldenClips(msgspec.Struct, frozen=True, eq=False):
 
 
 def _to_float(samples: NDArray[np.int16]) -> NDArray[np.float32]:
-    return samples.astype(np.float32) / np.float32(32768)
+    return samples.astype(np.float32) / np.float32(INT16_SCALE)

@@ -14,6 +14,7 @@ from serstream.emotion.affect import arousal_valence
 from serstream.emotion.alerts import StreamAlerts
 from serstream.feed.messages import (
     Alert,
+    Header,
     Mute,
     QualityReport,
     StreamEnded,
@@ -166,7 +167,7 @@ class Tracker:
     def _smoothed_by_label(self) -> dict[str, float]:
         return _by_label(self._labels, self._smoothed)
 
-    def _header(self, start: int, end: int) -> dict[str, Any]:
+    def _header(self, start: int, end: int) -> Header:
         """The fields that every message about this stream carries; each call uses up a sequence number."""
         sequence = self._sequence
         self._sequence += 1

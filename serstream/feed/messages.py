@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, TypedDict, get_args
 
 import msgspec
 from msgspec import Meta
@@ -70,6 +70,42 @@ class FeedMessage(_Typed, frozen=True, kw_only=True):
     """UTC of ``end``, RFC 3339."""
     model: str
     """``name@version`` of the model that scores the stream; of the active one when no stream is meant."""
+
+
+class Header(TypedDict):
+    """What every `FeedMessage` wants, from whoever numbers its stream: ``Mute(**header, state="muted")``."""
+
+    source: str
+    call: str
+    stream: str
+    role: Role
+    sequence: int
+    start: float
+    end: float
+    time: str
+    model: str
+
+
+def daemon_header(sequence: int, age: float, utc: float, model: str) -> Header:
+    """Of a message about the daemon itself.
+
+    Args:
+        sequence: in the count that it belongs to.
+        age: of the daemon, in seconds.
+        utc: seconds since the Unix epoch.
+        model: ``name@version`` of the active one.
+    """
+    return {
+        "source": "serstream",
+        "call": NONE,
+        "stream": NONE,
+        "role": "unknown",
+        "sequence": sequence,
+        "start": age,
+        "end": age,
+        "time": rfc3339(utc),
+        "model": model,
+    }
 
 
 class CallStarted(FeedMessage, frozen=True, kw_only=True, tag="call_start"):

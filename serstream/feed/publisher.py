@@ -22,7 +22,7 @@ from serstream.feed.connections import Connections
 from serstream.feed.gatekeeper import Gatekeeper
 from serstream.feed.keys import ServerKeys
 from serstream.feed.memory import Memory
-from serstream.feed.messages import NONE, Heartbeat, Message, encode, rfc3339, topic
+from serstream.feed.messages import Heartbeat, Message, daemon_header, encode, topic
 from serstream.feed.protocol import (
     MissedRequest,
     header,
@@ -239,15 +239,7 @@ class Publisher:
         model = self._memory.state.model
         sequence, positions = self._memory.beat()
         heartbeat = Heartbeat(
-            source="serstream",
-            call=NONE,
-            stream=NONE,
-            role="unknown",
-            sequence=sequence,
-            start=age,
-            end=age,
-            time=rfc3339(utc),
-            model=model.model if model else "",
+            **daemon_header(sequence, age, utc, model.model if model else ""),
             interval_s=self._settings.heartbeat_s,
             positions=positions,
         )

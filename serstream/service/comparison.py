@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import Any
+from typing import TypedDict
 
 from serstream.types import Scores
+
+
+class Figures(TypedDict):
+    """The fields of `serstream.service.control.ComparisonStatus` that a comparison knows."""
+
+    windows: int
+    agreement: float
+    confidence_shift: float
+    latency_ms: float
+    emotions: dict[str, int]
 
 
 class Comparison:
@@ -33,8 +43,8 @@ class Comparison:
                 self._shift += float(a.probabilities.max() - b.probabilities.max())
                 self._winners[winner] += 1
 
-    def figures(self) -> dict[str, Any]:
-        """The fields of `serstream.service.control.ComparisonStatus` that it knows."""
+    def figures(self) -> Figures:
+        """What it has come to."""
         with self._lock:
             n = max(self._windows, 1)
             return {

@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -18,12 +17,13 @@ from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import ModelStore, Reference, open_store
 from serstream.errors import ControlError, ModelError
 from serstream.feed.messages import (
-    NONE,
     CanaryReport,
+    Header,
     Message,
     ModelChanged,
     ModelRefused,
     ShadowReport,
+    daemon_header,
     rfc3339,
 )
 from serstream.service.canary import Canary
@@ -350,18 +350,7 @@ class Models:
             last, self._canary = [self._canary], None
             self._loader.release(last)
 
-    def _header(self, now: float, utc: float) -> dict[str, Any]:
+    def _header(self, now: float, utc: float) -> Header:
         sequence = self._sequence
         self._sequence += 1
-        age = max(0.0, now - self._began)
-        return {
-            "source": "serstream",
-            "call": NONE,
-            "stream": NONE,
-            "role": "unknown",
-            "sequence": sequence,
-            "start": age,
-            "end": age,
-            "time": rfc3339(utc),
-            "model": self.reference,
-        }
+        return daemon_header(sequence, max(0.0, now - self._began), utc, self.reference)

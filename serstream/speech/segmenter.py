@@ -35,8 +35,6 @@ class UtteranceEnd:
     """Position of its first sample, pre-roll included."""
     end: int
     """Position behind its last sample, the silence that ended it included."""
-    arrived: float = 0.0
-    """``AudioChunk.arrived`` of the chunk that ended it."""
 
 
 Segment: TypeAlias = SpeechWindow | UtteranceEnd
@@ -184,11 +182,11 @@ class Segmenter:
         self._voiced_run, self._silent_run = progress.voiced_run, progress.silent_run
         self.speech = progress.speech
 
-    def flush(self, arrived: float = 0.0) -> list[Segment]:
+    def flush(self) -> list[Segment]:
         """End of the stream: end the utterance that is still going on. A last partial frame is dropped."""
         segments: list[Segment] = []
         if self._speaking:
-            self._end_utterance(arrived, segments)
+            self._end_utterance(arrived=0.0, segments=segments)
         return segments
 
     def _advance(self, voiced: bool, arrived: float, segments: list[Segment]) -> None:
@@ -231,7 +229,6 @@ class Segmenter:
                 utterance=self.utterances - 1,
                 start=self._origin + self._utterance_start * FRAME,
                 end=self._origin + end * FRAME,
-                arrived=arrived,
             )
         )
         self._speaking = False

@@ -27,20 +27,17 @@ class StreamSegmenter:
 
     @property
     def position(self) -> int:
-        """Samples at `SAMPLE_RATE` since the stream began."""
-        self._leave_bank()
+        """Samples at `SAMPLE_RATE` since the stream began, once flushed: a bank keeps its own count."""
         return self._segmenter.position
 
     @property
     def speech(self) -> int:
-        """Voiced samples so far."""
-        self._leave_bank()
+        """Voiced samples so far, once flushed likewise."""
         return self._segmenter.speech
 
     @property
     def lost(self) -> float:
-        """Concealed samples so far."""
-        self._leave_bank()
+        """Concealed samples so far, once flushed likewise."""
         return self._segmenter.lost
 
     def join(self, bank: SegmenterBank) -> None:

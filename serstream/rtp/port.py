@@ -123,7 +123,8 @@ class RtpPort:
         return events
 
     def report(self) -> None:
-        """Renew `status`."""
+        """Renew `status`, and warn of what is new; call it about once a second."""
+        self._streams.warn(time.monotonic())
         self.status = self._take_status()
 
     @property

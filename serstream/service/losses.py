@@ -6,9 +6,9 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
+from serstream.pacing import ALWAYS, Pacing
 from serstream.rtp.datagrams import TOO_LONG
 from serstream.service.health import Health
-from serstream.service.log_limit import ALWAYS, Pacing
 
 log = logging.getLogger(__name__)
 

@@ -65,6 +65,18 @@ def test_a_truncated_datagram_is_counted_once_and_hides_none_behind_it() -> None
         port.close()
 
 
+def test_a_payload_type_is_warned_of_although_there_is_no_stream(caplog: pytest.LogCaptureFixture) -> None:
+    port = RtpPort(RtpSettings(port=free_port_pair()))
+    try:
+        with bind("127.0.0.1", 0) as sender:
+            sender.sendto(rtp(1, 160, b"x", payload_type=96), ("127.0.0.1", port.settings.port))
+        port.receive(lambda _: None, rtcp=False)
+        port.report()
+        assert "undeclared payload types are dropped: 96;" in caplog.text
+    finally:
+        port.close()
+
+
 @pytest.mark.parametrize("step_s", [7200.0, 1.0, -1.0, -7200.0])
 def test_packets_stamped_before_the_wall_clock_was_set_have_just_arrived(
     monkeypatch: pytest.MonkeyPatch, step_s: float

@@ -16,6 +16,7 @@ import numpy as np
 from serstream.audio.portaudio import BLOCK_S, InputDevice, find_input, open_input, refresh_devices
 from serstream.config import MicrophoneSettings
 from serstream.errors import SourceError
+from serstream.pacing import ALWAYS, Pacing
 from serstream.types import AudioChunk, Emit, EndReason, Samples, StreamEnd, StreamStart
 
 log = logging.getLogger(__name__)
@@ -44,8 +45,9 @@ class MicrophoneSource:
         self._recorder: Recorder | None = None
         self.lost_s = 0.0
         """Seconds of sound lost to overflows so far; may be read from any thread."""
-        self._warned_at = 0.0
-        self._unreported = 0
+        self._pacing = Pacing()
+        self._told_s = 0.0
+        """Seconds of them that the log has told."""
 
     def run(self, emit: Emit) -> None:
         """Record until `stop`."""
@@ -108,15 +110,16 @@ class MicrophoneSource:
 
     def _count(self, block: Block, device: InputDevice) -> None:
         self.lost_s += block.lost / device.sample_rate
-        self._unreported += block.lost
-        if self._unreported and block.arrived - self._warned_at >= 1.0:
+        new_s = self.lost_s - self._told_s
+        if new_s and self._pacing.is_due(block.arrived):
+            self._pacing.tell(block.arrived)
+            self._told_s = self.lost_s
             log.warning(
                 "microphone %s: overflow, %.0f ms lost; the machine is too slow or too busy",
                 device.name,
-                1000 * self._unreported / device.sample_rate,
+                1000 * new_s,
+                extra=ALWAYS,
             )
-            self._warned_at = block.arrived
-            self._unreported = 0
 
 
 class Block(NamedTuple):

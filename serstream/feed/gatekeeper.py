@@ -8,16 +8,14 @@ import zmq
 from zmq.utils import z85
 
 from serstream.feed.keys import ServerKeys
+from serstream.pacing import ALWAYS, Pacing
 
 logger = logging.getLogger(__name__)
 
 REREAD_INTERVAL_S = 1.0
 """How long a new or revoked key takes at most to have an effect."""
-STRANGER_INTERVAL_S = 60.0
-"""At most one line a minute about clients that do not even speak CURVE: ZeroMQ does not tell who they are."""
-NAMING_INTERVAL_S = 1.0
 NAMED_CLIENTS = 10
-"""Refused clients that one line names, at most one line a second; others are named when they come again."""
+"""Refused clients that one line names; others are named when they come again."""
 REMEMBERED_REFUSALS = 1000
 """Refused clients that are logged only once; beyond that many the memory starts anew."""
 
@@ -37,8 +35,9 @@ class Gatekeeper:
         self.refused = 0
         """Handshakes that were turned away."""
         self._strangers = 0
-        """Those of clients without keys, or with another daemon's, since the last line about them."""
-        self._next_line = 0.0
+        """Those of clients without keys, or with another daemon's, since the last line about them: ZeroMQ
+        does not tell who they are."""
+        self._stranger_pacing = Pacing()
         self._keys = keys
         self._handler = context.socket(zmq.REP)
         self._handler.linger = 0
@@ -49,7 +48,7 @@ class Gatekeeper:
         self._admitted: set[bytes] = set()
         self._logged: set[tuple[str, bytes]] = set()
         self._to_name: list[str] = []
-        self._next_names = 0.0
+        self._naming_pacing = Pacing()
 
     def guard(self, socket: zmq.Socket[bytes]) -> None:
         """Make a socket admit allowed clients only; before it binds."""
@@ -71,19 +70,24 @@ class Gatekeeper:
         revoked = now >= self._read_at + REREAD_INTERVAL_S and self._reread(now)
         while self._handler.poll(0):
             self._handler.send_multipart(self._judge(self._handler.recv_multipart()))
-        if self._to_name and now >= self._next_names:
+        if self._to_name and self._naming_pacing.is_due(now):
+            self._naming_pacing.tell(now)
             logger.warning(
                 "feed: refused keys that are not allowed ('serstream keys new NAME' makes one that is): %s",
                 ", ".join(self._to_name),
+                extra=ALWAYS,
             )
-            self._to_name, self._next_names = [], now + NAMING_INTERVAL_S
+            self._to_name = []
         self.refused += strangers
         self._strangers += strangers
-        if self._strangers and now >= self._next_line:
+        if self._strangers and self._stranger_pacing.is_due(now):
+            self._stranger_pacing.tell(now)
             logger.warning(
-                "feed: refused %s connections without keys or with keys of another daemon", self._strangers
+                "feed: refused %s connections without keys or with keys of another daemon",
+                self._strangers,
+                extra=ALWAYS,
             )
-            self._strangers, self._next_line = 0, now + STRANGER_INTERVAL_S
+            self._strangers = 0
         return revoked
 
     def close(self) -> None:

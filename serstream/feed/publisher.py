@@ -30,6 +30,7 @@ from serstream.feed.protocol import (
     request_decoder,
     snapshot_endpoint,
 )
+from serstream.pacing import ALWAYS, Pacing
 from serstream.unix_socket import check_free
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,6 @@ REQUESTS_PER_POLL = 64
 """Answered before publishing goes on; the rest wait for the next poll."""
 REPLIES_QUEUED = 64
 """That a client has not read yet, each of up to hundreds of kilobytes; further ones are dropped."""
-WARNING_INTERVAL_S = 1.0
 
 _BIND_ADVICE = {
     errno.EADDRINUSE: "stop the program that uses it (another serstream?)",
@@ -121,8 +121,8 @@ class Publisher:
         self._gatekeeper = Gatekeeper(self._context, keys) if keys else None
         self._started: float | None = None
         self._next_heartbeat = 0.0
-        self._next_warning = 0.0
-        self._warned_overflows = 0
+        self._pacing = Pacing()
+        self._told_overflows = 0
         try:
             self._bind()
         except FeedError:
@@ -246,16 +246,17 @@ class Publisher:
         self._send(topic(heartbeat), encode(heartbeat, self._settings.format))
 
     def _warn(self, now: float) -> None:
-        new = self.counters.overflowed - self._warned_overflows
-        if new and now >= self._next_warning:
+        new = self.counters.overflowed - self._told_overflows
+        if new and self._pacing.is_due(now):
+            self._pacing.tell(now)
+            self._told_overflows = self.counters.overflowed
             logger.warning(
                 "feed: a subscriber reads too slowly, its queue of %s messages is full (%s times more); "
                 "'serstream status' and 'ss -tnp' tell which",
                 self._settings.high_water_mark,
                 new,
+                extra=ALWAYS,
             )
-            self._warned_overflows = self.counters.overflowed
-            self._next_warning = now + WARNING_INTERVAL_S
 
 
 def _name(frame: zmq.Frame) -> str:

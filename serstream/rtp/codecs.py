@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 import numpy as np
 
 from serstream.errors import ConfigError
-from serstream.types import Samples
+from serstream.types import INT16_SCALE, Samples
 
 if TYPE_CHECKING:
     import av
@@ -107,7 +107,7 @@ def _ulaw() -> Samples:
     code = ~np.arange(256, dtype=np.uint8)
     exponent = (code >> 4) & 0x07
     magnitude = (((code & 0x0F).astype(np.int32) << 3) + 0x84 << exponent) - 0x84
-    return (np.where(code & 0x80, -magnitude, magnitude) / 32768).astype(np.float32)
+    return (np.where(code & 0x80, -magnitude, magnitude) / INT16_SCALE).astype(np.float32)
 
 
 def _alaw() -> Samples:
@@ -116,7 +116,7 @@ def _alaw() -> Samples:
     exponent = ((code >> 4) & 0x07).astype(np.int32)
     mantissa = ((code & 0x0F).astype(np.int32) << 4) + 8
     magnitude = np.where(exponent == 0, mantissa, mantissa + 0x100 << np.maximum(exponent - 1, 0))
-    return (np.where(code & 0x80, magnitude, -magnitude) / 32768).astype(np.float32)
+    return (np.where(code & 0x80, magnitude, -magnitude) / INT16_SCALE).astype(np.float32)
 
 
 ULAW: Samples = _ulaw()
@@ -156,7 +156,7 @@ class L16:
         n_samples = len(payload) // (2 * self._channels)
         if n_samples * 2 * self._channels != len(payload):
             return None
-        samples = np.frombuffer(payload, ">i2").astype(np.float32) / np.float32(32768)
+        samples = np.frombuffer(payload, ">i2").astype(np.float32) / np.float32(INT16_SCALE)
         return samples if self._channels == 1 else samples.reshape(-1, self._channels).mean(axis=1)
 
 
@@ -183,7 +183,7 @@ class _Av:
         if not parts:
             return None
         samples = np.concatenate([part.reshape(len(part), -1).mean(axis=0) for part in parts])
-        scale = 1 / 32768 if parts[0].dtype == np.int16 else 1.0
+        scale = 1 / INT16_SCALE if parts[0].dtype == np.int16 else 1.0
         return (samples * scale).astype(np.float32)
 
 

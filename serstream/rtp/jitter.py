@@ -383,7 +383,7 @@ class JitterBuffer:
         """Ticks missing before the packet; if negative, silence has filled so many from its beginning on."""
         packet, duration, _, arrived = waiting
         ticks = timestamp_delta(packet.timestamp, self.next_timestamp)
-        transit = arrived - (self.position - self._filled + ticks) / self.clock_rate
+        transit = self._transit(packet, arrived)
         late = transit - self.transit
         plausible = late >= -TIMESTAMP_SLACK_S or ticks <= TIMESTAMP_SLACK_S * self.clock_rate
         in_doubt = late > LATE_S and self._seems_paused(waiting)

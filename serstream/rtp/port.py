@@ -12,7 +12,7 @@ import msgspec
 
 from serstream.config import RtpSettings
 from serstream.errors import SourceError
-from serstream.rtp.datagrams import Bind, UdpPort, bind
+from serstream.rtp.datagrams import TOO_LONG, Bind, UdpPort, bind
 from serstream.rtp.status import PortStatus
 from serstream.rtp.streams import Streams
 from serstream.types import Emit, SourceEvent
@@ -123,19 +123,18 @@ class RtpPort:
         return events
 
     def report(self) -> None:
-        """Renew `status`."""
+        """Renew `status`, and warn of what is new; call it about once a second."""
+        self._streams.warn(time.monotonic())
         self.status = self._take_status()
 
-    @property
-    def _truncated(self) -> int:
-        return self._rtp.truncated + (self._rtcp.truncated if self._rtcp else 0)
-
     def _take_status(self) -> PortStatus:
+        status = self._streams.status()
+        too_long = self._rtp.truncated + (self._rtcp.truncated if self._rtcp else 0)
         return msgspec.structs.replace(
-            self._streams.status(),
+            status,
+            dropped={**status.dropped, TOO_LONG: too_long} if too_long else status.dropped,
             receive_buffer_bytes=self._rtp.buffer_bytes,
             kernel_drops=self._rtp.drops,
-            truncated=self._truncated,
         )
 
 

@@ -68,5 +68,3 @@ class PortStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Granted by the kernel; 0: no socket, a capture is replayed."""
     kernel_drops: int = 0
     """Datagrams that the kernel dropped because that buffer was full."""
-    truncated: int = 0
-    """Datagrams that were longer than any we take."""

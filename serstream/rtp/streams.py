@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
 from serstream.config import RtpSettings
+from serstream.pacing import ALWAYS, Pacing
 from serstream.rtp import rtcp
 from serstream.rtp.admission import MAX_KEPT, MIN_SEQUENTIAL, AllowList, Arrival, Probation
 from serstream.rtp.codecs import STATIC_FORMATS
@@ -36,8 +38,6 @@ LEFT_S = 0.2
 the old one may return."""
 SWEEP_S = 0.1
 """How often streams are looked at for silence."""
-WARNING_S = 1.0
-"""Least time between two warnings of undeclared payload types."""
 
 
 class Refusal(StrEnum):
@@ -100,8 +100,11 @@ class Streams:
         """Streams so far."""
         self._next_sweep = 0.0
         self._undeclared: set[int] = set()
-        """Payload types that were warned of."""
-        self._next_warning = 0.0
+        """Payload types that packets had although they are not declared."""
+        self._told_undeclared: set[int] = set()
+        """Those that were warned of."""
+        self._pacing = Pacing()
+        """Of these warnings."""
         self._has_told_full = False
         """Whether it was warned that there is no room since a stream has last ended."""
         self.utc_offset = utc_offset
@@ -159,9 +162,23 @@ class Streams:
         return events
 
     def close(self, reason: EndReason = "shutdown") -> list[SourceEvent]:
-        """End every stream."""
+        """End every stream, and tell what there is no later line for."""
+        self.warn(math.inf)
         members = list(self._roster.members.values())
         return [event for member in members for event in self._end(member, reason)]
+
+    def warn(self, now: float) -> None:
+        """Tell of undeclared payload types, once of each; many share a line, for noise has all of them."""
+        new = self._undeclared - self._told_undeclared
+        if new and self._pacing.is_due(now):
+            self._pacing.tell(now)
+            self._told_undeclared |= new
+            log.warning(
+                "%s: undeclared payload types are dropped: %s; declare them in payload_types, "
+                'e.g. { %d = "opus/48000/2" }, or give the sender\'s SDP in sdp',
+                *(self._where, ", ".join(map(str, sorted(new))), min(new)),
+                extra=ALWAYS,
+            )
 
     def status(self) -> PortStatus:
         """Counts of the port and of each live stream."""
@@ -189,7 +206,7 @@ class Streams:
     def _push(self, member: Member, packet: RtpPacket, arrived: float) -> list[AudioChunk]:
         self._roster.leave_lane(member)
         if packet.payload_type not in self._formats:
-            self._warn_undeclared(packet.payload_type, arrived)
+            self._undeclared.add(packet.payload_type)
             self.dropped[Refusal.UNDECLARED] += 1
         chunks = member.stream.push(packet, arrived)
         self._settle(member)
@@ -237,7 +254,7 @@ class Streams:
             return Refusal.LATCHED
         declared = self._formats.get(packet.payload_type)
         if declared is None:
-            self._warn_undeclared(packet.payload_type, now)
+            self._undeclared.add(packet.payload_type)
             return Refusal.UNDECLARED
         return None if declared.encoding in SOUND and packet.payload else Refusal.NO_SOUND
 
@@ -302,17 +319,6 @@ class Streams:
         rest = stream.flush()
         self._over.update(StreamStatus.of(stream).packets)
         return [*rest, StreamEnd(stream.start.stream, reason)]
-
-    def _warn_undeclared(self, payload_type: int, now: float) -> None:
-        """Once for each, and at most one a second: noise has all of them."""
-        if payload_type not in self._undeclared and now >= self._next_warning:
-            self._undeclared.add(payload_type)
-            self._next_warning = now + WARNING_S
-            log.warning(
-                "%s: payload type %d is not declared and dropped; declare it in payload_types, e.g. "
-                '{ %d = "opus/48000/2" }, or give the sender\'s SDP in sdp',
-                *(self._where, payload_type, payload_type),
-            )
 
     def _warn_full(self, source: Source, ssrc: int) -> None:
         """Once each time that there is no room."""

@@ -7,38 +7,13 @@ import threading
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 60.0
+from serstream.pacing import ALWAYS as ALWAYS  # where the service takes it from
+from serstream.pacing import FIRST_PAUSE_S, Pacing
+
 MAX_KINDS = 256
 """Kinds that are told apart by what they concern; beyond that, by their place alone."""
 
-ALWAYS = {"always": True}
-"""Given as ``extra``: a line that is never held back, because a person waits for it."""
-
 _Kind: TypeAlias = tuple[str, int, str]
-
-
-@dataclass(slots=True)
-class Pacing:
-    """Of lines about one trouble: ever more rarely while it goes on, at once when it is news."""
-
-    at: float = float("-inf")
-    """When the last line was told."""
-    pause_s: float = FIRST_PAUSE_S
-    """How long others are held back."""
-
-    def is_due(self, now: float) -> bool:
-        """Whether the next line need not wait; nor does it after the clock was set back."""
-        return not self.at <= now < self.at + self.pause_s
-
-    def is_over(self, now: float) -> bool:
-        """Whether there was nothing for so long that the next line is news."""
-        return not self.at <= now < self.at + self.pause_s + LONGEST_PAUSE_S
-
-    def tell(self, now: float) -> None:
-        """A line is told."""
-        self.pause_s = FIRST_PAUSE_S if self.is_over(now) else min(2 * self.pause_s, LONGEST_PAUSE_S)
-        self.at = now
 
 
 @dataclass(slots=True)
@@ -54,8 +29,8 @@ class GrowingPauses(logging.Filter):
     """Holds back warnings and errors that follow one of their kind within a second; the next says how many.
 
     While the trouble lasts the pause doubles, up to a minute. A kind is a place in the code that logs, and
-    what it logs of: its first argument, if that is text, as ``rtp 127.0.0.1:5004``. What is counted is not
-    lost with the line: counters of all that may come often are in the status and the metrics.
+    what it logs of: its first argument, if that is text, as ``rtp 127.0.0.1:5004``. What is held back is
+    counted in lines: a sender whose lines stand for many paces itself, see `serstream.pacing`.
     """
 
     def __init__(self) -> None:

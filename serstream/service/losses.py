@@ -6,9 +6,8 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
-from serstream.rtp.datagrams import TOO_LONG
+from serstream.pacing import ALWAYS, Pacing
 from serstream.service.health import Health
-from serstream.service.log_limit import ALWAYS, Pacing
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,6 @@ def _lost(health: Health) -> dict[str, Counter[str]]:
     for port in health.ports:
         dropped = {f"datagrams dropped, {reason}": count for reason, count in port.dropped.items()}
         dropped["datagrams dropped, socket buffer full (raise receive_buffer_kb)"] = port.kernel_drops
-        dropped[f"datagrams dropped, {TOO_LONG}"] = port.truncated
         for kind, count in dropped.items():
             lost.setdefault(kind, Counter())[port.where] = count
     return lost

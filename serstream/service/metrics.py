@@ -217,7 +217,6 @@ def _packets(status: Status) -> Iterator[Metric]:
         where = [port.address, str(port.port)]
         streams.add_metric(where, len(port.streams))
         kernel.add_metric(where, port.kernel_drops)
-        dropped.add_metric([*where, "too long"], port.truncated)
         for reason, count in port.dropped.items():
             dropped.add_metric([*where, reason], count)
         for fate, count in port.packets.items():

@@ -8,9 +8,10 @@ import pytest
 from fake_sounddevice import FakeInputStream, FakeSounddevice, Script
 
 from serstream.audio import microphone, portaudio
-from serstream.audio.microphone import MicrophoneSource, Recorder
+from serstream.audio.microphone import Block, MicrophoneSource, Recorder
 from serstream.config import MicrophoneSettings
 from serstream.errors import SourceError
+from serstream.service.log_limit import GrowingPauses
 from serstream.types import AudioChunk, SourceEvent, StreamEnd, StreamStart
 
 
@@ -145,6 +146,18 @@ def test_overflow_is_filled_with_silence_counted_and_told_once(
     assert sound(events) == [0.25, 0, 0, 0, 0.5, 0, 0, 0.75]
     assert [e.lost for e in events if isinstance(e, AudioChunk)] == [0, 3, 2]
     assert caplog.text.count("overflow") == 1
+
+
+def test_overflows_are_told_ever_more_rarely_and_none_is_left_out(
+    fake: FakeSounddevice, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocks = iter(Block(np.zeros(960, np.float32), 480, 100.0 + second) for second in range(64))
+    monkeypatch.setattr(Recorder, "take", lambda self, timeout_s: next(blocks, None))
+    record(fake, lambda stream: None)
+    limit = GrowingPauses()
+    lines = [each.getMessage() for each in caplog.records if limit.filter(each)]
+    told = [line.split("overflow, ")[1].split()[0] for line in lines if "overflow" in line]
+    assert told == ["10", "10", "20", "40", "80", "160", "320"]
 
 
 def test_full_queue_drops_the_newest_and_keeps_the_time() -> None:

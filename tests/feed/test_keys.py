@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 import shutil
 import stat
 import sys
@@ -16,10 +17,12 @@ from scripted_feed import call
 from serstream.config import FeedSettings
 from serstream.errors import FeedError
 from serstream.feed import Subscription, subscribe
-from serstream.feed.gatekeeper import NAMING_INTERVAL_S, REREAD_INTERVAL_S
+from serstream.feed.gatekeeper import REREAD_INTERVAL_S, Gatekeeper
 from serstream.feed.keys import ClientKeys, ServerKeys, new_client
 from serstream.feed.protocol import snapshot_endpoint
 from serstream.feed.publisher import Publisher
+from serstream.pacing import FIRST_PAUSE_S
+from serstream.service.log_limit import MAX_KINDS, GrowingPauses
 
 
 @pytest.fixture
@@ -109,7 +112,7 @@ def test_a_client_with_wrong_keys_is_refused_and_logged_once(
             pytest.raises(FeedError, match="refuses this key"),
         ):
             hears(publisher, subscription)
-    publisher.poll(time.monotonic() + NAMING_INTERVAL_S, 0.0)
+    publisher.poll(time.monotonic() + FIRST_PAUSE_S, 0.0)
     (line,) = (message for message in caplog.messages if "not allowed" in message)
     assert wrong.public in line
 
@@ -129,11 +132,43 @@ def test_all_clients_that_are_refused_at_once_are_named(
         while publisher.counters.refused < 4 and time.monotonic() < deadline:  # each at both sockets
             publisher.poll(now, 0.0)
             time.sleep(0.002)
-    publisher.poll(now + NAMING_INTERVAL_S, 0.0)
+    publisher.poll(now + FIRST_PAUSE_S, 0.0)
     lines = [message for message in caplog.messages if "not allowed" in message]
     assert len(lines) <= 2
     for name in ("anna", "ben"):
         assert ClientKeys.load(tmp_path / f"{name}.toml").public in "".join(lines)
+
+
+def test_all_clients_that_are_refused_are_named_however_many(
+    keys: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    gatekeeper = Gatekeeper(context, ServerKeys.load(keys))
+    with context.socket(zmq.REQ) as server:
+        server.connect("inproc://zeromq.zap.01")
+        for i in range(MAX_KINDS + 10):
+            server.send_multipart([b"1.0", b"1", b"", f"10.0.0.{i}".encode(), b"", b"CURVE", bytes(32)])
+            gatekeeper.poll(100.0 + 60 * i, strangers=0)
+            server.recv_multipart()
+    gatekeeper.close()
+    context.term()
+    limit = GrowingPauses()
+    named = [each.getMessage().split()[-1] for each in caplog.records if limit.filter(each)]
+    assert named == [f"10.0.0.{i}" for i in range(MAX_KINDS + 10)]
+
+
+def test_strangers_are_told_ever_more_rarely_and_none_is_left_out(
+    keys: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    gatekeeper = Gatekeeper(context, ServerKeys.load(keys))
+    for second in range(64):
+        gatekeeper.poll(100.0 + second, strangers=5)
+    gatekeeper.close()
+    context.term()
+    limit = GrowingPauses()
+    told = [re.findall(r"refused (\d+) ", each.getMessage()) for each in caplog.records if limit.filter(each)]
+    assert told == [["5"], ["5"], ["10"], ["20"], ["40"], ["80"], ["160"]]
 
 
 def test_a_client_that_expects_another_daemon_hears_nothing(

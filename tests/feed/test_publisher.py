@@ -1,4 +1,5 @@
 import contextlib
+import re
 import socket as sockets
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from serstream.errors import FeedError
 from serstream.feed.messages import Format, Heartbeat, decode
 from serstream.feed.protocol import read_header, snapshot_endpoint
 from serstream.feed.publisher import Publisher
+from serstream.service.log_limit import GrowingPauses
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -104,6 +106,19 @@ def test_a_subscriber_that_does_not_read_is_noticed_and_delays_nobody(
     assert "a subscriber reads too slowly, its queue of 10 messages is full" in caplog.text
     assert len(received(lazy)) == 20
     publisher.close()
+
+
+def test_overflows_are_told_ever_more_rarely_and_none_is_left_out(
+    context: Context, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = Publisher(FeedSettings(endpoint="inproc://feed"), context=context)
+    for tenth in range(640):
+        publisher.counters.overflowed += 1
+        publisher.poll(100 + tenth / 10, 0.0)
+    publisher.close()
+    limit = GrowingPauses()
+    told = [re.findall(r"(\d+) times", each.getMessage()) for each in caplog.records if limit.filter(each)]
+    assert told == [["1"], ["10"], ["20"], ["40"], ["80"], ["160"], ["320"]]
 
 
 def test_subscribers_are_counted_while_they_are_connected(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from network import decoded, names, rtp, sound, speech
 from serstream.config import RtpSettings
 from serstream.errors import SourceError
 from serstream.rehearsal import free_port_pair
-from serstream.rtp.datagrams import Datagrams, UdpPort, address_of, bind
+from serstream.rtp.datagrams import TOO_LONG, Datagrams, UdpPort, address_of, bind
 from serstream.rtp.port import RtpPort
 from serstream.rtp.receiver import RtpReceiver
 from serstream.rtp.sender import OutgoingStream
@@ -59,8 +59,20 @@ def test_a_truncated_datagram_is_counted_once_and_hides_none_behind_it() -> None
                 sender.sendto(rtp(i, 160 * i, bytes(160)), ("127.0.0.1", port.settings.port))
         port.receive(lambda _: None, rtcp=True)
         port.report()
-        assert (port.status.truncated, port.status.dropped) == (2, {})
+        assert port.status.dropped == {TOO_LONG: 2}
         assert port.status.packets["received"] == 600
+    finally:
+        port.close()
+
+
+def test_a_payload_type_is_warned_of_although_there_is_no_stream(caplog: pytest.LogCaptureFixture) -> None:
+    port = RtpPort(RtpSettings(port=free_port_pair()))
+    try:
+        with bind("127.0.0.1", 0) as sender:
+            sender.sendto(rtp(1, 160, b"x", payload_type=96), ("127.0.0.1", port.settings.port))
+        port.receive(lambda _: None, rtcp=False)
+        port.report()
+        assert "undeclared payload types are dropped: 96;" in caplog.text
     finally:
         port.close()
 

@@ -30,6 +30,7 @@ from network import speech as words
 from serstream.config import RtpSettings
 from serstream.rtp.datagrams import Datagrams, source_of
 from serstream.rtp.streams import Streams
+from serstream.service.log_limit import GrowingPauses
 
 SPEECH = words(2)
 
@@ -177,12 +178,13 @@ def test_a_port_without_room_is_told_once_until_a_stream_ends(caplog: pytest.Log
         stream, refused = talk(words(10), start=start), talk(words(9), ssrc=7, source=BOB, start=start + 0.1)
         events = receive(streams, [*stream, *refused, undeclared], settle_s=3)
         assert len(names(events)) == 1
+        streams.warn(start + 9)
     told = [message.split()[2:5] for message in caplog.messages]
     assert told == [
         ["SSRC", "0x00000007", "of"],
-        ["payload", "type", "96"],
+        ["undeclared", "payload", "types"],
         ["SSRC", "0x00000007", "of"],
-        ["payload", "type", "97"],
+        ["undeclared", "payload", "types"],
     ]
 
 
@@ -193,8 +195,26 @@ def test_undeclared_payload_type_is_told_once(caplog: pytest.LogCaptureFixture) 
         )
     assert not events
     assert [record.getMessage() for record in caplog.records] == [
-        "rtp 127.0.0.1:5004: payload type 96 is not declared and dropped; declare it in payload_types, "
+        "rtp 127.0.0.1:5004: undeclared payload types are dropped: 96; declare them in payload_types, "
         'e.g. { 96 = "opus/48000/2" }, or give the sender\'s SDP in sdp'
+    ]
+
+
+def test_all_undeclared_payload_types_are_told_in_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """Those that came while a line had to wait are in the next one, the rest at the end."""
+    streams = Streams(RtpSettings(), 0.0)
+    for second, payload_type in enumerate(range(96, 104)):
+        packet = rtp(second, 160 * second, b"x" * 40, payload_type=payload_type)
+        receive(streams, [Sent(packet, 100.0 + second)], settle_s=0.0)
+        streams.warn(100.0 + second)
+    streams.close()
+    limit = GrowingPauses()
+    lines = [record.getMessage() for record in caplog.records if limit.filter(record)]
+    assert [line.split(": ")[2].split(";")[0] for line in lines] == [
+        "96",
+        "97",
+        "98, 99",
+        "100, 101, 102, 103",
     ]
 
 

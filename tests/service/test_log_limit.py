@@ -3,8 +3,9 @@ import logging
 import pytest
 
 from serstream import cli
+from serstream.pacing import ALWAYS, LONGEST_PAUSE_S
 from serstream.service import signals
-from serstream.service.log_limit import ALWAYS, LONGEST_PAUSE_S, MAX_KINDS, GrowingPauses
+from serstream.service.log_limit import MAX_KINDS, GrowingPauses
 
 
 @pytest.fixture

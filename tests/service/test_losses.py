@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from serstream.rtp.datagrams import TOO_LONG
 from serstream.service.health import Health, PortHealth
 from serstream.service.losses import NAMED_PORTS, Losses
 
@@ -27,7 +28,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_a_loss_is_told_once_with_what_is_new(caplog: pytest.LogCaptureFixture) -> None:
     losses = Losses()
-    port = PortHealth(address="::1", port=5004, streams=[], dropped={}, kernel_drops=3, truncated=1)
+    port = PortHealth(address="::1", port=5004, streams=[], dropped={TOO_LONG: 1}, kernel_drops=3)
     for second in range(2):
         health = Health(windows={"overload": 2, "scored": 9}, dropped_s=1.2, muted_s=0.2, ports=(port,))
         losses.report(health, second)
@@ -35,8 +36,8 @@ def test_a_loss_is_told_once_with_what_is_new(caplog: pytest.LogCaptureFixture) 
     assert told(caplog) == [
         "lost: windows shed by overload: 2",
         "lost: seconds of sound dropped by overload: 1",
-        "lost: datagrams dropped, socket buffer full (raise receive_buffer_kb): 3 at ::1:5004",
         "lost: datagrams dropped, longer than 4096 bytes: 1 at ::1:5004",
+        "lost: datagrams dropped, socket buffer full (raise receive_buffer_kb): 3 at ::1:5004",
         "lost: windows shed by overload: 5",
     ]
 

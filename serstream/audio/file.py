@@ -27,21 +27,6 @@ MAX_RATE = 768_000
 """Hz; no converter is faster, and a file that says so is broken."""
 
 
-def file_events(settings: FileSettings, base: Path = Path()) -> Iterator[SourceEvent]:
-    """What a recording gives, without a clock: the same events each time.
-
-    Sample 0 is dated so that the recording ends when the file was last written.
-
-    Args:
-        settings: the recording; ``realtime`` is ignored.
-        base: folder that a relative path starts from.
-
-    Raises:
-        SourceError: as `FileSource`, at once and not at the first event.
-    """
-    return FileSource(settings, base).events()
-
-
 class FileSource:
     """Plays one recording, once.
 
@@ -68,7 +53,10 @@ class FileSource:
         self._stopped = threading.Event()
 
     def events(self) -> Iterator[SourceEvent]:
-        """All events of the recording, without a clock."""
+        """All events of the recording, without a clock: the same each time.
+
+        Sample 0 is dated so that the recording ends when the file was last written.
+        """
         duration_s = self._file.frames / self._file.samplerate
         yield from self._starts(self._path.stat().st_mtime - duration_s)
         for start, block in self._blocks(BLOCK_S):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import tomllib
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,6 +116,14 @@ class FileSettings(_Settings, frozen=True):
     """Empty: the file's name and a check sum of its path."""
     realtime: bool = True
     """Play at the speed of the recording instead of as fast as possible."""
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its streams begin with."""
+        # The sum keeps recordings of the same name apart, and the same one played in two calls.
+        key = zlib.crc32(os.fsencode(f"{self.path}\0{self.call}"))
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(self.path).stem).strip("-")[:40] or "file"
+        return f"{name}-{key:08x}"
 
 
 class SegmenterSettings(_Settings, frozen=True):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,11 +43,8 @@ class FileSource:
                 f"({', '.join(roles)}); give one role per channel, or none"
             )
         self._roles = roles
-        # The sum keeps recordings of the same name apart, and the same one played in two calls.
-        key = zlib.crc32(os.fsencode(f"{settings.path}\0{settings.call}"))
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", self._path.stem).strip("-")[:40] or "file"
-        self._call = settings.call or f"{name}-{key:08x}"
-        self._streams = [f"{name}-{key:08x}-{channel}" for channel in range(1, len(roles) + 1)]
+        self._call = settings.call or settings.prefix
+        self._streams = [f"{settings.prefix}-{channel}" for channel in range(1, len(roles) + 1)]
         self._stopped = threading.Event()
 
     def events(self) -> Iterator[SourceEvent]:

@@ -87,6 +87,12 @@ def check_sources(settings: Settings, base: Path) -> None:
             )
         Streams(port, utc_offset=0.0, base=base)
     for file in settings.file:
+        if file.prefix in names:
+            raise ConfigError(
+                f"[[file]] {file.path}: its first stream would be called {file.prefix}-1, as that of "
+                f"{names[file.prefix]}; give one of them another call"
+            )
+        names[file.prefix] = f"another [[file]] {file.path}"
         FileSource(file, base)
 
 

@@ -102,7 +102,7 @@ class RtpSettings(_Settings, frozen=True):
         """Address and UDP port of each socket that it binds, and what for.
 
         Raises:
-            ValueError: the address is none.
+            ValueError: the address is no IP address.
         """
         ip = ipaddress.ip_address(self.address)
         rtp = {(ip, self.port): "RTP"}

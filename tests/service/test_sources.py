@@ -135,6 +135,19 @@ def test_a_recording_that_waits_for_room_does_not_hold_up_a_reload(systemd: Syst
     ]
 
 
+def test_of_two_equal_microphones_a_reload_ends_the_one_that_is_not_wanted_any_more(
+    monkeypatch: pytest.MonkeyPatch, systemd: Systemd
+) -> None:
+    fake = FakeSounddevice("USB", scripts=[lambda _: None] * 2)
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    microphone = MicrophoneSettings(device="USB")
+    with running(Intake(10), systemd, microphone=(microphone, microphone)) as sources:
+        assert sources.names() == ("microphone:USB",) * 2
+        assert sources.reload(Settings(microphone=(microphone,))) == []
+        assert sources.names() == ("microphone:USB",)
+        assert len(sources) == 1
+
+
 def test_what_microphones_lose_is_counted_by_device(
     monkeypatch: pytest.MonkeyPatch, systemd: Systemd
 ) -> None:

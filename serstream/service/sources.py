@@ -37,7 +37,7 @@ OwnThread: TypeAlias = MicrophoneSettings | FileSettings
 STUCK_S = 10.0
 """A source that has not emitted for so long, not even an empty list, is stuck."""
 STOP_TIMEOUT_S = 2.0
-"""How long a source that a reload opens waits for each of those that it ends."""
+"""How long a source that a reload opens waits for those that it ends, all together."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +48,7 @@ class _Running:
     """None: the RTP ports, which have theirs."""
     thread: threading.Thread = field(init=False)
     heard: float = field(default_factory=time.monotonic)
-    """Monotonic time of the last emit."""
+    """Monotonic time of the last emit, at first of the start."""
 
 
 class Sources:
@@ -192,8 +192,10 @@ class Sources:
 
     def _run(self, running: _Running, before: Iterable[threading.Thread]) -> None:
         # It may be one of them with other settings: the same device, or streams of the same names.
+        until = time.monotonic() + STOP_TIMEOUT_S
         for ending in before:
-            ending.join(STOP_TIMEOUT_S)
+            ending.join(max(0.0, until - time.monotonic()))
+        running.heard = time.monotonic()  # to wait is not to be stuck
         # A file can wait and so loses nothing.
         put: Callable[[list[SourceEvent]], None] = (
             self._intake.put_patiently if isinstance(running.source, FileSource) else self._intake.put

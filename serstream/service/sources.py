@@ -9,12 +9,12 @@ import logging
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import msgspec
 
@@ -25,7 +25,6 @@ from serstream.errors import SerstreamError, SourceError
 from serstream.rtp.datagrams import bind
 from serstream.rtp.port import RtpPort
 from serstream.rtp.receiver import RtpReceiver
-from serstream.service.check import name_of, udp_sockets
 from serstream.service.health import PortHealth
 from serstream.service.intake import Intake
 from serstream.service.shelf import SocketShelf
@@ -35,23 +34,21 @@ log = logging.getLogger(__name__)
 
 OwnThread: TypeAlias = MicrophoneSettings | FileSettings
 
-T = TypeVar("T")
-
 STUCK_S = 10.0
 """A source that has not emitted for so long, not even an empty list, is stuck."""
 STOP_TIMEOUT_S = 2.0
-"""How long a source that a reload opens waits for each of those that it ends."""
+"""How long a source that a reload opens waits for those that it ends, all together."""
 
 
 @dataclass(slots=True, eq=False)
 class _Running:
     source: Source
     name: str
-    settings: OwnThread | None
+    settings: OwnThread | None = None
     """None: the RTP ports, which have theirs."""
     thread: threading.Thread = field(init=False)
     heard: float = field(default_factory=time.monotonic)
-    """Monotonic time of the last emit."""
+    """Monotonic time of the last emit, at first of the start."""
 
 
 class Sources:
@@ -77,23 +74,24 @@ class Sources:
         self.failed = False
         """Whether one ended in a way that nobody foresaw; the others shall end then, too."""
         self._receiver = RtpReceiver(settings.rtp, self._open_port)
-        self._running = [_Running(self._receiver, "rtp", None)]
-        self._running += [self._open(wanted) for wanted in _wanted(settings)]
+        self._rtp = _Running(self._receiver, "rtp")
+        self._running = [self._open(wanted) for wanted in _wanted(settings)]
+        """All but RTP."""
         self._ending: list[_Running] = []
         """What a reload has ended may still have last words."""
 
     def __len__(self) -> int:
-        return len(self._receiver.settings) + len(self._running) - 1
+        return len(self._receiver.settings) + len(self._running)
 
     def start(self) -> None:
         """Let all of them run."""
-        for running in self._running:
+        for running in (self._rtp, *self._running):
             self._start(running)
 
     def stop(self) -> None:
         """Ask all of them to end, for good."""
         self.stopped = True
-        for running in self._running:
+        for running in (self._rtp, *self._running):
             running.source.stop()
 
     @property
@@ -105,19 +103,15 @@ class Sources:
         """
         if not self.stopped and (self._settings.rtp or self._settings.microphone):
             return True
-        return any(
-            running.thread.is_alive()
-            for running in self._running + self._ending
-            if running.settings or self.stopped  # RTP without ports ends only when it is stopped
-        )
+        if self.stopped and self._rtp.thread.is_alive():  # without ports it ends only when it is stopped
+            return True
+        return any(running.thread.is_alive() for running in self._running + self._ending)
 
     def names(self) -> tuple[str, ...]:
         """Of those that run; an RTP port counts alone."""
-        names: list[str] = []
-        for running in self._running:
-            if running.thread.is_alive():
-                names += [running.name] if running.settings else map(name_of, self._receiver.settings)
-        return tuple(names)
+        ports = self._receiver.settings if self._rtp.thread.is_alive() else []
+        others = [running.name for running in self._running if running.thread.is_alive()]
+        return (*(port.label for port in ports), *others)
 
     @property
     def ports(self) -> tuple[PortHealth, ...]:
@@ -149,7 +143,7 @@ class Sources:
         """
         return tuple(
             running.name
-            for running in self._running
+            for running in (self._rtp, *self._running)
             if running.thread.is_alive() and now - running.heard > STUCK_S
         )
 
@@ -163,23 +157,26 @@ class Sources:
         """
         faults: list[str] = []
         self._settings = settings
-        wanted = _wanted(settings)
         self._ending = [running for running in self._ending if running.thread.is_alive()]
-        for running in [each for each in self._running if each.settings and each.settings not in wanted]:
-            running.source.stop()
-            self._running.remove(running)
-            self._ending.append(running)
-        used = {key for port in settings.rtp for key in udp_sockets(port)}
+        new = _wanted(settings)
+        for running in list(self._running):
+            if running.settings in new:
+                new.remove(running.settings)
+            else:
+                running.source.stop()
+                self._running.remove(running)
+                self._ending.append(running)
+        used = {key for port in settings.rtp for key in port.sockets}
         for port in [port for port in self._receiver.settings if port not in settings.rtp]:
-            for ip, number in udp_sockets(port):
+            for ip, number in port.sockets:
                 # Bound anew it might still be in use: systemd closes its copy when it gets round to it.
                 keep_or_release = self._shelf.keep if (ip, number) in used else self._shelf.release
                 keep_or_release(str(ip), number)
             self._receiver.close(port)
-        for port in _without(settings.rtp, self._receiver.settings):
+        for port in [port for port in settings.rtp if port not in self._receiver.settings]:
             with _noted(faults):
                 self._receiver.open(port)
-        for one in _without(wanted, [running.settings for running in self._running]):
+        for one in new:
             with _noted(faults):
                 running = self._open(one)
                 self._running.append(running)
@@ -195,8 +192,10 @@ class Sources:
 
     def _run(self, running: _Running, before: Iterable[threading.Thread]) -> None:
         # It may be one of them with other settings: the same device, or streams of the same names.
+        until = time.monotonic() + STOP_TIMEOUT_S
         for ending in before:
-            ending.join(STOP_TIMEOUT_S)
+            ending.join(max(0.0, until - time.monotonic()))
+        running.heard = time.monotonic()  # to wait is not to be stuck
         # A file can wait and so loses nothing.
         put: Callable[[list[SourceEvent]], None] = (
             self._intake.put_patiently if isinstance(running.source, FileSource) else self._intake.put
@@ -219,7 +218,7 @@ class Sources:
         try:
             return RtpPort(settings, numbers, bind=partial(self._shelf.open, bind=bind), base=self._base)
         except SerstreamError:
-            for ip, number in udp_sockets(settings):  # one of two may be open already
+            for ip, number in settings.sockets:  # one of two may be open already
                 self._shelf.release(str(ip), number)
             raise
 
@@ -230,23 +229,11 @@ class Sources:
                 source = FileSource(settings, self._base)
             case MicrophoneSettings():
                 source = MicrophoneSource(settings)
-        return _Running(source, name_of(settings), settings)
+        return _Running(source, settings.label, settings)
 
 
 def _wanted(settings: Settings) -> list[OwnThread]:
     return [*settings.microphone, *settings.file]
-
-
-def _without(wanted: Sequence[T], there: Iterable[object]) -> list[T]:
-    """What of the wanted is not there; what is wanted twice must be there twice."""
-    left = list(there)
-    missing: list[T] = []
-    for one in wanted:
-        if one in left:
-            left.remove(one)
-        else:
-            missing.append(one)
-    return missing
 
 
 @contextmanager

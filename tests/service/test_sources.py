@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 from fake_sounddevice import FakeInputStream, FakeSounddevice
+from waiting import until
 
 from serstream.config import FileSettings, MicrophoneSettings, RtpSettings, Settings
 from serstream.rehearsal import HOST, free_port_pair
 from serstream.service.intake import Intake
 from serstream.service.notifier import Notifier
 from serstream.service.shelf import SocketShelf
-from serstream.service.sources import STOP_TIMEOUT_S, Sources
+from serstream.service.sources import STOP_TIMEOUT_S, STUCK_S, Sources
 from serstream.types import SourceEvent, StreamEnd, StreamStart
 
 TIMEOUT_S = 10.0
@@ -133,6 +134,39 @@ def test_a_recording_that_waits_for_room_does_not_hold_up_a_reload(systemd: Syst
         *("unknown", "shutdown"),
         *("agent", "eof"),
     ]
+
+
+def test_many_slow_ends_hold_up_a_new_source_no_longer_than_one(
+    monkeypatch: pytest.MonkeyPatch, systemd: Systemd, tmp_path: Path
+) -> None:
+    began: list[float] = []
+    fake = FakeSounddevice("USB", scripts=[lambda _: began.append(time.monotonic())])
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    monkeypatch.setattr("serstream.service.sources.STOP_TIMEOUT_S", 1.0)
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(8000 * 60, np.int16), 8000)
+    slow = [FileSettings(path=str(path), call=f"call-{i}", realtime=False) for i in range(6)]
+    intake = Intake(100)
+    with running(intake, systemd, file=slow) as sources:
+        assert until(lambda: intake._held_s > 0)  # from now on they wait for room, deaf to a stop
+        reloaded = time.monotonic()
+        assert sources.reload(Settings(microphone=(MicrophoneSettings(device="USB"),))) == []
+        assert until(lambda: bool(began))
+        assert 1.0 <= began[0] - reloaded < 3.0
+        assert "microphone:USB" not in sources.stuck(began[0] + STUCK_S - 0.5)
+
+
+def test_of_two_equal_microphones_a_reload_ends_the_one_that_is_not_wanted_any_more(
+    monkeypatch: pytest.MonkeyPatch, systemd: Systemd
+) -> None:
+    fake = FakeSounddevice("USB", scripts=[lambda _: None] * 2)
+    monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    microphone = MicrophoneSettings(device="USB")
+    with running(Intake(10), systemd, microphone=(microphone, microphone)) as sources:
+        assert sources.names() == ("microphone:USB",) * 2
+        assert sources.reload(Settings(microphone=(microphone,))) == []
+        assert sources.names() == ("microphone:USB",)
+        assert len(sources) == 1
 
 
 def test_what_microphones_lose_is_counted_by_device(

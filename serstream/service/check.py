@@ -18,7 +18,7 @@ from serstream.feed.protocol import snapshot_endpoint
 from serstream.feed.publisher import server_keys
 from serstream.rtp.datagrams import IpAddress, family_of
 from serstream.rtp.streams import Streams
-from serstream.service.log_limit import ALWAYS
+from serstream.pacing import ALWAYS
 from serstream.service.metrics import HOST
 from serstream.types import Role
 

@@ -40,7 +40,7 @@ from serstream.service.control import (
 )
 from serstream.service.health import Health
 from serstream.service.intake import Intake, mean_age_s
-from serstream.service.log_limit import ALWAYS
+from serstream.pacing import ALWAYS
 from serstream.service.losses import Losses
 from serstream.service.metrics import Metrics, MetricsServer
 from serstream.service.models import Models

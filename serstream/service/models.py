@@ -30,7 +30,7 @@ from serstream.service.canary import Canary
 from serstream.service.candidate import Candidate, Contents, Purpose
 from serstream.service.control import ModelStatus, Refusal
 from serstream.service.loader import Loader
-from serstream.service.log_limit import ALWAYS
+from serstream.pacing import ALWAYS
 from serstream.service.shadow import Shadow
 from serstream.types import Scores, SpeechWindow, StreamStart
 

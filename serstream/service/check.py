@@ -16,9 +16,9 @@ from serstream.emotion.model import EmotionModel
 from serstream.errors import ConfigError
 from serstream.feed.protocol import snapshot_endpoint
 from serstream.feed.publisher import server_keys
+from serstream.pacing import ALWAYS
 from serstream.rtp.datagrams import IpAddress, family_of
 from serstream.rtp.streams import Streams
-from serstream.pacing import ALWAYS
 from serstream.service.metrics import HOST
 from serstream.types import Role
 

@@ -21,6 +21,7 @@ from serstream.emotion.loading import load_model
 from serstream.errors import ControlError, SerstreamError
 from serstream.feed.messages import Message, ModelChanged, rfc3339
 from serstream.feed.publisher import Publisher
+from serstream.pacing import ALWAYS
 from serstream.pipeline import Pipeline
 from serstream.service.allocator import Ebb, keep_working_memory
 from serstream.service.check import check_sources, tell_who_is_analysed, warn_of_idle_alerts
@@ -40,7 +41,6 @@ from serstream.service.control import (
 )
 from serstream.service.health import Health
 from serstream.service.intake import Intake, mean_age_s
-from serstream.pacing import ALWAYS
 from serstream.service.losses import Losses
 from serstream.service.metrics import Metrics, MetricsServer
 from serstream.service.models import Models

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from serstream.pacing import ALWAYS, FIRST_PAUSE_S, Pacing
+from serstream.pacing import FIRST_PAUSE_S, Pacing
 
 MAX_KINDS = 256
 """Kinds that are told apart by what they concern; beyond that, by their place alone."""

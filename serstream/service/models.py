@@ -26,11 +26,11 @@ from serstream.feed.messages import (
     daemon_header,
     rfc3339,
 )
+from serstream.pacing import ALWAYS
 from serstream.service.canary import Canary
 from serstream.service.candidate import Candidate, Contents, Purpose
 from serstream.service.control import ModelStatus, Refusal
 from serstream.service.loader import Loader
-from serstream.pacing import ALWAYS
 from serstream.service.shadow import Shadow
 from serstream.types import Scores, SpeechWindow, StreamStart
 

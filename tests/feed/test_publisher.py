@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import zmq
 from scripted_feed import call, calls
+from waiting import until
 
 from serstream.config import FeedSettings
 from serstream.errors import FeedError
@@ -111,18 +112,15 @@ def test_subscribers_are_counted_while_they_are_connected(tmp_path: Path) -> Non
     with zmq.Context() as outside:
         first, second = (listener(outside, f"ipc://{tmp_path}/feed") for _ in range(2))
 
-        def counted(wanted: int) -> bool:
-            deadline = time.monotonic() + 5
-            while publisher.counters.subscribers != wanted and time.monotonic() < deadline:
-                publisher.poll(time.monotonic(), 0.0)
-                time.sleep(0.002)
-            return publisher.counters.subscribers == wanted
+        def subscribers() -> int:
+            publisher.poll(time.monotonic(), 0.0)
+            return publisher.counters.subscribers
 
-        assert counted(2)
+        assert until(lambda: subscribers() == 2)
         first.close(linger=0)
-        assert counted(1)
+        assert until(lambda: subscribers() == 1)
         second.close(linger=0)
-        assert counted(0)
+        assert until(lambda: subscribers() == 0)
     publisher.close()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import zmq
+from waiting import until
 
 from serstream.errors import ControlError, ModelError, NotRunningError
 from serstream.service.control import (
@@ -61,8 +62,12 @@ def test_a_request_of_another_process_is_answered(server: ControlServer) -> None
         "print(ask(Path(sys.argv[1]), StatusRequest(), 30).model.name)"
     )
     client = subprocess.Popen([sys.executable, "-c", code, str(server.path)], stdout=subprocess.PIPE)
-    while client.poll() is None:
+
+    def is_over() -> bool:
         server.poll(status)
+        return client.poll() is not None
+
+    assert until(is_over)
     output, _ = client.communicate()
     assert output == b"tiny@1\n"
 

@@ -124,7 +124,7 @@ def test_subscribers_are_counted_while_they_are_connected(tmp_path: Path) -> Non
     publisher.close()
 
 
-def test_rubbish_at_the_snapshot_endpoint_is_counted(context: Context) -> None:
+def test_rubbish_at_the_snapshot_endpoint_is_not_answered(context: Context) -> None:
     publisher = Publisher(FeedSettings(endpoint="inproc://feed"), context=context)
     dealer = context.socket(zmq.DEALER)
     dealer.connect(snapshot_endpoint("inproc://feed"))
@@ -133,7 +133,6 @@ def test_rubbish_at_the_snapshot_endpoint_is_counted(context: Context) -> None:
         dealer.send_multipart(rubbish)
     publisher.poll(0.0, 0.0)
     publisher.publish(call("a")[:3])
-    assert publisher.counters.malformed == 5
     assert not dealer.poll(0)
     publisher.close()
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from serstream.admission import admit
 from serstream.config import Settings
 from serstream.emotion.tracker import Tracker
 from serstream.feed.messages import NONE, CallEnded, CallStarted, Message, Mute, UnscoredReason, rfc3339
+from serstream.shedding import admit
 from serstream.speech.bank import SegmenterBank
 from serstream.speech.quality import quality_fault
 from serstream.speech.segmenter import Segment, UtteranceEnd

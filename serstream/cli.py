@@ -8,7 +8,6 @@ import io
 import logging
 import os
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -27,9 +26,6 @@ from serstream.command_line import (
 from serstream.errors import ConfigError, SerstreamError
 
 log = logging.getLogger(__name__)
-
-SILENCE_S = 3.0
-"""Seconds without a sign of the daemon after which `serstream listen` says so."""
 
 RELOAD_TIMEOUT_S = 30.0
 """A source that is configured no longer has its time to end its streams."""
@@ -145,8 +141,10 @@ def _refuse_what_scores(arguments: argparse.Namespace) -> None:
 def _listen(arguments: argparse.Namespace) -> int:
     from serstream.feed import subscribe
     from serstream.feed.messages import encode
+    from serstream.feed.silence import Silences
 
-    silent_until = time.monotonic() + SILENCE_S
+    # A daemon never tells a client with another daemon's keys that it is refused.
+    silences = Silences("; is it running, and are these its keys?" if arguments.keys else "; is it running?")
     with (
         suppress(KeyboardInterrupt),  # its only end
         subscribe(*arguments.endpoints, keys=arguments.keys) as subscription,
@@ -155,14 +153,8 @@ def _listen(arguments: argparse.Namespace) -> int:
             for event in subscription.receive(0.5):
                 sys.stdout.buffer.write(encode(event) + b"\n")
                 sys.stdout.flush()
-            if time.monotonic() > silent_until:
-                if silent := [link.endpoint for link in subscription.links if link.inbox.heard_at is None]:
-                    # A daemon never tells a client with another daemon's keys that it is refused.
-                    keys = ", and are these its keys" if arguments.keys else ""
-                    log.warning(
-                        "nothing heard from %s yet; is it running%s? Waiting.", ", ".join(silent), keys
-                    )
-                silent_until = float("inf")
+            for line in silences.update(subscription.silent()):
+                log.warning("%s", line)
     return 0
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from serstream.admission import admit
 from serstream.config import Settings
 from serstream.emotion.tracker import Tracker
 from serstream.feed.messages import (
@@ -25,6 +24,7 @@ from serstream.feed.messages import (
     UnscoredReason,
     rfc3339,
 )
+from serstream.shedding import admit
 from serstream.speech.bank import SegmenterBank
 from serstream.speech.quality import quality_fault
 from serstream.speech.segmenter import Segment, UtteranceEnd

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+Answer = TypeVar("Answer")
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
-    """Whether it became true in time."""
+def until(ask: Callable[[], Answer], timeout_s: float = 60.0) -> Answer:
+    """The first answer that is true; when none was in time, the last one."""
     deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
+    while not (answer := ask()) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return True
+    return answer

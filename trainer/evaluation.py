@@ -16,6 +16,8 @@ Counts = NDArray[np.int64]
 
 MASKED = -1e4
 """Logit of a label that may not win, for example one that the clip's corpus does not have."""
+DRAWS = 10_000
+"""Resamplings of a bootstrap."""
 CALIBRATION_BINS = 15
 LOG_TEMPERATURE = 3.0
 """Temperatures are sought between its exponential and the inverse."""
@@ -72,17 +74,15 @@ def macro_f1(counts: Counts) -> float:
     return float(np.mean(2 * correct[counts.sum(axis=1) > 0] / total[counts.sum(axis=1) > 0]))
 
 
-def speaker_interval(counts: Iterable[Counts], draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of UAR by bootstrap over speakers.
+def speaker_interval(counts: Iterable[Counts]) -> tuple[float, float]:
+    """95 % interval of UAR by bootstrap over speakers, the same every time.
 
     Args:
         counts: a confusion matrix for each speaker.
-        draws: resamplings.
-        seed: of the resampling.
     """
     stacked = np.stack(list(counts))
     n = len(stacked)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
+    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), DRAWS)
     pooled = np.tensordot(weights, stacked, axes=1)
     low, high = np.percentile(np.nanmean(recalls(pooled), axis=1), [2.5, 97.5])
     return float(low), float(high)

@@ -27,7 +27,7 @@ from serstream.emotion.metadata import ModelMetadata
 from serstream.emotion.store import MODEL_FILE, SUMS_FILE, read_file, sums
 from serstream.errors import ConfigError, ModelError
 from serstream.shipped import SAMPLE_CALL
-from serstream.types import SAMPLE_RATE
+from serstream.types import INT16_SCALE, SAMPLE_RATE
 from trainer.calls import as_heard
 from trainer.card import augmented_with, training_data, write_card
 from trainer.corpora.clip import audio_files
@@ -198,7 +198,7 @@ def golden_clips(network: Ensemble, metadata: ModelMetadata) -> GoldenClips:
     """What torch says about `golden_windows`, each as the first of its stream."""
     samples = golden_windows(metadata.feature_spec.n_samples)
     spec = metadata.feature_spec
-    inputs = alone(mfcc(samples.astype(np.float32) / np.float32(32768), spec), spec)
+    inputs = alone(mfcc(samples.astype(np.float32) / np.float32(INT16_SCALE), spec), spec)
     with torch.inference_mode():
         logits = network.eval()(**_tensors(inputs)) / metadata.temperature
     return GoldenClips(samples, torch.softmax(logits, dim=1).numpy())
@@ -211,7 +211,9 @@ def golden_windows(n_samples: int) -> NDArray[np.int16]:
     starts = np.linspace(0, len(speech) - n_samples, min(4 * N_GOLDEN, MAX_CLIPS)).astype(int)
     windows = np.stack([speech[start : start + n_samples] for start in starts])
     loudest = np.sort(np.argsort(-np.square(windows).mean(axis=1), kind="stable")[:N_GOLDEN])
-    golden: NDArray[np.int16] = (windows[loudest] * 32767).astype(np.int16)
+    # As the daemon's segmenter makes 16 bits of sound.
+    scaled = np.clip(np.rint(windows[loudest] * INT16_SCALE), -INT16_SCALE, INT16_SCALE - 1)
+    golden: NDArray[np.int16] = scaled.astype(np.int16)
     return golden
 
 

@@ -15,25 +15,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serstream.config import ModelSettings, SegmenterSettings
+from serstream.config import SegmenterSettings
 from serstream.emotion.golden import FILE_NAME, GoldenClips
 from serstream.emotion.inspection import inspect_apart
 from serstream.emotion.loading import load_version
-from serstream.emotion.model import EmotionModel
+from serstream.emotion.model import ON_CPU, EmotionModel
 from serstream.emotion.store import MODEL_FILE, POINTER_FILE, ModelStore, Reference, read_file
 from serstream.errors import ModelError
 from trainer.corpora import Clip
-from trainer.evaluation import confusion, recalls
+from trainer.evaluation import DRAWS, confusion, recalls
 from trainer.export import CARD_FILE, TOLERANCE
 from trainer.windows import cut, load_clip
-
-ON_CPU = ModelSettings(device="cpu")
 
 PARITY = TOLERANCE
 """Largest difference of a golden clip's probability from torch's: less than the daemon accepts, which may run
 on another device."""
-DRAWS = 10_000
-"""Resamplings of the bootstrap."""
 MIN_SPEAKERS = 5
 """Fewer are too alike in a bootstrap to call a model worse."""
 

@@ -108,7 +108,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         """Samples of one window."""
         return round(self.window_s * self.sample_rate)
 
-    def window_length(self, sample_rate: int | None = None) -> int:
+    def window_length(self, sample_rate: int | None) -> int:
         """Samples of one window at ``sample_rate`` (Hz): the recipe's own (None) or half of it.
 
         Raises:

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 HELD_LIMIT = 20_000
 """Messages held back while something is awaited; beyond it the wait is given up."""
+STALE_INTERVALS = 2.5
+"""A feed that is silent for longer than so many of its heartbeats' intervals is stale: one may be lost."""
 
 
 class Inbox:
@@ -66,8 +68,8 @@ class Inbox:
         return self._order.lost
 
     def is_stale(self, now: float) -> bool:
-        """Whether the feed has been silent for longer than two of its heartbeats."""
-        return self.heard_at is None or now - self.heard_at > 2.5 * self._interval_s
+        """Whether nothing has come for longer than `STALE_INTERVALS`."""
+        return self.heard_at is None or now - self.heard_at > STALE_INTERVALS * self._interval_s
 
     def arrived(self, frames: Sequence[bytes], now: float) -> None:
         """Take one published message.

@@ -90,7 +90,7 @@ class Link:
 
     @property
     def silent_s(self) -> float:
-        """For how long nothing has come, as soon as that is longer than two heartbeats; before 0."""
+        """For how long nothing has come, once that makes the feed stale (`Inbox.is_stale`); before 0."""
         now, heard_at = time.monotonic(), self.inbox.heard_at
         return now - (heard_at or self._began) if self.inbox.is_stale(now) else 0.0
 

@@ -61,8 +61,6 @@ class FeedCounters:
     snapshots: int = 0
     repeated: Counter[str] = field(default_factory=Counter)
     """Messages sent again because a subscriber had missed them, by its key's name (empty without keys)."""
-    malformed: int = 0
-    """Malformed requests."""
     refused: int = 0
     """Connections turned away for their keys."""
 
@@ -225,7 +223,6 @@ class Publisher:
             (payload,) = rest
             request = request_decoder.decode(payload.bytes)
         except (ValueError, *UNDECODABLE):
-            self.counters.malformed += 1
             return
         answer = self._memory.answer(request)
         if isinstance(request, MissedRequest):

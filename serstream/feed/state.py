@@ -1,7 +1,7 @@
 """What one must know about the calls that are going on: the fold of the feed's messages.
 
-The daemon keeps it to answer late joiners, a view keeps it to draw. Both are equal once the late joiner has
-applied the messages of the daemon's snapshot.
+The daemon keeps it to answer late joiners. A client that keeps one has the same as soon as it has applied
+the messages of the daemon's snapshot.
 """
 
 from __future__ import annotations

@@ -115,9 +115,13 @@ class Subscription:
         events = [event for link in self.links for event in link.exchange(ready, now)]
         return [event for event in events if self._wanted.passes(event)]
 
+    def silent(self) -> dict[str, float]:
+        """Daemons that say nothing, not even a heartbeat, by endpoint; for how many seconds, see `Link`."""
+        return {link.endpoint: link.silent_s for link in self.links if link.silent_s}
+
     def is_stale(self) -> bool:
-        """Whether a daemon has said nothing, not even a heartbeat, for two and a half of its intervals."""
-        return any(link.silent_s for link in self.links)
+        """Whether any of them is silent."""
+        return bool(self.silent())
 
     def close(self) -> None:
         """Leave the feeds."""

@@ -45,11 +45,11 @@ class Candidate:
         settings: ModelSettings,
         inspected: Contents,
         loader: Loader,
-        purpose: Purpose = "activate",
-        share: float = 1.0,
+        purpose: Purpose,
+        share: float,
     ):
         self.reference = reference
-        self.purpose: Purpose = purpose
+        self.purpose = purpose
         self.share = share
         self.model: EmotionModel | None = None
         """Loaded and warm, once `is_done` and unless ``error`` says why not."""

@@ -199,8 +199,6 @@ class ControlServer:
 
     def __init__(self, path: Path):
         self.path = path
-        self.malformed = 0
-        """Malformed requests."""
         if len(os.fsencode(path)) > MAX_PATH_BYTES:
             raise ControlError(
                 f"control socket {path}: longer than {MAX_PATH_BYTES} bytes; set control.socket"
@@ -240,7 +238,6 @@ class ControlServer:
         try:
             request = _request_decoder.decode(frame)
         except UNDECODABLE as error:
-            self.malformed += 1
             return Refused(f"serstream {serstream.__version__} does not know this request: {error}")
         try:
             return answer(request)

@@ -24,7 +24,9 @@ Heard: TypeAlias = tuple[Comparison, list[tuple[SpeechWindow, Scores]]]
 
 
 class Shadow:
-    """Compares a candidate with the active model. All but its loop belongs to the daemon's main thread.
+    """Compares a candidate with the active model.
+
+    All but its loop and ``close`` belongs to the daemon's main thread.
 
     Args:
         model: the candidate, loaded and warm.
@@ -34,7 +36,7 @@ class Shadow:
 
     def __init__(self, model: EmotionModel, share: float = 1.0):
         self.failure = ""
-        """Why it could not go on scoring; empty while it can."""
+        """Why it could not go on scoring; empty while it can. Its loop sets it, or ``close``: both end it."""
         self._model = model
         self._share = share
         self._batches: queue.Queue[Heard | str | None] = queue.Queue()
@@ -75,7 +77,7 @@ class Shadow:
         return ShadowStatus(name=self.reference, skipped=self._skipped, **self._compared.figures())
 
     def close(self) -> None:
-        """End it; waits a moment for the batch at hand."""
+        """End it, in any thread, when no other uses it any more; waits a moment for the batch at hand."""
         self._batches.put(None)
         self.failure = self.failure or "closed"
         self._thread.join(CLOSE_TIMEOUT_S)

@@ -1,6 +1,8 @@
 """What the live view knows: a row for each stream, in the order in which a supervisor should look at them.
 
 Without clock and terminal: events and ``now`` in, rows out. ``now`` is monotonic, ``utc`` the daemon's clock.
+It does not keep a `serstream.feed.state.FeedState`: that has the last words about the calls that go on, a
+view wants trends, notes and, for a while, what is over.
 """
 
 from __future__ import annotations

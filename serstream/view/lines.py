@@ -19,11 +19,9 @@ from serstream.feed.messages import (
     UtteranceEmotion,
     rfc3339,
 )
+from serstream.feed.silence import Silences
 from serstream.view.emoji import face
 from serstream.view.screen import mute_text, printable
-
-SILENT_S = 3.0
-"""Seconds after which a feed that says nothing is worth a line; it may take a moment to connect."""
 
 
 class LineView:
@@ -35,8 +33,7 @@ class LineView:
         """Feeds that say nothing, and for how many seconds."""
         self.done = False
         """The user wants to leave."""
-        self._missed: set[str] = set()
-        """Feeds of which it was said that they are silent."""
+        self._silences = Silences()
 
     def __enter__(self) -> LineView:
         return self
@@ -57,13 +54,8 @@ class LineView:
 
     def refresh(self, now: float) -> None:
         """Say which feeds have become silent, and which are heard again."""
-        for feed, seconds in self.silent.items():
-            if seconds > SILENT_S and feed not in self._missed:
-                self._missed.add(feed)
-                self._print(_now(f"nothing heard from {feed} for {seconds:.0f} s"))
-        for feed in sorted(self._missed - self.silent.keys()):
-            self._missed.remove(feed)
-            self._print(_now(f"{feed} is heard again"))
+        for line in self._silences.update(self.silent):
+            self._print(_now(line))
 
     def _print(self, line: str) -> None:
         self.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -277,7 +277,7 @@ def view_on(console: Console, title: str = "") -> LiveView | LineView:
     return LineView(console)
 
 
-def run_live(*endpoints: str, keys: Path | None = None, calls: Sequence[str] = ()) -> None:
+def run_live(*endpoints: str, keys: Path | None = None) -> None:
     """Watch the feeds of some daemons until the user leaves; off a terminal until the process is ended.
 
     SIGTERM and SIGHUP raise KeyboardInterrupt, too, so that the terminal is given back as it was.
@@ -290,7 +290,7 @@ def run_live(*endpoints: str, keys: Path | None = None, calls: Sequence[str] = (
             signal.signal(number, _leave)
     view = view_on(console(), " ".join(endpoints))
     history = isinstance(view, LiveView)
-    with subscribe(*endpoints, calls=calls, keys=keys, history=history, heartbeats=True) as subscription:
+    with subscribe(*endpoints, keys=keys, history=history, heartbeats=True) as subscription:
         with Keyboard() as keyboard, view:
             _watch(subscription, keyboard, view)
 
@@ -302,7 +302,7 @@ def _watch(subscription: Subscription, keyboard: Keyboard, view: LiveView | Line
             for event in subscription.receive(left):
                 view.update(event, time.monotonic())
         now = time.monotonic()
-        view.silent = {link.endpoint: link.silent_s for link in subscription.links if link.silent_s}
+        view.silent = subscription.silent()
         for key in keyboard.keys():
             view.press(key, now)
         view.refresh(now)

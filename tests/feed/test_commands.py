@@ -1,13 +1,17 @@
 """The commands around the feed, as a user types them."""
 
 import logging
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from feed_thread import daemon
 from scripted_feed import Script, call
 
-from serstream import cli
 from serstream.cli import main
+from serstream.feed import silence
 from serstream.feed.keys import ClientKeys, ServerKeys
 from serstream.feed.messages import encode
 
@@ -28,27 +32,47 @@ def test_keys_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "'anna' has a key already" in capsys.readouterr().err
 
 
-class CtrlC(logging.Handler):
-    """Is pressed as soon as something is logged, behind those who hear of it."""
+class Steps(logging.Handler):
+    """Something happens whenever something is logged, and Ctrl-C in the end."""
+
+    def __init__(self, *steps: Callable[[], object]):
+        super().__init__(logging.WARNING)
+        self._steps = iter(steps)
 
     def emit(self, record: logging.LogRecord) -> None:
+        for step in self._steps:
+            step()
+            return
         raise KeyboardInterrupt
 
 
-def test_listen_names_every_feed_that_is_silent(
+def test_listen_tells_that_a_daemon_is_silent_heard_again_and_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cli, "SILENCE_S", 0.0)
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [*root.handlers, CtrlC(logging.WARNING)])
+    monkeypatch.setattr(silence, "SILENT_S", 0.0)
+    feed, running = f"ipc://{tmp_path}/feed", ExitStack()
+    steps = Steps(lambda: running.enter_context(daemon(feed)), running.close)
+    monkeypatch.setattr(logging.root, "handlers", [*logging.root.handlers, steps])
+    assert main(["listen", feed]) == 0
+    silent, back, gone = caplog.messages
+    assert re.fullmatch(rf"nothing heard from {feed} for \d s; is it running\?", silent)
+    assert back == f"{feed} is heard again"
+    assert re.fullmatch(rf"nothing heard from {feed} for \d s; is it running\?", gone)
+
+
+def test_listen_with_keys_names_every_feed_that_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(silence, "SILENT_S", 0.0)
+    monkeypatch.setattr(logging.root, "handlers", [*logging.root.handlers, Steps(lambda: None)])
     keys = tmp_path / "anna.toml"
     assert main(["keys", "new", "anna", "--keys", str(tmp_path / "keys"), "-o", str(keys)]) == 0
     feeds = [f"ipc://{tmp_path}/{name}" for name in ("one", "two")]
     assert main(["listen", *feeds, "--keys", str(keys)]) == 0
-    (told,) = caplog.messages
-    assert (
-        told == f"nothing heard from {', '.join(feeds)} yet; is it running, and are these its keys? Waiting."
-    )
+    assert [line.partition(" for ")[0] for line in caplog.messages] == [
+        f"nothing heard from {f}" for f in feeds
+    ]
+    assert all(line.endswith("; is it running, and are these its keys?") for line in caplog.messages)
 
 
 def test_report(recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import zmq
 from scripted_feed import call
+from waiting import until
 
 from serstream.config import FeedSettings
 from serstream.errors import FeedError
@@ -48,13 +49,12 @@ def publisher(keys: Path, endpoint: str) -> Iterator[Publisher]:
 
 def turn_until(publisher: Publisher, done: Callable[[], bool], timeout_s: float = 5.0) -> bool:
     """Keep a daemon's loop going until something happens."""
-    deadline = time.monotonic() + timeout_s
-    while not done():
-        if time.monotonic() > deadline:
-            return False
+
+    def turned() -> bool:
         publisher.poll(time.monotonic(), 0.0)
-        time.sleep(0.002)
-    return True
+        return done()
+
+    return until(turned, timeout_s)
 
 
 def hears(publisher: Publisher, subscription: Subscription, timeout_s: float = 5.0) -> bool:

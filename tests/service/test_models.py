@@ -1,5 +1,4 @@
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from published_model import publish, repository
+from waiting import until
 
 from serstream.config import ModelSettings
 from serstream.emotion.loading import load_model
@@ -17,8 +17,6 @@ from serstream.feed.messages import CanaryReport, Message, ModelChanged, ModelRe
 from serstream.service import candidate
 from serstream.service.models import LOOK_INTERVAL_S, REPORT_INTERVAL_S, Models
 from serstream.types import Quality, SpeechWindow, StreamStart
-
-LOADING_TIMEOUT_S = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +40,13 @@ def store(tmp_path: Path) -> ModelStore:
 
 def settle(models: Models, now: float = 1.0) -> list[Message]:
     """Poll until nothing is being loaded."""
-    messages = models.poll(now, 0.0)
-    deadline = time.monotonic() + LOADING_TIMEOUT_S
-    while models.status().loading:
-        assert time.monotonic() < deadline
-        messages += models.poll(now, 0.0)
+    messages: list[Message] = []
+
+    def is_settled() -> bool:
+        messages.extend(models.poll(now, 0.0))
+        return not models.status().loading
+
+    assert until(is_settled)
     return messages
 
 
@@ -229,9 +229,7 @@ def test_a_shadow_is_compared_and_nothing_else(store: ModelStore) -> None:
             np.array_equal(a.probabilities, b.probabilities) for a, b in zip(alone, beside, strict=True)
         )
         models.forget("s")
-        deadline = time.monotonic() + LOADING_TIMEOUT_S
-        while models.status().shadow.windows < 20:
-            assert time.monotonic() < deadline
+        assert until(lambda: models.status().shadow.windows == 20)
         (report,) = models.poll(1.0 + REPORT_INTERVAL_S, 0.0)
         assert isinstance(report, ShadowReport)
         assert (report.model, report.candidate, report.windows, report.skipped) == ("tiny@1", "tiny@2", 20, 0)
@@ -248,9 +246,7 @@ def test_a_model_agrees_with_itself(store: ModelStore) -> None:
         models.set_shadow("tiny@1")
         settle(models)
         models.score(windows(8))
-        deadline = time.monotonic() + LOADING_TIMEOUT_S
-        while models.status().shadow.windows < 8:
-            assert time.monotonic() < deadline
+        assert until(lambda: models.status().shadow.windows == 8)
         assert models.status().shadow.agreement == 1.0
         assert models.status().shadow.confidence_shift == 0.0
 
@@ -431,9 +427,7 @@ def test_a_comparison_begins_anew_with_another_active_model(store: ModelStore) -
             settle(models)
         begin(models, "a", "call")
         models.score(windows(4, "a"))
-        deadline = time.monotonic() + LOADING_TIMEOUT_S
-        while models.status().shadow.windows < 4:
-            assert time.monotonic() < deadline
+        assert until(lambda: models.status().shadow.windows == 4)
         assert models.status().canary.windows == 4
         models.activate("tiny@2")
         settle(models)

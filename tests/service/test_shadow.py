@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 
 import numpy as np
+from waiting import until
 
 from serstream.service.shadow import CAPACITY, Shadow
 from serstream.types import Quality, Scores, SpeechWindow
@@ -50,8 +51,7 @@ def test_however_long_it_takes_little_waits_and_every_stream_that_it_heard_is_fo
     skipped = shadow.status().skipped
     assert shadow._batches.qsize() <= 2 * CAPACITY
     model.go.set()
-    while shadow._batches.qsize():
-        pass
+    assert until(shadow._batches.empty)
     shadow.close()
     assert shadow.status().windows == len(model.heard) == 10_000 - skipped
     assert model.forgotten == model.heard

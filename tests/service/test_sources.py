@@ -21,8 +21,6 @@ from serstream.service.shelf import SocketShelf
 from serstream.service.sources import STOP_TIMEOUT_S, STUCK_S, Sources
 from serstream.types import SourceEvent, StreamEnd, StreamStart
 
-TIMEOUT_S = 10.0
-
 
 class Systemd:
     """Holds copies of the sockets that it is given to store, and never gets round to closing one."""
@@ -65,10 +63,7 @@ def running(intake: Intake, systemd: Systemd, *rtp: RtpSettings, **settings: obj
     sources.start()
     yield sources
     sources.stop()
-    deadline = time.monotonic() + TIMEOUT_S
-    while sources.alive:
-        assert time.monotonic() < deadline
-        intake.take(0.01)
+    assert until(lambda: not (intake.take(0) or sources.alive))
 
 
 def test_a_port_that_is_changed_goes_on_with_its_socket(systemd: Systemd) -> None:
@@ -82,10 +77,7 @@ def test_a_port_that_is_changed_goes_on_with_its_socket(systemd: Systemd) -> Non
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for i in range(3):
                 sender.sendto(b"\x80\0" + i.to_bytes(2) + bytes(8) + bytes(160), (HOST, before.port))
-        deadline = time.monotonic() + TIMEOUT_S
-        while not sources.ports[0].packets.get("received"):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        assert until(lambda: sources.ports[0].packets.get("received"))
 
 
 def test_what_a_port_no_longer_binds_is_forgotten_and_nothing_else(systemd: Systemd) -> None:
@@ -119,16 +111,17 @@ def test_a_recording_that_waits_for_room_does_not_hold_up_a_reload(systemd: Syst
     first = FileSettings(path=str(path), realtime=False)
     again = FileSettings(path=str(path), realtime=False, roles=("agent",))
     with running(intake, systemd, port, file=(first,)) as sources:
-        deadline = time.monotonic() + TIMEOUT_S
-        while not intake._held_s:
-            assert time.monotonic() < deadline
+        assert until(lambda: intake._held_s)
         began = time.monotonic()
         assert sources.reload(Settings(rtp=(port,), file=(again,))) == []
         assert time.monotonic() - began < STOP_TIMEOUT_S / 2
         events: list[SourceEvent] = []
-        while sum(isinstance(event, StreamEnd) for event in events) < 2:
-            assert time.monotonic() < deadline
-            events += intake.take(0.1)
+
+        def both_over() -> bool:
+            events.extend(intake.take(0.0))
+            return sum(isinstance(event, StreamEnd) for event in events) == 2
+
+        assert until(both_over)
     told = [event for event in events if isinstance(event, StreamStart | StreamEnd)]
     assert [event.reason if isinstance(event, StreamEnd) else event.role for event in told] == [
         *("unknown", "shutdown"),
@@ -181,7 +174,5 @@ def test_what_microphones_lose_is_counted_by_device(
     fake.scripts = [overflows] * 3
     microphones = tuple(MicrophoneSettings(device=name) for name in ("Headset", "Headset", "USB"))
     with running(Intake(10), systemd, microphone=microphones) as sources:
-        deadline = time.monotonic() + TIMEOUT_S
-        while sources.microphone_lost_s != {"microphone:Headset": 1.0, "microphone:USB": 0.5}:
-            assert time.monotonic() < deadline, sources.microphone_lost_s
-            time.sleep(0.01)
+        lost = {"microphone:Headset": 1.0, "microphone:USB": 0.5}
+        assert until(lambda: sources.microphone_lost_s == lost), sources.microphone_lost_s

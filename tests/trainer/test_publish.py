@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from published_model import publish as publish_tiny
 from published_model import reseal
 from tiny_model import LABELS, SPEC, write_model
@@ -16,6 +17,7 @@ from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import ModelStore, Reference
 from serstream.errors import ModelError
 from serstream.shipped import models_dir
+from trainer import export
 from trainer.corpora import Clip
 from trainer.export import TOLERANCE, golden_windows, write_draft
 from trainer.networks import build
@@ -158,6 +160,16 @@ def test_golden_windows_are_speech_and_always_the_same() -> None:
     assert windows.shape == (8, 32_000)
     assert np.array_equal(windows, golden_windows(32_000))
     assert (np.sqrt(np.square(windows.astype(float)).mean(axis=1)) > 300).all()
+
+
+def test_golden_windows_are_in_16_bits_what_the_daemon_makes_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = np.full(160_000, 100.6 / 32_768, np.float32)
+    sound[::1000] = 1.0
+    soundfile.write(path := tmp_path / "call.wav", sound, 16_000, "FLOAT")
+    monkeypatch.setattr(export, "SAMPLE_CALL", path)
+    assert set(np.unique(golden_windows(32_000))) == {101, 32_767}
 
 
 def test_a_draft_carries_what_torch_said(tmp_path: Path) -> None:

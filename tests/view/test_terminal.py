@@ -84,13 +84,9 @@ def test_a_dumb_terminal_gets_lines(tmp_path: Path) -> None:
 
 
 def ended(pid: int) -> int:
-    """The status of a child, which has ten seconds to end."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return status
-        time.sleep(0.05)
+    """The exit code of a child, which has ten seconds to end."""
+    if end := until(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG), 10):
+        return end.si_status
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     raise AssertionError("it did not end")
@@ -106,8 +102,7 @@ def test_nothing_is_said_to_a_terminal_that_is_gone(tmp_path: Path) -> None:
     while b"no calls yet" not in shown:
         shown += os.read(end, 65536)
     os.close(end)
-    status = ended(pid)
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert ended(pid) == 0
     assert errors.read_text() == ""
 
 

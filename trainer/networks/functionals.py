@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from serstream.emotion.features import FeatureSpec
 
+HIDDEN = 64
+"""Units of the two-layer perceptron."""
+
 
 class FunctionalsOpinions(nn.Module):
     """A linear and a two-layer perceptron, each for itself.
@@ -19,7 +22,7 @@ class FunctionalsOpinions(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, spec: FeatureSpec, n_labels: int, hidden: int = 64):
+    def __init__(self, spec: FeatureSpec, n_labels: int):
         super().__init__()
         self.size = spec.n_functionals
         self.trust = spec.baseline is not None and spec.baseline.trust_row
@@ -29,10 +32,10 @@ class FunctionalsOpinions(nn.Module):
         self.linear = nn.Sequential(nn.Dropout(0.1), nn.Linear(inputs, n_labels))
         self.layers = nn.Sequential(
             nn.Dropout(0.5),
-            nn.Linear(inputs, hidden),
+            nn.Linear(inputs, HIDDEN),
             nn.ReLU(),
             nn.Dropout(0.5),
-            nn.Linear(hidden, n_labels),
+            nn.Linear(HIDDEN, n_labels),
         )
 
     def standardise(self, functionals: Tensor) -> None:

@@ -8,6 +8,14 @@ from torch import Tensor, nn
 
 from serstream.emotion.features import FeatureSpec
 
+MASKS = 2
+"""Of bands, and as many of frames."""
+MASKED_BANDS = 10
+"""At most, by one mask."""
+MASKED_FRAMES = 20
+ATTENTION = 64
+"""Units between the channels that attention hears and those that it weighs."""
+
 
 class LogMel(nn.Module):
     """MFCC back to standardised log-mel bands, where neighbouring rows belong together.
@@ -47,16 +55,12 @@ class LogMel(nn.Module):
 class SpecAugment(nn.Module):
     """Mask random bands and frames while training (Park et al. 2019), one mask per window."""
 
-    def __init__(self, masks: int = 2, bands: int = 10, frames: int = 20):
-        super().__init__()
-        self.masks, self.bands, self.frames = masks, bands, frames
-
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
         keep = torch.ones_like(x)
-        for axis, width in ((2, self.bands), (3, self.frames)):
-            for _ in range(self.masks):
+        for axis, width in ((2, MASKED_BANDS), (3, MASKED_FRAMES)):
+            for _ in range(MASKS):
                 keep *= _mask(x, axis, width)
         return x * keep
 
@@ -103,9 +107,11 @@ class AttentiveStatistics(nn.Module):
     (batch, frames, channels) to (batch, 2 * channels).
     """
 
-    def __init__(self, channels: int, hidden: int = 64):
+    def __init__(self, channels: int):
         super().__init__()
-        self.attention = nn.Sequential(nn.Linear(channels, hidden), nn.Tanh(), nn.Linear(hidden, channels))
+        self.attention = nn.Sequential(
+            nn.Linear(channels, ATTENTION), nn.Tanh(), nn.Linear(ATTENTION, channels)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         weight = torch.softmax(self.attention(x), dim=1)

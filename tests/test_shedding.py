@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serstream.admission import admit
+from serstream.shedding import admit
 from serstream.types import Quality, SpeechWindow
 
 QUALITY = Quality(loss=0, clipping=0, level_dbfs=-20, speech=1)

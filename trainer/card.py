@@ -106,7 +106,8 @@ def write_card(
                 "The temperature was found with these windows, clean and after "
                 f"{predictions.most_heard_s:.0f} s; with that of the other folds, their ECE is "
                 f"{metrics['ece']:.3f} (before calibration {metrics['ece_uncalibrated']:.3f}), unmasked "
-                f"{metrics['ece_unmasked']:.3f}.",
+                f"{metrics['ece_unmasked']:.3f}, and that of clean first windows "
+                f"{metrics['ece_first_windows']:.3f}.",
             ]
         if metrics.get("confusion"):
             labels = metrics["labels"]

@@ -53,6 +53,8 @@ class Calibration:
     """As ``error``, when every label that the fold taught may win, as in the daemon."""
     unsure_unmasked: float
     """Share of the windows that are then below ``abstain_below``, 0 to 1."""
+    error_first: float
+    """As ``error``, at the same temperatures, of windows before which nothing was heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def figures(
         "confusion": percent(counts).round(1).tolist(),
         "temperature": round(calibration.temperature, 4),
         "ece": round(calibration.error, 4),
+        "ece_first_windows": round(calibration.error_first, 4),
         "ece_uncalibrated": round(calibration.error_before, 4),
         "abstain_below": round(calibration.abstain_below, 4),
         "ece_unmasked": round(calibration.error_unmasked, 4),
@@ -145,10 +148,13 @@ def calibrate(predictions: Predictions) -> Calibration:
             np.concatenate([masked[i] for i in parts]), np.concatenate([truth[i] for i in parts])
         )
 
-    temperatures = []
-    for k, fold in enumerate(windows.folds):
+    by_fold = {}
+    for fold in set(windows.folds):
         others = [i for i, other in enumerate(windows.folds) if other != fold]
-        temperatures.append(fit(others or [k]))
+        by_fold[fold] = fit(others or range(len(truth)))
+    temperatures = [by_fold[fold] for fold in windows.folds]
+    first = _possible(predictions, "clean", 0.0)
+    first_temperatures = [by_fold[fold] for fold in first.folds]
     uncalibrated, _ = _judged(masked, truth, [1.0] * len(truth))
     confidence, right = _judged(masked, truth, temperatures)
     confidence_unmasked, right_unmasked = _judged(windows.unmasked, truth, temperatures)
@@ -165,6 +171,7 @@ def calibrate(predictions: Predictions) -> Calibration:
         abstain_below=abstain_below,
         error_unmasked=calibration_error(reliability(confidence_unmasked, right_unmasked)),
         unsure_unmasked=float(np.mean(confidence_unmasked < abstain_below)),
+        error_first=calibration_error(reliability(*_judged(first.masked, first.truth, first_temperatures))),
     )
 
 

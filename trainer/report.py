@@ -187,10 +187,12 @@ def _markdown(
         "",
         "![confusion](confusion.png)",
         "",
-        f"Calibration by window: ECE {metrics['ece']:.3f} ({metrics['ece_uncalibrated']:.3f} before), each "
-        f"fold at the temperature of the others; temperature {metrics['temperature']:.2f}. The least "
-        f"confident fifth of the windows lies below {metrics['abstain_below']:.2f}. Unmasked the ECE is "
-        f"{metrics['ece_unmasked']:.3f}, and {100 * metrics['unsure_unmasked']:.0f} % lie below.",
+        f"Calibration by window, clean, after {clean[-1]['heard_s']:.0f} s: ECE {metrics['ece']:.3f} "
+        f"({metrics['ece_uncalibrated']:.3f} before), each fold at the temperature of the others; "
+        f"temperature {metrics['temperature']:.2f}. The least confident fifth of the windows lies below "
+        f"{metrics['abstain_below']:.2f}. Unmasked the ECE is {metrics['ece_unmasked']:.3f}, and "
+        f"{100 * metrics['unsure_unmasked']:.0f} % lie below. First windows, clean, at the same "
+        f"temperatures: ECE {metrics['ece_first_windows']:.3f}.",
         "",
         "![calibration](calibration.png)",
         "",

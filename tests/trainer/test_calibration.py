@@ -70,6 +70,22 @@ def test_what_the_daemon_says_is_judged_over_all_labels_that_were_taught() -> No
     assert calibration.error_unmasked > 0.2
 
 
+def test_first_windows_are_judged_at_the_temperatures_of_the_last(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Before anything is heard every window scores as the one beside it should."""
+    later = predictions({})
+    first = [replace(part, logits=np.roll(part.logits, 1, axis=0)) for part in later.parts]
+    after = [replace(part, heard_s=60.0) for part in later.parts]
+    found = replace(later, parts=[*first, *after])
+    calibration = calibrate(found)
+    assert calibration.error == calibrate(later).error < 0.01
+    assert calibration.error_first > 0.3
+    metrics = report.write(recipe.load(tiny_recipe), PROTOCOLS["speakers"], found, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert f"Calibration by window, clean, after 60 s: ECE {calibration.error:.3f}" in text
+    assert f"First windows, clean, at the same temperatures: ECE {calibration.error_first:.3f}." in text
+    assert metrics["ece_first_windows"] == round(calibration.error_first, 4)
+
+
 def test_confidences_are_judged_at_the_temperature_and_threshold_of_a_model() -> None:
     """Every window is right; its own label scores 1, the other one of its corpus 0, as does the third."""
     found, sure, everywhere = predictions({}), 1 / (1 + np.exp(-1)), 1 / (1 + 2 * np.exp(-1))

@@ -7,6 +7,8 @@ from typing import Any
 
 from serstream.emotion.metadata import ModelMetadata
 from trainer.corpora import KNOWN
+from trainer.metrics import confidence_at
+from trainer.predictions import Predictions
 from trainer.recipe import Recipe
 
 ATTRIBUTION = {
@@ -47,7 +49,7 @@ def write_card(
     recipe: Recipe,
     augmented: str,
     n_parameters: int,
-    measured: Sequence[Mapping[str, Any]],
+    measured: Sequence[tuple[Mapping[str, Any], Predictions]],
 ) -> str:
     """Markdown.
 
@@ -56,7 +58,7 @@ def write_card(
         recipe: it was trained by.
         augmented: see `augmented_with`.
         n_parameters: of the network.
-        measured: metrics.json of each protocol the recipe was run under.
+        measured: `figures` of each protocol the recipe was run under, and the scores they were made from.
     """
     lines = [
         f"# {metadata.reference}",
@@ -75,9 +77,11 @@ def write_card(
         "",
         f"{metadata.protocol} One prediction per clip; percent, mean over seeds, 95 % interval by bootstrap "
         "over speakers. UA is over the labels that a clip's corpus has, as in the literature; *unmasked* is "
-        "over all that were learned, as the daemon says it.",
+        "over all that were learned, as the daemon says it. ECE (by window) and *unsure*, the unmasked share "
+        f"of windows below the abstain threshold, are at temperature {metadata.temperature:.2f} and "
+        f"threshold {metadata.abstain_below:.2f}: those of this file, under every protocol.",
     ]
-    for metrics in measured:
+    for metrics, predictions in measured:
         rows = metrics["modes"]
         groups = [name for name in rows[0] if name.startswith("ua ") and name != "ua unknown"]
         lines += [
@@ -85,21 +89,26 @@ def write_card(
             f"### Protocol {metrics['protocol']}",
             "",
             "| condition | heard before | seeds | UA | 95 % | unmasked | UA by window "
-            f"| {' | '.join(groups)} |",
-            "|---" * (7 + len(groups)) + "|",
+            f"| {' | '.join(groups)} | ECE | ECE unmasked | unsure |",
+            "|---" * (10 + len(groups)) + "|",
         ]
         lines += [
             f"| {row['condition']} | {row['heard_s']:.0f} s | {row['seeds']} | **{row['ua']:.1f}** | "
             f"{row['ua_interval'][0]:.1f} to {row['ua_interval'][1]:.1f} | {row['ua_unmasked']:.1f} | "
             f"{row['window_ua']:.1f} | "
-            f"{' | '.join(format(row[name], '.1f') if name in row else '-' for name in groups)} |"
+            f"{' | '.join(format(row[name], '.1f') if name in row else '-' for name in groups)} | "
+            f"{_confidence(predictions, row, metadata)} |"
             for row in rows
         ]
-        lines += [
-            "",
-            f"ECE by window {metrics['ece']:.3f} (before calibration {metrics['ece_uncalibrated']:.3f}), "
-            f"unmasked {metrics['ece_unmasked']:.3f}.",
-        ]
+        if metrics["protocol"] == "speakers":
+            lines += [
+                "",
+                "The temperature was found with these windows, clean and after "
+                f"{predictions.most_heard_s:.0f} s; with that of the other folds, their ECE is "
+                f"{metrics['ece']:.3f} (before calibration {metrics['ece_uncalibrated']:.3f}), unmasked "
+                f"{metrics['ece_unmasked']:.3f}, and that of clean first windows "
+                f"{metrics['ece_first_windows']:.3f}.",
+            ]
         if metrics.get("confusion"):
             labels = metrics["labels"]
             lines += ["", f"| acted, percent | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
@@ -116,3 +125,10 @@ def write_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _confidence(predictions: Predictions, row: Mapping[str, Any], metadata: ModelMetadata) -> str:
+    found = confidence_at(
+        predictions, row["condition"], row["heard_s"], metadata.temperature, metadata.abstain_below
+    )
+    return f"{found.error:.3f} | {found.error_unmasked:.3f} | {100 * found.unsure_unmasked:.0f} %"

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-import msgspec
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
@@ -168,11 +167,9 @@ def _export(arguments: argparse.Namespace) -> None:
     if (folder / SUMS_FILE).exists():  # written last
         raise ConfigError(f"{folder}: exists and a version never changes; give another --model-version")
     workplace = _workplace(arguments)
-    measured = [
-        msgspec.json.decode(path.read_bytes())
-        for path in sorted(workplace.folder(wanted).glob("*/metrics.json"))
-    ]
-    if not any(metrics["protocol"] == "speakers" for metrics in measured):
+    runs = [read_run(path.parent) for path in sorted(workplace.folder(wanted).glob(f"*/{RUN_FILE}"))]
+    measured = {protocol: predictions for _, protocol, predictions in runs}
+    if "speakers" not in measured:
         raise ConfigError(
             f"recipe {arguments.recipe}: it was never measured on held-out speakers; run "
             f"'serstream-train evaluate {arguments.recipe} --protocol speakers' first"

@@ -7,9 +7,8 @@ scores of its golden clips are torch's: whoever loads the model compares ONNX Ru
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -34,7 +33,10 @@ from trainer.corpora.clip import audio_files
 from trainer.dataset import CLEAN_CONDITION
 from trainer.evaluation import LOG_TEMPERATURE
 from trainer.experiment import HEARD_S, Workplace
+from trainer.folds import PROTOCOLS
+from trainer.metrics import calibrate, figures
 from trainer.networks import Ensemble
+from trainer.predictions import Predictions
 from trainer.recipe import Recipe
 from trainer.training import Trained
 from trainer.whole import whole
@@ -127,7 +129,7 @@ def write_draft(
 def write_model(
     recipe: Recipe,
     trained: Trained,
-    measured: Sequence[Mapping[str, Any]],
+    measured: Mapping[str, Predictions],
     workplace: Workplace,
     folder: Path,
     version: int,
@@ -137,7 +139,8 @@ def write_model(
     Args:
         recipe: that was trained.
         trained: its weights.
-        measured: metrics.json of each protocol; temperature and threshold come from ``speakers``.
+        measured: what it scored under each protocol, by name; temperature and threshold come from
+            ``speakers``.
         workplace: where the corpora are; both runtimes are compared on all of their clean windows, as
             the first of a stream and after a minute.
         folder: of the draft.
@@ -151,14 +154,18 @@ def write_model(
     """
     clean = workplace.windows(recipe, [CLEAN_CONDITION])
     made = {"train": trained.data} | {
-        f"evaluate --protocol {metrics['protocol']}": metrics.get("data", "") for metrics in measured
+        f"evaluate --protocol {protocol}": predictions.data for protocol, predictions in measured.items()
     }
     if stale := [command for command, data in made.items() if data not in ("", clean.digest)]:
         raise ConfigError(
             f"recipe {recipe.name}: the recordings below {workplace.data} or their labels have changed since "
             f"'serstream-train {stale[0]}'; run it again"
         )
-    held_out = next(metrics for metrics in measured if metrics["protocol"] == "speakers")
+    metrics = {
+        protocol: figures(recipe, PROTOCOLS[protocol], predictions, calibrate(predictions))
+        for protocol, predictions in measured.items()
+    }
+    held_out = metrics["speakers"]
     if abs(np.log(held_out["temperature"])) > 0.99 * LOG_TEMPERATURE:
         raise ConfigError(
             f"recipe {recipe.name}: its temperature {held_out['temperature']:.3g} is the end of what is "
@@ -176,9 +183,9 @@ def write_model(
         training_data=training_data(recipe),
         protocol=PROTOCOL,
         metrics={
-            f"{metrics['protocol']}, {row['condition']}, after {row['heard_s']:.0f} s: {name}": row[name]
-            for metrics in measured
-            for row in metrics["modes"]
+            f"{protocol}, {row['condition']}, after {row['heard_s']:.0f} s: {name}": row[name]
+            for protocol, found in metrics.items()
+            for row in found["modes"]
             for name in row
             if name in ("ua", "ua_unmasked") or name.startswith("ua ")
         },
@@ -187,7 +194,8 @@ def write_model(
     n_parameters = sum(weights.numel() for weights in trained.network.parameters())
     noises, rooms = (any(audio_files(folder)) for folder in (workplace.noises, workplace.rooms))
     augmented = augmented_with(recipe, noises=noises, rooms=rooms)
-    card = write_card(metadata, recipe, augmented, n_parameters, measured)
+    found = [(figures, measured[protocol]) for protocol, figures in metrics.items()]
+    card = write_card(metadata, recipe, augmented, n_parameters, found)
     amounts = (HEARD_S[0], HEARD_S[-1]) if trained.spec.baseline else HEARD_S[:1]
     heard = [as_heard(clean, trained.spec, seconds) for seconds in amounts]
     examples = {name: np.concatenate([part[name] for part in heard]) for name in heard[0]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,9 @@ from trainer.evaluation import (
     risk_coverage,
     speaker_interval,
 )
+from trainer.folds import Protocol
 from trainer.predictions import Part, Predictions
+from trainer.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,63 @@ class Calibration:
     """As ``error``, when every label that the fold taught may win, as in the daemon."""
     unsure_unmasked: float
     """Share of the windows that are then below ``abstain_below``, 0 to 1."""
+    error_first: float
+    """As ``error``, at the same temperatures, of windows before which nothing was heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """How far confidences can be believed under one condition, at a given temperature and threshold."""
+
+    error: float
+    """Expected calibration error over the labels that a clip's corpus has."""
+    error_unmasked: float
+    """As ``error``, when every label that the fold taught may win, as in the daemon."""
+    unsure_unmasked: float
+    """Share of the windows that are then below the threshold, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Windows:
+    """Test windows that can be right: some training clip of their fold has their label; part by part."""
+
+    folds: list[str]
+    truth: list[Labels]
+    masked: list[FloatArray]
+    """Logits (n_windows, n_labels) that leave only labels of the clip's corpus a chance."""
+    unmasked: list[FloatArray]
+    """Those that leave every label a chance that the fold taught."""
+
+
+def figures(
+    recipe: Recipe, protocol: Protocol, predictions: Predictions, calibration: Calibration
+) -> dict[str, Any]:
+    """What metrics.json holds; ``calibration`` is that of the predictions."""
+    heard_s = predictions.most_heard_s
+    counts = pooled_confusion(predictions, "clean", heard_s)
+    return {
+        "recipe": recipe.name,
+        "recipe_sha256": recipe.sha256,
+        "protocol": protocol.name,
+        "data": predictions.data,
+        "speakers_overlap": protocol.overlap,
+        "labels": predictions.labels,
+        "modes": modes(predictions),
+        "confusion": percent(counts).round(1).tolist(),
+        "temperature": round(calibration.temperature, 4),
+        "ece": round(calibration.error, 4),
+        "ece_first_windows": round(calibration.error_first, 4),
+        "ece_uncalibrated": round(calibration.error_before, 4),
+        "abstain_below": round(calibration.abstain_below, 4),
+        "ece_unmasked": round(calibration.error_unmasked, 4),
+        "unsure_unmasked": round(calibration.unsure_unmasked, 4),
+    }
+
+
+def percent(counts: Counts) -> NDArray[np.float64]:
+    """Shares of each true label, shape (n_labels, n_labels)."""
+    shares: NDArray[np.float64] = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares
 
 
 def modes(predictions: Predictions) -> list[dict[str, Any]]:
@@ -68,49 +127,42 @@ def pooled_confusion(predictions: Predictions, condition: str, heard_s: float) -
     return confusion(label, predicted, len(predictions.labels))
 
 
-def calibrate(predictions: Predictions, heard_s: float) -> Calibration:
-    """Over clean test windows; no fold has a say in the temperature it is measured with.
+def calibrate(predictions: Predictions) -> Calibration:
+    """Over clean windows after the most speech; no fold has a say in the temperature it is measured with.
 
     Windows whose label no training clip of their fold has are left out: no temperature makes them right.
 
     Raises:
         ConfigError: nothing else is there.
     """
-    labels = _labels(predictions)
-    chosen, taught, missed = [], [], set()
-    for part in _chosen(predictions, "clean", heard_s):
-        possible = predictions.known[part.clip, labels[part.clip]]
-        missed |= {(part.fold, predictions.clips[i].emotion) for i in part.clip[~possible]}
-        if possible.any():
-            chosen.append(replace(part, logits=part.logits[possible], clip=part.clip[possible]))
-            taught.append(_taught(predictions, part))
-    for fold, label in sorted(missed):
-        logger.warning("%s: no training speaker is %s; these clips count as wrong everywhere", fold, label)
-    if not chosen:
+    _warn_of_missing_labels(predictions)
+    windows = _possible(predictions, "clean", predictions.most_heard_s)
+    masked, truth = windows.masked, windows.truth
+    if not truth:
         raise ConfigError(
             "no fold was trained on a label that it is tested on; wanted two or more speakers of every label"
         )
-    masked = [_masked(part.logits, predictions.known[part.clip]) for part in chosen]
-    unmasked = [_masked(part.logits, allowed) for part, allowed in zip(chosen, taught, strict=True)]
-    truth = [labels[part.clip] for part in chosen]
 
     def fit(parts: Sequence[int]) -> float:
         return fit_temperature(
             np.concatenate([masked[i] for i in parts]), np.concatenate([truth[i] for i in parts])
         )
 
-    temperatures = []
-    for k, part in enumerate(chosen):
-        others = [i for i, other in enumerate(chosen) if other.fold != part.fold]
-        temperatures.append(fit(others or [k]))
-    uncalibrated, _ = _judged(masked, truth, [1.0] * len(chosen))
+    by_fold = {}
+    for fold in set(windows.folds):
+        others = [i for i, other in enumerate(windows.folds) if other != fold]
+        by_fold[fold] = fit(others or range(len(truth)))
+    temperatures = [by_fold[fold] for fold in windows.folds]
+    first = _possible(predictions, "clean", 0.0)
+    first_temperatures = [by_fold[fold] for fold in first.folds]
+    uncalibrated, _ = _judged(masked, truth, [1.0] * len(truth))
     confidence, right = _judged(masked, truth, temperatures)
-    confidence_unmasked, right_unmasked = _judged(unmasked, truth, temperatures)
+    confidence_unmasked, right_unmasked = _judged(windows.unmasked, truth, temperatures)
     bins = reliability(confidence, right)
     coverage, risk = risk_coverage(confidence, right)
     abstain_below = float(np.quantile(confidence, ABSTAIN_SHARE))
     return Calibration(
-        temperature=fit(range(len(chosen))),
+        temperature=fit(range(len(truth))),
         error_before=calibration_error(reliability(uncalibrated, right)),
         error=calibration_error(bins),
         bins=bins,
@@ -119,7 +171,46 @@ def calibrate(predictions: Predictions, heard_s: float) -> Calibration:
         abstain_below=abstain_below,
         error_unmasked=calibration_error(reliability(confidence_unmasked, right_unmasked)),
         unsure_unmasked=float(np.mean(confidence_unmasked < abstain_below)),
+        error_first=calibration_error(reliability(*_judged(first.masked, first.truth, first_temperatures))),
     )
+
+
+def confidence_at(
+    predictions: Predictions, condition: str, heard_s: float, temperature: float, abstain_below: float
+) -> Confidence:
+    """Confidences of a model that has this temperature and threshold, over the windows of `calibrate`."""
+    windows = _possible(predictions, condition, heard_s)
+    temperatures = [temperature] * len(windows.truth)
+    unmasked, right_unmasked = _judged(windows.unmasked, windows.truth, temperatures)
+    return Confidence(
+        error=calibration_error(reliability(*_judged(windows.masked, windows.truth, temperatures))),
+        error_unmasked=calibration_error(reliability(unmasked, right_unmasked)),
+        unsure_unmasked=float(np.mean(unmasked < abstain_below)),
+    )
+
+
+def _possible(predictions: Predictions, condition: str, heard_s: float) -> _Windows:
+    labels, windows = _labels(predictions), _Windows([], [], [], [])
+    for part in _chosen(predictions, condition, heard_s):
+        possible = predictions.known[part.clip, labels[part.clip]]
+        if possible.any():
+            logits, clip = part.logits[possible], part.clip[possible]
+            windows.folds.append(part.fold)
+            windows.truth.append(labels[clip])
+            windows.masked.append(_masked(logits, predictions.known[clip]))
+            windows.unmasked.append(_masked(logits, _taught(predictions, part)))
+    return windows
+
+
+def _warn_of_missing_labels(predictions: Predictions) -> None:
+    labels = _labels(predictions)
+    missed = {
+        (part.fold, predictions.clips[i].emotion)
+        for part in predictions.parts
+        for i in part.clip[~predictions.known[part.clip, labels[part.clip]]]
+    }
+    for fold, label in sorted(missed):
+        logger.warning("%s: no training speaker is %s; these clips count as wrong everywhere", fold, label)
 
 
 def _mode(predictions: Predictions, condition: str, heard_s: float) -> dict[str, Any]:

@@ -60,6 +60,11 @@ class Predictions:
     """Seconds of other speech that clean test windows had really heard in the mean, by those wanted; empty in
     runs without a baseline and in those that did not keep it."""
 
+    @property
+    def most_heard_s(self) -> float:
+        """The most speech that is said to be heard before a window, in seconds."""
+        return max(part.heard_s for part in self.parts)
+
 
 class ClipRecord(msgspec.Struct, frozen=True):
     """A clip without its sound."""

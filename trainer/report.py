@@ -11,12 +11,11 @@ import msgspec
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from trainer.evaluation import Counts
 from trainer.folds import Protocol
 from trainer.history import Epoch
-from trainer.metrics import ABSTAIN_SHARE, Calibration, calibrate, modes, pooled_confusion
+from trainer.metrics import ABSTAIN_SHARE, Calibration, calibrate, figures, percent, pooled_confusion
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
 
@@ -32,31 +31,15 @@ def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: 
     Returns:
         What metrics.json holds.
     """
-    rows = modes(predictions)
-    best = max(row["heard_s"] for row in rows)
-    calibration = calibrate(predictions, best)
-    metrics = {
-        "recipe": recipe.name,
-        "recipe_sha256": recipe.sha256,
-        "protocol": protocol.name,
-        "data": predictions.data,
-        "speakers_overlap": protocol.overlap,
-        "labels": predictions.labels,
-        "modes": rows,
-        "confusion": _percent(pooled_confusion(predictions, "clean", best)).round(1).tolist(),
-        "temperature": round(calibration.temperature, 4),
-        "ece": round(calibration.error, 4),
-        "ece_uncalibrated": round(calibration.error_before, 4),
-        "abstain_below": round(calibration.abstain_below, 4),
-        "ece_unmasked": round(calibration.error_unmasked, 4),
-        "unsure_unmasked": round(calibration.unsure_unmasked, 4),
-    }
+    calibration = calibrate(predictions)
+    metrics = figures(recipe, protocol, predictions, calibration)
     learned = any(len(history) > 1 for history in predictions.histories)
     short = _short(predictions.heard)
     if short:
         logger.warning("%s", short)
     text = _markdown(recipe, protocol, metrics, short, learned=learned)
-    draw_confusion(pooled_confusion(predictions, "clean", best), predictions.labels, folder / "confusion.png")
+    counts = pooled_confusion(predictions, "clean", predictions.most_heard_s)
+    draw_confusion(counts, predictions.labels, folder / "confusion.png")
     _draw_calibration(calibration, folder / "calibration.png")
     if learned:
         _draw_learning(predictions.histories, folder / "learning.png")
@@ -69,7 +52,7 @@ def draw_confusion(counts: Counts, labels: Sequence[str], path: Path) -> None:
     """Shares of each true label, one row per label."""
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     axes = figure.subplots()
-    shares = _percent(counts)
+    shares = percent(counts)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     for row, column in np.ndindex(shares.shape):
         dark = shares[row, column] > 50
@@ -85,11 +68,6 @@ def draw_confusion(counts: Counts, labels: Sequence[str], path: Path) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.set(xlabel="predicted", ylabel="acted", title="percent of the acted emotion")
     figure.savefig(path, dpi=110)
-
-
-def _percent(counts: Counts) -> NDArray[np.float64]:
-    shares: NDArray[np.float64] = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return shares
 
 
 def _draw_calibration(calibration: Calibration, path: Path) -> None:
@@ -209,10 +187,12 @@ def _markdown(
         "",
         "![confusion](confusion.png)",
         "",
-        f"Calibration by window: ECE {metrics['ece']:.3f} ({metrics['ece_uncalibrated']:.3f} before), each "
-        f"fold at the temperature of the others; temperature {metrics['temperature']:.2f}. The least "
-        f"confident fifth of the windows lies below {metrics['abstain_below']:.2f}. Unmasked the ECE is "
-        f"{metrics['ece_unmasked']:.3f}, and {100 * metrics['unsure_unmasked']:.0f} % lie below.",
+        f"Calibration by window, clean, after {clean[-1]['heard_s']:.0f} s: ECE {metrics['ece']:.3f} "
+        f"({metrics['ece_uncalibrated']:.3f} before), each fold at the temperature of the others; "
+        f"temperature {metrics['temperature']:.2f}. The least confident fifth of the windows lies below "
+        f"{metrics['abstain_below']:.2f}. Unmasked the ECE is {metrics['ece_unmasked']:.3f}, and "
+        f"{100 * metrics['unsure_unmasked']:.0f} % lie below. First windows, clean, at the same "
+        f"temperatures: ECE {metrics['ece_first_windows']:.3f}.",
         "",
         "![calibration](calibration.png)",
         "",

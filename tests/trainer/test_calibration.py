@@ -10,7 +10,7 @@ from serstream.errors import ConfigError
 from trainer import recipe, report
 from trainer.corpora import Clip
 from trainer.folds import PROTOCOLS
-from trainer.metrics import calibrate, modes
+from trainer.metrics import calibrate, confidence_at, modes
 from trainer.predictions import Part, Predictions
 
 LABELS = ("angry", "calm", "sad")
@@ -48,13 +48,13 @@ def test_a_label_of_one_speaker_does_not_spoil_the_calibration(caplog: pytest.Lo
     calm = LABELS.index("calm")
     known = found.known.copy()
     known[found.parts[1].clip, calm] = False
-    spoilt = calibrate(replace(found, known=known), 0.0)
+    spoilt = calibrate(replace(found, known=known))
     assert "fold 1: no training speaker is calm; these clips count as wrong everywhere" in caplog.messages
-    assert spoilt.temperature == pytest.approx(calibrate(found, 0.0).temperature, rel=0.01)
+    assert spoilt.temperature == pytest.approx(calibrate(found).temperature, rel=0.01)
     (mode,) = modes(replace(found, known=known))
     assert mode["recall"]["calm"] == 50
     with pytest.raises(ConfigError, match="wanted two or more speakers of every label"):
-        calibrate(replace(found, known=np.zeros_like(known)), 0.0)
+        calibrate(replace(found, known=np.zeros_like(known)))
 
 
 def test_what_the_daemon_says_is_judged_over_all_labels_that_were_taught() -> None:
@@ -65,9 +65,36 @@ def test_what_the_daemon_says_is_judged_over_all_labels_that_were_taught() -> No
     assert (
         mode["ua_unmasked"] == mode["window_ua_unmasked"] == pytest.approx(100 * (1 + 1 + 0.5) / 3, abs=0.01)
     )
-    calibration = calibrate(found, 0.0)
+    calibration = calibrate(found)
     assert calibration.error < 0.01
     assert calibration.error_unmasked > 0.2
+
+
+def test_first_windows_are_judged_at_the_temperatures_of_the_last(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Before anything is heard every window scores as the one beside it should."""
+    later = predictions({})
+    first = [replace(part, logits=np.roll(part.logits, 1, axis=0)) for part in later.parts]
+    after = [replace(part, heard_s=60.0) for part in later.parts]
+    found = replace(later, parts=[*first, *after])
+    calibration = calibrate(found)
+    assert calibration.error == calibrate(later).error < 0.01
+    assert calibration.error_first > 0.3
+    metrics = report.write(recipe.load(tiny_recipe), PROTOCOLS["speakers"], found, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert f"Calibration by window, clean, after 60 s: ECE {calibration.error:.3f}" in text
+    assert f"First windows, clean, at the same temperatures: ECE {calibration.error_first:.3f}." in text
+    assert metrics["ece_first_windows"] == round(calibration.error_first, 4)
+
+
+def test_confidences_are_judged_at_the_temperature_and_threshold_of_a_model() -> None:
+    """Every window is right; its own label scores 1, the other one of its corpus 0, as does the third."""
+    found, sure, everywhere = predictions({}), 1 / (1 + np.exp(-1)), 1 / (1 + 2 * np.exp(-1))
+    warm = confidence_at(found, "clean", 0.0, temperature=1.0, abstain_below=0.6)
+    assert warm.error == pytest.approx(1 - sure)
+    assert warm.error_unmasked == pytest.approx(1 - everywhere)
+    assert warm.unsure_unmasked == 1.0, "0.58 of three labels, 0.73 of two"
+    cold = confidence_at(found, "clean", 0.0, temperature=0.1, abstain_below=0.6)
+    assert (cold.error, cold.unsure_unmasked) == (pytest.approx(0, abs=1e-3), 0.0)
 
 
 def test_a_report_is_written_where_every_clean_clip_is_wrong(tiny_recipe: Path, tmp_path: Path) -> None:
@@ -90,7 +117,7 @@ def test_a_label_that_nobody_taught_does_not_win_unmasked() -> None:
     known[part.clip, LABELS.index("calm")] = False
     tested = [(found.clips[i].corpus, found.clips[i].emotion) != ("two", "sad") for i in part.clip]
     first = replace(part, logits=part.logits[tested], clip=part.clip[tested])
-    calibration = calibrate(replace(found, known=known, parts=[first]), 0.0)
+    calibration = calibrate(replace(found, known=known, parts=[first]))
     assert calibration.error_unmasked == calibration.error < 0.01
 
 

@@ -103,9 +103,9 @@ def write_card(
         if metrics["protocol"] == "speakers":
             lines += [
                 "",
-                "The temperature was found with these windows, clean and after "
-                f"{predictions.most_heard_s:.0f} s; with that of the other folds, their ECE is "
-                f"{metrics['ece']:.3f} (before calibration {metrics['ece_uncalibrated']:.3f}), unmasked "
+                "The temperature was found with the windows of all these rows. With that of the other folds, "
+                f"the ECE of clean windows after {predictions.most_heard_s:.0f} s is {metrics['ece']:.3f} "
+                f"(before calibration {metrics['ece_uncalibrated']:.3f}), unmasked "
                 f"{metrics['ece_unmasked']:.3f}, and that of clean first windows "
                 f"{metrics['ece_first_windows']:.3f}.",
             ]

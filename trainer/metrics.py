@@ -130,7 +130,9 @@ def pooled_confusion(predictions: Predictions, condition: str, heard_s: float) -
 def calibrate(predictions: Predictions) -> Calibration:
     """Over clean windows after the most speech; no fold has a say in the temperature it is measured with.
 
-    Windows whose label no training clip of their fold has are left out: no temperature makes them right.
+    The temperature is fit on the windows of every condition, however much was heard before them: calls begin
+    with strangers, and lines are noisy. Windows whose label no training clip of their fold has are left out:
+    no temperature makes them right.
 
     Raises:
         ConfigError: nothing else is there.
@@ -143,15 +145,21 @@ def calibrate(predictions: Predictions) -> Calibration:
             "no fold was trained on a label that it is tested on; wanted two or more speakers of every label"
         )
 
-    def fit(parts: Sequence[int]) -> float:
+    conditions = sorted({(part.condition, part.heard_s) for part in predictions.parts})
+    every = [_possible(predictions, condition, heard_s) for condition, heard_s in conditions]
+
+    def fit(without: str | None) -> float:
+        parts = [
+            (logits, labels)
+            for part in every
+            for fold, logits, labels in zip(part.folds, part.masked, part.truth, strict=True)
+            if fold != without
+        ]
         return fit_temperature(
-            np.concatenate([masked[i] for i in parts]), np.concatenate([truth[i] for i in parts])
+            np.concatenate([logits for logits, _ in parts]), np.concatenate([labels for _, labels in parts])
         )
 
-    by_fold = {}
-    for fold in set(windows.folds):
-        others = [i for i, other in enumerate(windows.folds) if other != fold]
-        by_fold[fold] = fit(others or range(len(truth)))
+    by_fold = {fold: fit(fold if len(set(windows.folds)) > 1 else None) for fold in set(windows.folds)}
     temperatures = [by_fold[fold] for fold in windows.folds]
     first = _possible(predictions, "clean", 0.0)
     first_temperatures = [by_fold[fold] for fold in first.folds]
@@ -162,7 +170,7 @@ def calibrate(predictions: Predictions) -> Calibration:
     coverage, risk = risk_coverage(confidence, right)
     abstain_below = float(np.quantile(confidence, ABSTAIN_SHARE))
     return Calibration(
-        temperature=fit(range(len(truth))),
+        temperature=fit(None),
         error_before=calibration_error(reliability(uncalibrated, right)),
         error=calibration_error(bins),
         bins=bins,

@@ -180,6 +180,8 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> None:
+    if not 0 <= arguments.floor <= 1:  # not so for NaN either
+        raise ConfigError(f"--floor is {arguments.floor:g}, wanted 0 to 1")
     known = learned(EmotionModel(arguments.model / MODEL_FILE))
     for name in arguments.held_out:
         if name.casefold() in known:

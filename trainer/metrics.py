@@ -41,7 +41,9 @@ ABSTAIN_SHARE = 0.2
 class Calibration:
     """How far confidences can be believed, over held-out windows."""
 
+    folds: int
     temperature: float
+    """Found with all folds; 1 where there is only one, which would be judged with what it chose."""
     error_before: float
     error: float
     """Expected calibration error, each fold with the temperature of the other folds."""
@@ -96,6 +98,7 @@ def figures(
         "labels": predictions.labels,
         "modes": modes(predictions),
         "confusion": percent(counts).round(1).tolist(),
+        "folds": calibration.folds,
         "temperature": round(calibration.temperature, 4),
         "ece": round(calibration.error, 4),
         "ece_first_windows": round(calibration.error_first, 4),
@@ -159,7 +162,8 @@ def calibrate(predictions: Predictions) -> Calibration:
             np.concatenate([logits for logits, _ in parts]), np.concatenate([labels for _, labels in parts])
         )
 
-    by_fold = {fold: fit(fold if len(set(windows.folds)) > 1 else None) for fold in set(windows.folds)}
+    alone = len(set(windows.folds)) == 1
+    by_fold = {fold: 1.0 if alone else fit(fold) for fold in set(windows.folds)}
     temperatures = [by_fold[fold] for fold in windows.folds]
     first = _possible(predictions, "clean", 0.0)
     first_temperatures = [by_fold[fold] for fold in first.folds]
@@ -170,7 +174,8 @@ def calibrate(predictions: Predictions) -> Calibration:
     coverage, risk = risk_coverage(confidence, right)
     abstain_below = float(np.quantile(confidence, ABSTAIN_SHARE))
     return Calibration(
-        temperature=fit(None),
+        folds=len(by_fold),
+        temperature=1.0 if alone else fit(None),
         error_before=calibration_error(reliability(uncalibrated, right)),
         error=calibration_error(bins),
         bins=bins,

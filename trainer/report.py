@@ -177,6 +177,11 @@ def _markdown(
         f"| {row['heard_s']:.0f} s | {' | '.join(format(row[name], '.1f') for name in groups)} |"
         for row in clean
     ]
+    found = (
+        "each fold at the temperature of the others"
+        if metrics["folds"] > 1
+        else "uncalibrated, as there is no other fold to find a temperature with"
+    )
     labels = list(clean[0]["recall"])
     lines += ["", f"| recall, heard before | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
     lines += [
@@ -188,7 +193,7 @@ def _markdown(
         "![confusion](confusion.png)",
         "",
         f"Calibration by window, clean, after {clean[-1]['heard_s']:.0f} s: ECE {metrics['ece']:.3f} "
-        f"({metrics['ece_uncalibrated']:.3f} before), each fold at the temperature of the others; "
+        f"({metrics['ece_uncalibrated']:.3f} before), {found}; "
         f"temperature {metrics['temperature']:.2f}. The least confident fifth of the windows lies below "
         f"{metrics['abstain_below']:.2f}. Unmasked the ECE is {metrics['ece_unmasked']:.3f}, and "
         f"{100 * metrics['unsure_unmasked']:.0f} % lie below. First windows, clean, at the same "

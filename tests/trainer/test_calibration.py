@@ -87,6 +87,16 @@ def test_one_temperature_serves_first_windows_and_later_ones(tiny_recipe: Path, 
     assert metrics["ece_first_windows"] == round(calibration.error_first, 4)
 
 
+def test_a_single_fold_is_not_calibrated_on_its_own_test_part(tiny_recipe: Path, tmp_path: Path) -> None:
+    found = predictions({})
+    single = replace(found, parts=found.parts[:1])
+    calibration = calibrate(single)
+    assert calibration.temperature == 1.0
+    assert calibration.error == calibration.error_before > 0.2
+    report.write(recipe.load(tiny_recipe), PROTOCOLS["crema-d-evar"], single, tmp_path)
+    assert "uncalibrated, as there is no other fold" in (tmp_path / "report.md").read_text()
+
+
 def test_confidences_are_judged_at_the_temperature_and_threshold_of_a_model() -> None:
     """Every window is right; its own label scores 1, the other one of its corpus 0, as does the third."""
     found, sure, everywhere = predictions({}), 1 / (1 + np.exp(-1)), 1 / (1 + 2 * np.exp(-1))
@@ -118,8 +128,8 @@ def test_a_label_that_nobody_taught_does_not_win_unmasked() -> None:
     known[part.clip, LABELS.index("calm")] = False
     tested = [(found.clips[i].corpus, found.clips[i].emotion) != ("two", "sad") for i in part.clip]
     first = replace(part, logits=part.logits[tested], clip=part.clip[tested])
-    calibration = calibrate(replace(found, known=known, parts=[first]))
-    assert calibration.error_unmasked == calibration.error < 0.01
+    judged = confidence_at(replace(found, known=known, parts=[first]), "clean", 0.0, 0.1, abstain_below=0.0)
+    assert judged.error_unmasked == judged.error < 0.01
 
 
 def test_labels_of_a_corpus_that_is_not_tested_may_win_too() -> None:

@@ -80,8 +80,8 @@ def published(draft: Path, repository: Path, data: Path, capsys: pytest.CaptureF
     """Real recordings that the model never heard judge it; the daemon's repository takes it once."""
     capsys.readouterr()
     publish = [*PUBLISH, str(draft), "--repository", str(repository)]
-    assert main([*publish, "--floor", "1.01"]) == 2
-    assert "held-out speakers, wanted 101.0%" in capsys.readouterr().err
+    assert main([*publish, "--floor", "1"]) == 2
+    assert "held-out speakers, wanted 100.0%" in capsys.readouterr().err
     assert not repository.exists()
     assert main([*publish, "--held-out", "tiny"]) == 2
     assert f"--held-out tiny: {draft} was trained on it" in capsys.readouterr().err
@@ -149,6 +149,8 @@ def test_cuda_that_is_not_there_is_said(tiny_recipe: Path, capsys: pytest.Captur
         ),
         (["evaluate", RECIPE, "--seeds", "0"], "--seeds is 0, wanted 1 or more"),
         (["compare", "--corpus", "emo-db", "--seed", "-1"], "--seed is -1, wanted 0 or more"),
+        ([*PUBLISH, "models/x/1", "--repository", "x", "--floor", "nan"], "--floor is nan, wanted 0 to 1"),
+        ([*PUBLISH, "models/x/1", "--repository", "x", "--floor", "40"], "--floor is 40, wanted 0 to 1"),
         (["report", "nowhere"], "nowhere/run.json: no such file; a finished run has one"),
     ],
 )

@@ -388,8 +388,9 @@ def _decode_newer(payload: bytes, format: Format, error: Exception) -> NewerMess
 
 
 def _minor(schema: str) -> int:
-    minor = schema.partition(".")[2]
-    return int(minor) if minor.isdecimal() else 0
+    with suppress(ValueError):  # what is no number, or one of thousands of digits
+        return int(schema.partition(".")[2])
+    return 0
 
 
 def _check_major(schema: str) -> None:

@@ -74,7 +74,13 @@ def test_a_type_that_a_newer_minor_version_added_is_told_from_a_wrong_one(encodi
     newer = {"schema": "1.10", "type": "weather", "call": "a", "stream": "s", "sequence": 7, "sky": "grey"}
     format: Format = "json" if encoding is msgspec.json else "msgpack"
     assert decode(encoding.encode(newer), format) == NewerMessage("a", "s", 7)
-    for wrong in ({"schema": SCHEMA}, {"schema": "1.x"}, {"type": "window"}, {"sequence": "seven"}):
+    for wrong in (
+        {"schema": SCHEMA},
+        {"schema": "1.x"},
+        {"schema": f"1.{'9' * 5000}"},
+        {"type": "window"},
+        {"sequence": "seven"},
+    ):
         with pytest.raises(FeedError):
             decode(encoding.encode(newer | wrong), format)
 
@@ -99,6 +105,13 @@ def test_a_bad_value_is_named(change: dict[str, object], complaint: str) -> None
     fields = json.loads(encode(Script("a", "s").window(2.0, "angry"))) | change
     with pytest.raises(FeedError, match=complaint):
         decode(json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_a_message_that_is_not_utf8_is_named(format: Format) -> None:
+    payload = encode(Script("cafe", "s").started(), format).replace(b"cafe", b"caf\xe9")
+    with pytest.raises(FeedError, match=r"message b'.*utf-8"):
+        decode(payload, format)
 
 
 def test_a_gap_can_be_written_as_a_line() -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -53,10 +54,11 @@ def test_a_last_line_that_was_cut_off_is_left_out_with_a_warning(
     assert len(list(read(recording))) == len(messages) + 1
 
 
-def test_a_bad_line_is_named(recording: Path) -> None:
-    with recording.open("a") as file:
-        file.write("not json\n")
-    with pytest.raises(FeedError, match=r"events\.jsonl, line \d+: message b'not json"):
+@pytest.mark.parametrize("line", [b"not json", b'{"type":"caf\xe9"}'])
+def test_a_bad_line_is_named(recording: Path, line: bytes) -> None:
+    with recording.open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(FeedError, match=rf"events\.jsonl, line \d+: message {re.escape(repr(line)[:-1])}"):
         list(read(recording))
 
 

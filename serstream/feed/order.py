@@ -69,7 +69,8 @@ class Order:
     """Takes messages as they come, leaves events and requests to be fetched.
 
     Args:
-        history: ask for the messages of calls that had begun before, as far as the daemon keeps them.
+        history: ask for the messages of calls that had begun before, as far as the daemon keeps them; only
+            with ``repair``.
         repair: ask for missed messages; if not, a gap is reported at once.
     """
 
@@ -128,7 +129,7 @@ class Order:
             state = new.get((name, stream), [])
             if joined or name in known or (name, stream) in self._ended:
                 self.expect(name, stream, last, now)
-            elif state and self._history and self._repair:
+            elif state and self._history:
                 self._start_repair(name, stream, _Repair(last, joining=True), now)
             elif state:
                 self.events.extend(message for message in state if not isinstance(message, NewerMessage))

@@ -48,14 +48,16 @@ def subscribe(
         keys: file made by ``serstream keys new``, for feeds that demand one.
         history: begin with all that the daemons still know of the calls that are going on, not only with
             the last word about each.
-        repair: ask the daemon for messages that were missed.
+        repair: ask the daemon for messages that were missed; if not, only for the last words.
 
     Raises:
-        FeedError: an endpoint is not one or is named twice, none is named, a role or type does not exist, or
-            the keys cannot be read.
+        FeedError: an endpoint is not one or is named twice, none is named, a role or type does not exist,
+            there is ``history`` without ``repair``, or the keys cannot be read.
     """
     if not endpoints or len(set(endpoints)) < len(endpoints):
         raise FeedError(f"feed endpoints are {endpoints}, wanted at least one, and each once")
+    if history and not repair:
+        raise FeedError("history=True asks for messages again, which repair=False forbids; give one of them")
     topics = [f"emotion.{call}." for call in (*calls, NONE)] if calls else ["emotion."]
     for name, names in (("calls", calls), ("roles", roles), ("types", types)):
         if isinstance(names, str):

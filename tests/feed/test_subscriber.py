@@ -115,6 +115,11 @@ def test_a_filter_that_would_let_nothing_pass_is_refused(filters: dict[str, Any]
         subscribe("ipc://feed", **filters)
 
 
+def test_history_without_repair_is_refused() -> None:
+    with pytest.raises(FeedError, match=r"history=True .* repair=False"):
+        subscribe("ipc://feed", history=True, repair=False)
+
+
 def test_an_address_that_cannot_be_connected_to_is_named() -> None:
     with pytest.raises(FeedError, match=r"feed endpoint tcp://\*:5556: cannot connect"):
         subscribe("tcp://*:5556")

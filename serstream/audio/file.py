@@ -30,7 +30,7 @@ MAX_RATE = 768_000
 def file_events(settings: FileSettings, base: Path = Path()) -> Iterator[SourceEvent]:
     """What a recording gives, without a clock: the same events each time.
 
-    Sample 0 is dated so that the recording ends when the file was last written.
+    Sample 0 is dated so that the recording ends when the file was last written, but not before 1970.
 
     Args:
         settings: the recording; ``realtime`` is ignored.
@@ -70,7 +70,7 @@ class FileSource:
     def events(self) -> Iterator[SourceEvent]:
         """All events of the recording, without a clock."""
         duration_s = self._file.frames / self._file.samplerate
-        yield from self._starts(self._path.stat().st_mtime - duration_s)
+        yield from self._starts(max(0.0, self._path.stat().st_mtime - duration_s))
         for start, block in self._blocks(BLOCK_S):
             yield from self._chunks(start, block, arrived=0.0)
         yield from self._ends("eof")

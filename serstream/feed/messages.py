@@ -360,9 +360,9 @@ def began_at(message: FeedMessage) -> float:
         FeedError: its time is none, or that was before 1970.
     """
     then = utc_of(message) - message.end
-    if then < 0:
+    if then < -0.001:  # to which ``time`` is cut
         raise FeedError(f"{_described(message)}: end is {message.end:g} s, which began before 1970")
-    return then
+    return max(0.0, then)
 
 
 def _described(message: FeedMessage) -> str:

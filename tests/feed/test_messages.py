@@ -161,3 +161,8 @@ def test_a_stream_cannot_have_begun_before_1970() -> None:
     message = msgspec.structs.replace(Script("a", "a-c").started(), end=1e300)
     with pytest.raises(FeedError, match=r"end is 1e\+300 s, which began before 1970"):
         began_at(message)
+
+
+def test_a_stream_may_have_begun_with_1970() -> None:
+    message = msgspec.structs.replace(Script("a", "a-c").started(), end=1.2345, time=rfc3339(1.2345))
+    assert began_at(message) == 0.0

@@ -156,6 +156,16 @@ def test_emotionml_says_what_the_messages_say(tmp_path: Path) -> None:
     assert values["valence"] == pytest.approx((utterance.valence + 1) / 2, abs=1e-4)
 
 
+def test_what_xml_forbids_is_told_in_emotionml_by_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    utterance = Script("a\x1b\ufffe", "ä\t😀").utterance(2.0, 6.5, "sad")
+    path.write_bytes(encode(structs.replace(utterance, probabilities={"s\0d": 1.0})))
+    root = ET.fromstring(emotionml.export(path))
+    texts = {element.text for element in root.iter()}
+    assert {r"a\x1b\ufffe", "ä\t😀"} <= texts
+    assert {element.get("name") for element in root.iter()} >= {r"s\x00d"}
+
+
 def test_a_recording_without_utterances_is_an_empty_document(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"\n".join(encode(m) for m in call("a") if not isinstance(m, UtteranceEmotion)))

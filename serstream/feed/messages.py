@@ -53,15 +53,18 @@ class FeedMessage(_Typed, frozen=True, kw_only=True):
     """What every message carries."""
 
     schema: str = SCHEMA
+    """major.minor"""
     source: str
     """Where the sound comes from, e.g. ``rtp:5004``; ``serstream`` for the daemon itself."""
     call: str
+    """``-`` when the message is about the daemon."""
     stream: str
+    """``-`` when the message is about a whole call, or the daemon."""
     role: Role
     """``unknown`` when the message is not about one stream."""
     sequence: Count
-    """Counts the messages of this (call, stream) from 0; a gap is a loss. The next call of the same name
-    counts on. Heartbeats count themselves."""
+    """Counts the messages of this (call, stream) from 0; a gap is a loss. A call's own messages count on into
+    the next call of its name. Heartbeats have a count of their own."""
     start: Seconds
     """Stream time at which what is described began; call time or daemon time when no stream is meant."""
     end: Seconds

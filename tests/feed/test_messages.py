@@ -129,6 +129,15 @@ def test_the_asyncapi_file_is_what_the_structs_say() -> None:
     )
 
 
+def test_the_asyncapi_file_explains_the_fields_and_which_are_always_there() -> None:
+    schemas = asyncapi.document()["components"]["schemas"]
+    for message in (*call("a"), model_change()):
+        schema = schemas[type(message).__name__]
+        assert set(schema["required"]) == set(json.loads(encode(message)))
+        assert "from 0" in schema["properties"]["sequence"]["description"]
+    assert schemas["SnapshotRequest"]["required"] == ["request"]
+
+
 def test_every_reference_of_the_asyncapi_file_leads_somewhere() -> None:
     document = asyncapi.document()
 

@@ -117,7 +117,8 @@ class Order:
         """
         positions = {(p.call, p.stream): p.sequence for p in snapshot}
         for name, call in list(self._calls.items()):
-            for stream in [stream for stream in call.next if (name, stream) not in positions]:
+            gone = [stream for stream in call.next if (name, stream) not in positions]
+            for stream in [stream for stream in gone if stream not in call.seen]:  # what is held tells more
                 self._lose(name, stream, call.next.pop(stream), None)
                 call.repairs.pop(stream, None)
         new: dict[Key, list[Decoded]] = {}

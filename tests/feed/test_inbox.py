@@ -261,6 +261,26 @@ def test_a_stream_whose_end_is_lost_for_good_is_over_with_its_call(repair: bool,
     assert gaps and all(gap.last is not None for gap in gaps), "nothing of it was going on any more"
 
 
+def test_a_stream_that_the_daemon_has_forgotten_is_not_gone_while_its_end_is_held_back() -> None:
+    feed = joined(history=3)
+    own, one, other = Script("a", NONE, "unknown"), Script("a", "a-c"), Script("a", "a-a", "agent")
+    for message in (one.started(), other.started()):
+        feed.publish(message)
+    feed.publish(other.unscored(2), arrives=False)
+    held = [other.unscored(4), one.ended(6), other.ended(6)]
+    held.append(own.call_ended(6, {"a-c": "customer", "a-a": "agent"}))
+    for message in (*held, *call("b")):
+        feed.publish(message)
+    feed.answer(arrives=False)
+    feed.beat(arrives=False)
+    feed.beat()
+    feed.answer()
+    feed.wait(REPLY_TIMEOUT_S + 0.1)
+    feed.answer()
+    told = [event for event in feed.received if event.call == "a"]
+    assert told[2:] == [Gap(call="a", stream="a-a", first=1, last=1), *held]
+
+
 def test_a_gap_leaves_out_what_the_daemon_still_knows() -> None:
     feed = joined(history=3)
     script = Script("a", "a-c")

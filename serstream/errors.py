@@ -9,8 +9,9 @@ from unicodedata import category
 
 import msgspec
 
-UNDECODABLE = (msgspec.MsgspecError, RecursionError)
-"""What msgspec raises for bytes that it cannot decode; those nested a thousand deep raise the second."""
+UNDECODABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""What msgspec raises for bytes that it cannot decode: the second for those nested a thousand deep, the third
+for strings that are not UTF-8."""
 
 
 class SerstreamError(Exception):

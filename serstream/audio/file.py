@@ -50,10 +50,10 @@ class FileSource:
     def events(self) -> Iterator[SourceEvent]:
         """All events of the recording, without a clock: the same each time.
 
-        Sample 0 is dated so that the recording ends when the file was last written.
+        Sample 0 is dated so that the recording ends when the file was last written, but not before 1970.
         """
         duration_s = self._file.frames / self._file.samplerate
-        yield from self._starts(self._path.stat().st_mtime - duration_s)
+        yield from self._starts(max(0.0, self._path.stat().st_mtime - duration_s))
         for start, block in self._blocks(BLOCK_S):
             yield from self._chunks(start, block, arrived=0.0)
         yield from self._ends("eof")

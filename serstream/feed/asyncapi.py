@@ -5,7 +5,10 @@ AsyncAPI has no binding for ZeroMQ; the envelope stands in the channels' descrip
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+from itertools import pairwise
 from typing import Any, get_args
 
 import msgspec
@@ -24,6 +27,10 @@ def document() -> dict[str, Any]:
     replies: list[type[msgspec.Struct]] = [Snapshot, Missed]
     structs = [*published, *requests, *replies]
     _, schemas = msgspec.json.schema_components(structs, ref_template=_SCHEMAS + "{name}")
+    for struct in structs:
+        _describe(schemas[struct.__name__], struct)
+        if struct not in requests:  # the daemon leaves no field out, a client may
+            schemas[struct.__name__]["required"] = list(schemas[struct.__name__]["properties"])
     endpoint = FeedSettings().endpoint
     return {
         "asyncapi": "3.0.0",
@@ -80,6 +87,19 @@ def document() -> dict[str, Any]:
 def _server(endpoint: str, description: str) -> dict[str, str]:
     protocol, _, host = endpoint.partition("://")
     return {"host": host, "protocol": f"zmq+{protocol}", "description": description}
+
+
+def _describe(schema: dict[str, Any], struct: type[msgspec.Struct]) -> None:
+    """Give the fields their docstrings, which are in the source only."""
+    for cls in reversed(struct.__mro__):
+        if not cls.__module__.startswith("serstream."):
+            continue
+        (definition,) = ast.parse(inspect.getsource(cls)).body
+        assert isinstance(definition, ast.ClassDef)
+        for line, following in pairwise(definition.body):
+            match line, following:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                    schema["properties"][name]["description"] = " ".join(text.split())
 
 
 def _tag(struct: type[msgspec.Struct]) -> str:

@@ -7,6 +7,7 @@ EmotionML wants values in [0, 1], so -1 to 1 is brought there linearly.
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET  # nosec B405 # writes XML, reads none
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,10 +20,14 @@ OWN_NAMESPACE = "urn:serstream:feed:1"
 """Of what stands in ``<info>``, which EmotionML leaves to others."""
 DIMENSIONS = "http://www.w3.org/TR/emotion-voc/xml#fsre-dimensions"
 VOCABULARY = "labels"
+_FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""By XML 1.0, even if escaped."""
 
 
 def export(path: Path) -> str:
-    """A recording as an EmotionML document; ``start`` and ``end`` of its emotions are UTC.
+    r"""A recording as an EmotionML document; ``start`` and ``end`` of its emotions are UTC.
+
+    Characters that XML forbids, as an id from the network may have, are written as ``\x1b``.
 
     Raises:
         FeedError: the recording cannot be read.
@@ -38,7 +43,8 @@ def export(path: Path) -> str:
         root.append(_vocabulary({label for utterance in utterances for label in utterance.probabilities}))
     root.extend(_emotion(number, utterance) for number, utterance in enumerate(utterances))
     ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=False) + "\n"
+    document = ET.tostring(root, encoding="unicode", xml_declaration=False)
+    return _FORBIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), document) + "\n"
 
 
 def _vocabulary(labels: Iterable[str]) -> ET.Element:

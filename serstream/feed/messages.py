@@ -53,15 +53,18 @@ class FeedMessage(_Typed, frozen=True, kw_only=True):
     """What every message carries."""
 
     schema: str = SCHEMA
+    """major.minor"""
     source: str
     """Where the sound comes from, e.g. ``rtp:5004``; ``serstream`` for the daemon itself."""
     call: str
+    """``-`` when the message is about the daemon."""
     stream: str
+    """``-`` when the message is about a whole call, or the daemon."""
     role: Role
     """``unknown`` when the message is not about one stream."""
     sequence: Count
-    """Counts the messages of this (call, stream) from 0; a gap is a loss. The next call of the same name
-    counts on. Heartbeats count themselves."""
+    """Counts the messages of this (call, stream) from 0; a gap is a loss. A call's own messages count on into
+    the next call of its name. Heartbeats have a count of their own."""
     start: Seconds
     """Stream time at which what is described began; call time or daemon time when no stream is meant."""
     end: Seconds
@@ -396,9 +399,9 @@ def began_at(message: FeedMessage) -> float:
         FeedError: its time is none, or that was before 1970.
     """
     then = utc_of(message) - message.end
-    if then < 0:
+    if then < -0.001:  # to which ``time`` is cut
         raise FeedError(f"{_described(message)}: end is {message.end:g} s, which began before 1970")
-    return then
+    return max(0.0, then)
 
 
 def _described(message: FeedMessage) -> str:
@@ -424,8 +427,9 @@ def _decode_newer(payload: bytes, format: Format, error: Exception) -> NewerMess
 
 
 def _minor(schema: str) -> int:
-    minor = schema.partition(".")[2]
-    return int(minor) if minor.isdecimal() else 0
+    with suppress(ValueError):  # what is no number, or one of thousands of digits
+        return int(schema.partition(".")[2])
+    return 0
 
 
 def _check_major(schema: str) -> None:

@@ -69,7 +69,8 @@ class Order:
     """Takes messages as they come, leaves events and requests to be fetched.
 
     Args:
-        history: ask for the messages of calls that had begun before, as far as the daemon keeps them.
+        history: ask for the messages of calls that had begun before, as far as the daemon keeps them; only
+            with ``repair``.
         repair: ask for missed messages; if not, a gap is reported at once.
     """
 
@@ -116,7 +117,8 @@ class Order:
         """
         positions = {(p.call, p.stream): p.sequence for p in snapshot}
         for name, call in list(self._calls.items()):
-            for stream in [stream for stream in call.next if (name, stream) not in positions]:
+            gone = [stream for stream in call.next if (name, stream) not in positions]
+            for stream in [stream for stream in gone if stream not in call.seen]:  # what is held tells more
                 self._lose(name, stream, call.next.pop(stream), None)
                 call.repairs.pop(stream, None)
         new: dict[Key, list[Decoded]] = {}
@@ -128,7 +130,7 @@ class Order:
             state = new.get((name, stream), [])
             if joined or name in known or (name, stream) in self._ended:
                 self.expect(name, stream, last, now)
-            elif state and self._history and self._repair:
+            elif state and self._history:
                 self._start_repair(name, stream, _Repair(last, joining=True), now)
             elif state:
                 self.events.extend(message for message in state if not isinstance(message, NewerMessage))
@@ -147,11 +149,10 @@ class Order:
         known = self._calls.get(name)
         if last < position or (known and last <= known.seen.get(stream, -1)):
             return
-        call = self._call(name)
         if not self._repair:
             self._lose(name, stream, position, last)
-            call.next[stream] = last + 1
-        elif repair := call.repairs.get(stream):
+            self._pass(name, stream, last + 1)
+        elif known and (repair := known.repairs.get(stream)):
             repair.last = max(repair.last, last)
         else:
             self._start_repair(name, stream, _Repair(last), now)
@@ -163,12 +164,14 @@ class Order:
         if call is None or repair is None:
             return  # given up meanwhile
         position = self._position(reply.call, reply.stream) or 0
-        if reply.first > position and not repair.joining:
-            self._lose(reply.call, reply.stream, position, reply.first - 1)
+        expected = position
         holds = False
         for message in messages:
             if message.sequence < position:
                 continue
+            if message.sequence > expected and not repair.joining:
+                self._lose(reply.call, reply.stream, expected, message.sequence - 1)
+            expected = message.sequence + 1
             self.repaired += 1
             if isinstance(message, CallEnded):
                 self._expect_ends(message, now)  # a reply may overtake what was published before it
@@ -177,7 +180,9 @@ class Order:
                 self._hold(call, message)
             else:
                 self._deliver(message)
-        behind = max([reply.first, *(message.sequence + 1 for message in messages)])
+        if reply.first > expected and not repair.joining:
+            self._lose(reply.call, reply.stream, expected, reply.first - 1)
+        behind = max(reply.first, expected)
         if behind <= position:
             self._give_up(reply.call, reply.stream, now)
         elif behind <= repair.last or len(messages) >= REPLY_LIMIT:
@@ -185,8 +190,10 @@ class Order:
             self._request(reply.call, reply.stream, repair, now)
         else:
             del call.repairs[reply.stream]
-            if (reply.call, reply.stream) not in self._ended:
-                call.next[reply.stream] = max(call.next.get(reply.stream, 0), reply.first)
+            if (self._position(reply.call, reply.stream) or 0) < reply.first:
+                self._pass(reply.call, reply.stream, reply.first)
+            for message in [held for held in call.held if isinstance(held, CallEnded)]:
+                self._expect_ends(message, now)  # the end may have been lost since this was asked for
             self._settle(reply.call, call, now)
 
     def ask_again(self, now: float) -> None:
@@ -252,7 +259,7 @@ class Order:
         if position <= repair.last:
             if not repair.joining:
                 self._lose(name, stream, position, repair.last)
-            call.next[stream] = repair.last + 1
+            self._pass(name, stream, repair.last + 1)
         self._settle(name, call, now)
 
     def _settle(self, name: str, call: _Call, now: float) -> None:
@@ -284,6 +291,13 @@ class Order:
     def _lose(self, call: str, stream: str, first: int, last: int | None) -> None:
         self.lost += 0 if last is None else last - first + 1
         self.events.append(Gap(call=call, stream=stream, first=first, last=last))
+
+    def _pass(self, name: str, stream: str, position: int) -> None:
+        """Go on behind a loss. A stream that is over stays so; a call's own count goes on with the name."""
+        if stream != NONE and (name, stream) in self._ended:
+            self._remember_end(name, stream, _End(position, 0.0))
+        else:
+            self._call(name).next[stream] = position
 
     def _call(self, name: str) -> _Call:
         if (call := self._calls.get(name)) is None:

@@ -8,6 +8,7 @@ several daemons can be read as one.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -47,14 +48,16 @@ def subscribe(
         keys: file made by ``serstream keys new``, for feeds that demand one.
         history: begin with all that the daemons still know of the calls that are going on, not only with
             the last word about each.
-        repair: ask the daemon for messages that were missed.
+        repair: ask the daemon for messages that were missed; if not, only for the last words.
 
     Raises:
-        FeedError: an endpoint is not one or is named twice, none is named, a role or type does not exist, or
-            the keys cannot be read.
+        FeedError: an endpoint is not one or is named twice, none is named, a role or type does not exist,
+            there is ``history`` without ``repair``, or the keys cannot be read.
     """
     if not endpoints or len(set(endpoints)) < len(endpoints):
         raise FeedError(f"feed endpoints are {endpoints}, wanted at least one, and each once")
+    if history and not repair:
+        raise FeedError("history=True asks for messages again, which repair=False forbids; give one of them")
     topics = [f"emotion.{call}." for call in (*calls, NONE)] if calls else ["emotion."]
     for name, names in (("calls", calls), ("roles", roles), ("types", types)):
         if isinstance(names, str):
@@ -81,6 +84,8 @@ class Subscription:
         self.links: list[Link] = []
         """To each daemon."""
         self._wanted = wanted
+        self._events: deque[Event] = deque()
+        """Read, and not yet given away: an iteration that is left leaves the rest to the next."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
 
@@ -92,7 +97,9 @@ class Subscription:
 
     def __iter__(self) -> Iterator[Event]:
         while True:
-            yield from self.receive(POLL_S)
+            self._read(POLL_S)
+            while self._events:
+                yield self._events.popleft()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         poller = zmq.asyncio.Poller()
@@ -100,8 +107,9 @@ class Subscription:
             for socket in link.sockets:
                 poller.register(socket, zmq.POLLIN)
         while True:
-            for event in self.receive(0):
-                yield event
+            self._read(0)
+            while self._events:
+                yield self._events.popleft()
             await poller.poll(int(POLL_S * 1000))
 
     def receive(self, timeout_s: float) -> list[Event]:
@@ -110,10 +118,10 @@ class Subscription:
         Raises:
             FeedError: see the class.
         """
-        ready = {socket for socket, _ in self._poller.poll(int(timeout_s * 1000))}
-        now = time.monotonic()
-        events = [event for link in self.links for event in link.exchange(ready, now)]
-        return [event for event in events if self._wanted.passes(event)]
+        self._read(timeout_s)
+        events = list(self._events)
+        self._events.clear()
+        return events
 
     def silent(self) -> dict[str, float]:
         """Daemons that say nothing, not even a heartbeat, by endpoint; for how many seconds, see `Link`."""
@@ -128,6 +136,19 @@ class Subscription:
         for link in self.links:
             link.close()
         self._context.term()
+
+    def _read(self, timeout_s: float) -> None:
+        """Read every link, even if one fails: what the others bring is kept for the next reading."""
+        ready = {socket for socket, _ in self._poller.poll(0 if self._events else int(timeout_s * 1000))}
+        now = time.monotonic()
+        failure: FeedError | None = None
+        for link in self.links:
+            try:
+                self._events.extend(filter(self._wanted.passes, link.exchange(ready, now)))
+            except FeedError as error:
+                failure = failure or error
+        if failure:
+            raise failure
 
     def __enter__(self) -> Subscription:
         return self

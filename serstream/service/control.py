@@ -227,14 +227,20 @@ class ControlServer:
             if not self._socket.poll(0):
                 return
             request = b"".join(self._socket.recv_multipart())
-            self._socket.send(msgspec.json.encode(self._reply(request, answer)))
+            self._socket.send(self._reply(request, answer))
 
     def close(self) -> None:
         """Let go of the socket file."""
         self._socket.close()
         self._context.term()
 
-    def _reply(self, frame: bytes, answer: Callable[[Request], Reply]) -> Reply:
+    def _reply(self, frame: bytes, answer: Callable[[Request], Reply]) -> bytes:
+        try:
+            return msgspec.json.encode(self._answer(frame, answer))
+        except UnicodeEncodeError as error:  # names of files may be anything
+            return msgspec.json.encode(Refused(f"the answer is not UTF-8: {error.object!a}"))
+
+    def _answer(self, frame: bytes, answer: Callable[[Request], Reply]) -> Reply:
         try:
             request = _request_decoder.decode(frame)
         except UNDECODABLE as error:
@@ -260,8 +266,12 @@ def ask(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Status | 
 
     Raises:
         NotRunningError: nobody listens there.
-        ControlError: the request is refused, not allowed, or not answered in time.
+        ControlError: the request is not UTF-8, refused, not allowed, or not answered in time.
     """
+    try:
+        payload = msgspec.json.encode(request)
+    except UnicodeEncodeError as fault:
+        raise ControlError(f"the request holds {fault.object!a}, wanted UTF-8") from fault
     if error := connect_error(path):
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
             raise NotRunningError(
@@ -273,7 +283,7 @@ def ask(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Status | 
     with zmq.Context() as context, context.socket(zmq.REQ) as client:
         client.linger = 0
         client.connect(f"ipc://{path}")
-        client.send(msgspec.json.encode(request))
+        client.send(payload)
         if not client.poll(round(1000 * timeout_s)):
             raise ControlError(
                 f"the daemon at {path} has not answered within {timeout_s:g} s; its log may say why"

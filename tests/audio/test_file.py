@@ -1,4 +1,5 @@
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -110,6 +111,12 @@ def test_float_file_beyond_full_scale_or_not_a_number(tmp_path: Path) -> None:
 def test_relative_path_starts_at_base(tmp_path: Path) -> None:
     write(tmp_path / "call.wav", tone(100))
     assert len(list(FileSource(FileSettings(path="call.wav"), tmp_path).events())) == 3
+
+
+def test_a_recording_that_was_written_in_1970_begins_in_it(tmp_path: Path) -> None:
+    os.utime(write(tmp_path / "call.wav", tone(16_000)), (0.5, 0.5))
+    start = next(FileSource(FileSettings(path="call.wav"), tmp_path).events())
+    assert isinstance(start, StreamStart) and start.started_at == 0.0
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -208,6 +208,93 @@ def test_a_call_does_not_end_before_its_streams_when_a_reply_overtakes_them() ->
     assert feed.received[-1] == messages[-1]
 
 
+def test_a_call_does_not_end_before_a_stream_whose_end_was_lost_during_a_repair() -> None:
+    feed = joined()
+    own, caller = Script("a", NONE, "unknown"), Script("a", "a-c")
+    for message in (own.call_started(), caller.started()):
+        feed.publish(message)
+    feed.publish(caller.window(2, "angry"), arrives=False)
+    feed.beat()
+    reply = feed.memory.answer(feed.inbox.requests.popleft())
+    end, last = caller.ended(3), own.call_ended(3, {"a-c": "customer"})
+    feed.publish(end, arrives=False)
+    feed.publish(last)
+    feed.inbox.replied([HEADER, *reply], feed.now)
+    feed.answer()
+    assert feed.received[-2:] == [end, last]
+
+
+def test_a_gap_in_a_call_whose_name_was_used_before_is_told_once() -> None:
+    feed = joined(history=40)
+    first = call("a")
+    second = next_call(first)
+    third = next_call(second)
+    fourth = next_call(third)
+    for message in first:
+        feed.publish(message)
+    for message in (*second, *third):
+        feed.publish(message, arrives=False)
+    feed.beat(arrives=False)
+    feed.beat()
+    feed.answer()
+    assert feed.received.count(Gap(call="a", stream=NONE, first=2, last=2)) == 1
+    assert feed.received[-1] == third[-1]
+    for message in fourth:
+        feed.publish(message)
+    assert feed.received[-len(fourth) :] == fourth
+
+
+@pytest.mark.parametrize(("repair", "history"), [(False, 10_000), (True, 1)])
+def test_a_stream_whose_end_is_lost_for_good_is_over_with_its_call(repair: bool, history: int) -> None:
+    inbox = Inbox(repair=repair)
+    feed = joined(inbox, history=history)
+    messages = call("a")
+    for message in messages:
+        feed.publish(message, arrives=message not in messages[-5:-1])
+    feed.answer()
+    feed.beat()
+    feed.answer()
+    assert messages[-1] in feed.received
+    restarted = Feed(inbox, name="feed-2")
+    restarted.beat()
+    gaps = [event for event in (*feed.received, *restarted.received) if isinstance(event, Gap)]
+    assert gaps and all(gap.last is not None for gap in gaps), "nothing of it was going on any more"
+
+
+def test_a_stream_that_the_daemon_has_forgotten_is_not_gone_while_its_end_is_held_back() -> None:
+    feed = joined(history=3)
+    own, one, other = Script("a", NONE, "unknown"), Script("a", "a-c"), Script("a", "a-a", "agent")
+    for message in (one.started(), other.started()):
+        feed.publish(message)
+    feed.publish(other.unscored(2), arrives=False)
+    held = [other.unscored(4), one.ended(6), other.ended(6)]
+    held.append(own.call_ended(6, {"a-c": "customer", "a-a": "agent"}))
+    for message in (*held, *call("b")):
+        feed.publish(message)
+    feed.answer(arrives=False)
+    feed.beat(arrives=False)
+    feed.beat()
+    feed.answer()
+    feed.wait(REPLY_TIMEOUT_S + 0.1)
+    feed.answer()
+    told = [event for event in feed.received if event.call == "a"]
+    assert told[2:] == [Gap(call="a", stream="a-a", first=1, last=1), *held]
+
+
+def test_a_gap_leaves_out_what_the_daemon_still_knows() -> None:
+    feed = joined(history=3)
+    script = Script("a", "a-c")
+    started, alert = script.started(), script.alert(4)
+    windows = [script.window(float(end), "angry") for end in range(5, 12)]
+    feed.publish(started)
+    for message in (alert, *windows[:-1]):
+        feed.publish(message, arrives=False)
+    feed.publish(windows[-1])
+    feed.answer()
+    assert feed.received == [started, alert, Gap(call="a", stream="a-c", first=2, last=5), *windows[-3:]]
+    assert feed.inbox.lost == 4
+
+
 def test_what_history_has_forgotten_is_a_gap() -> None:
     feed = joined(history=3)
     script = Script("a", "a-c")
@@ -443,7 +530,7 @@ def test_whatever_is_lost_a_subscriber_ends_in_the_daemons_state(
     for event in feed.received:
         key = (event.call, event.stream)
         if isinstance(event, Gap):
-            last[key] = event.first - 1  # what the snapshot knows of the lost part may follow
+            last[key] = event.first - 1 if event.last is None else event.last
             continue
         assert event.sequence > last.get(key, -1), "in order, no copies"
         last[key] = event.sequence

@@ -74,7 +74,13 @@ def test_a_type_that_a_newer_minor_version_added_is_told_from_a_wrong_one(encodi
     newer = {"schema": "1.10", "type": "weather", "call": "a", "stream": "s", "sequence": 7, "sky": "grey"}
     format: Format = "json" if encoding is msgspec.json else "msgpack"
     assert decode(encoding.encode(newer), format) == NewerMessage("a", "s", 7)
-    for wrong in ({"schema": SCHEMA}, {"schema": "1.x"}, {"type": "window"}, {"sequence": "seven"}):
+    for wrong in (
+        {"schema": SCHEMA},
+        {"schema": "1.x"},
+        {"schema": f"1.{'9' * 5000}"},
+        {"type": "window"},
+        {"sequence": "seven"},
+    ):
         with pytest.raises(FeedError):
             decode(encoding.encode(newer | wrong), format)
 
@@ -101,6 +107,13 @@ def test_a_bad_value_is_named(change: dict[str, object], complaint: str) -> None
         decode(json.dumps(fields).encode())
 
 
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_a_message_that_is_not_utf8_is_named(format: Format) -> None:
+    payload = encode(Script("cafe", "s").started(), format).replace(b"cafe", b"caf\xe9")
+    with pytest.raises(FeedError, match=r"message b'.*utf-8"):
+        decode(payload, format)
+
+
 def test_a_gap_can_be_written_as_a_line() -> None:
     assert json.loads(encode(Gap(call="a", stream="s", first=3, last=None)))["type"] == "gap"
 
@@ -114,6 +127,15 @@ def test_the_asyncapi_file_is_what_the_structs_say() -> None:
     assert json.loads(text) == json.loads(json.dumps(asyncapi.document())), (
         "run: python -m serstream.feed.asyncapi > docs/asyncapi.json"
     )
+
+
+def test_the_asyncapi_file_explains_the_fields_and_which_are_always_there() -> None:
+    schemas = asyncapi.document()["components"]["schemas"]
+    for message in (*call("a"), model_change()):
+        schema = schemas[type(message).__name__]
+        assert set(schema["required"]) == set(json.loads(encode(message)))
+        assert "from 0" in schema["properties"]["sequence"]["description"]
+    assert schemas["SnapshotRequest"]["required"] == ["request"]
 
 
 def test_every_reference_of_the_asyncapi_file_leads_somewhere() -> None:
@@ -148,3 +170,8 @@ def test_a_stream_cannot_have_begun_before_1970() -> None:
     message = msgspec.structs.replace(Script("a", "a-c").started(), end=1e300)
     with pytest.raises(FeedError, match=r"end is 1e\+300 s, which began before 1970"):
         began_at(message)
+
+
+def test_a_stream_may_have_begun_with_1970() -> None:
+    message = msgspec.structs.replace(Script("a", "a-c").started(), end=1.2345, time=rfc3339(1.2345))
+    assert began_at(message) == 0.0

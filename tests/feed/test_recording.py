@@ -1,4 +1,5 @@
 import json
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -53,10 +54,11 @@ def test_a_last_line_that_was_cut_off_is_left_out_with_a_warning(
     assert len(list(read(recording))) == len(messages) + 1
 
 
-def test_a_bad_line_is_named(recording: Path) -> None:
-    with recording.open("a") as file:
-        file.write("not json\n")
-    with pytest.raises(FeedError, match=r"events\.jsonl, line \d+: message b'not json"):
+@pytest.mark.parametrize("line", [b"not json", b'{"type":"caf\xe9"}'])
+def test_a_bad_line_is_named(recording: Path, line: bytes) -> None:
+    with recording.open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(FeedError, match=rf"events\.jsonl, line \d+: message {re.escape(repr(line)[:-1])}"):
         list(read(recording))
 
 
@@ -152,6 +154,16 @@ def test_emotionml_says_what_the_messages_say(tmp_path: Path) -> None:
     values = {e.get("name"): float(e.get("value", "")) for e in emotion if e.get("value")}
     assert values["sad"] == 0.75
     assert values["valence"] == pytest.approx((utterance.valence + 1) / 2, abs=1e-4)
+
+
+def test_what_xml_forbids_is_told_in_emotionml_by_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    utterance = Script("a\x1b\ufffe", "ä\t😀").utterance(2.0, 6.5, "sad")
+    path.write_bytes(encode(structs.replace(utterance, probabilities={"s\0d": 1.0})))
+    root = ET.fromstring(emotionml.export(path))
+    texts = {element.text for element in root.iter()}
+    assert {r"a\x1b\ufffe", "ä\t😀"} <= texts
+    assert {element.get("name") for element in root.iter()} >= {r"s\x00d"}
 
 
 def test_a_recording_without_utterances_is_an_empty_document(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from serstream.errors import FeedError
 from serstream.feed import subscribe
 from serstream.feed.messages import Alert, Event, FeedMessage, Gap, Heartbeat
 from serstream.feed.state import FeedState
+from serstream.feed.subscriber import Subscription
 
 
 @pytest.fixture
@@ -88,6 +89,11 @@ def test_a_filter_that_would_let_nothing_pass_is_refused(filters: dict[str, Any]
         subscribe("ipc://feed", **filters)
 
 
+def test_history_without_repair_is_refused() -> None:
+    with pytest.raises(FeedError, match=r"history=True .* repair=False"):
+        subscribe("ipc://feed", history=True, repair=False)
+
+
 def test_an_address_that_cannot_be_connected_to_is_named() -> None:
     with pytest.raises(FeedError, match=r"feed endpoint tcp://\*:5556: cannot connect"):
         subscribe("tcp://*:5556")
@@ -144,3 +150,36 @@ def test_the_client_loads_nothing_heavy() -> None:
     for heavy in ("numpy", "scipy", "onnxruntime", "soundfile", "soxr", "sounddevice", "rich", "torch"):
         assert f"'{heavy}'" not in loaded
     assert "'msgspec'" in loaded
+
+
+async def first(subscription: Subscription) -> Event:
+    return await anext(aiter(subscription))
+
+
+@pytest.mark.parametrize("begin", [lambda s: next(iter(s)), lambda s: asyncio.run(first(s))])
+def test_an_iteration_that_is_left_leaves_the_rest_to_the_next(
+    endpoint: str, begin: Callable[[Subscription], Event]
+) -> None:
+    with subscribe(endpoint) as subscription:
+        expected = take(iter(subscription), 5)
+    with subscribe(endpoint) as subscription:
+        assert [begin(subscription), *subscription.receive(0)][:5] == expected
+
+
+def test_an_error_of_one_daemon_loses_nothing_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, three = call("one")[0], call("three")[0]
+    said: list[list[Event] | None] = [[one], None, [three], [], [], []]
+
+    def exchange(*_: object) -> list[Event]:
+        if (events := said.pop(0)) is None:
+            raise FeedError("another major version")
+        return events
+
+    with subscribe(*(f"ipc://{tmp_path}/{name}" for name in ("one", "two", "three"))) as subscription:
+        for link in subscription.links:
+            monkeypatch.setattr(link, "exchange", exchange)
+        with pytest.raises(FeedError, match="another major version"):
+            subscription.receive(0)
+        assert subscription.receive(0) == [one, three]

@@ -4,7 +4,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ from waiting import until
 
 from serstream.errors import ControlError, ModelError, NotRunningError
 from serstream.service.control import (
+    Activate,
     ControlServer,
     ModelStatus,
     Reply,
@@ -34,6 +35,9 @@ STATUS = Status(
 )
 
 
+NOT_UTF8 = [b'{"request":"activate","model":"caf\xe9@1"}']
+
+
 def status(_request: Request) -> Reply:
     return STATUS
 
@@ -45,14 +49,16 @@ def server(tmp_path: Path) -> Iterator[ControlServer]:
     server.close()
 
 
-def exchange(server: ControlServer, frames: list[bytes]) -> object:
+def exchange(
+    server: ControlServer, frames: list[bytes], answer: Callable[[Request], Reply] = status
+) -> object:
     """What a client of any kind gets back for its frames."""
     with zmq.Context() as context, context.socket(zmq.REQ) as client:
         client.linger = 0
         client.connect(f"ipc://{server.path}")
         client.send_multipart(frames)
         while not client.poll(1):
-            server.poll(status)
+            server.poll(answer)
         return msgspec.json.decode(client.recv())
 
 
@@ -72,7 +78,9 @@ def test_a_request_of_another_process_is_answered(server: ControlServer) -> None
     assert output == b"tiny@1\n"
 
 
-@pytest.mark.parametrize("frames", [[b""], [b"\xff\x00"], [b"[]"], [b'{"request":"format"}'], [b"a", b"b"]])
+@pytest.mark.parametrize(
+    "frames", [[b""], [b"\xff\x00"], [b"[]"], [b'{"request":"format"}'], NOT_UTF8, [b"a", b"b"]]
+)
 def test_what_is_no_request_is_refused(server: ControlServer, frames: list[bytes]) -> None:
     reply = exchange(server, frames)
     assert isinstance(reply, dict)
@@ -99,6 +107,20 @@ def test_an_error_of_the_daemon_becomes_the_clients(server: ControlServer) -> No
     finally:
         over.set()
         thread.join()
+
+
+def test_an_answer_that_is_not_utf8_becomes_a_refusal(server: ControlServer) -> None:
+    def refuse(_request: Request) -> Reply:
+        raise ModelError("model x@1: not in /caf\udce9")
+
+    reply = exchange(server, [b'{"request":"status"}'], refuse)
+    assert isinstance(reply, dict)
+    assert reply["reply"] == "refused" and r"/caf\udce9" in reply["reason"]
+
+
+def test_a_request_that_is_not_utf8_is_not_put(server: ControlServer) -> None:
+    with pytest.raises(ControlError, match=r"the request holds 'caf\\udce9@1', wanted UTF-8"):
+        ask(server.path, Activate("caf\udce9@1"))
 
 
 def test_a_daemon_that_hangs_does_not_hang_its_client(server: ControlServer) -> None:

@@ -49,6 +49,8 @@ def test_from_recordings_to_a_model(
     assert model.metadata.feature_spec.baseline is not None
     card = (models / "tiny/3/card.md").read_text()
     assert "tiny@3" in card
+    assert "No fold trained on its test part" in card
+    assert "flatter a little there, as figures do wherever recipes are chosen by them" in card
     assert f"are at temperature {model.metadata.temperature:.2f} and threshold" in card
     published(models / "tiny/3", tmp_path / "repository", tiny_data, capsys)
     assert main(["export", recipe, *common, "--model-version", "4", "--models", str(models)]) == 0

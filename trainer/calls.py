@@ -20,7 +20,7 @@ Rows = NDArray[np.intp]
 class BaselineTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``[baseline]`` of a recipe: one network learns to work with and without a speaker baseline."""
 
-    prior: Annotated[float, Meta(gt=0)] = 4.0
+    prior: Annotated[float, Meta(gt=0, le=1000)] = 4.0
     """The average speaker counts as so many windows."""
     trust_limit: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Greatest weight of what was heard against the average speaker."""

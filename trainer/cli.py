@@ -25,6 +25,9 @@ from trainer.predictions import RUN_FILE, read_run
 from trainer.publish import MIN_SPEAKERS, learned, publish
 from trainer.training import load, save
 
+MAX_VERSION = 999_999_999
+"""Of a model; a `Reference` has nine digits at most."""
+
 _GOES_ON = "An interrupted command goes on where it stopped when it is given again."
 
 _EXAMPLES = {
@@ -161,8 +164,8 @@ def _report(arguments: argparse.Namespace) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     wanted = _to_the_last_epoch(arguments.recipe)
-    if arguments.model_version < 1:
-        raise ConfigError(f"--model-version is {arguments.model_version}, wanted 1 or more")
+    if not 1 <= arguments.model_version <= MAX_VERSION:
+        raise ConfigError(f"--model-version is {arguments.model_version}, wanted 1 to {MAX_VERSION}")
     folder: Path = arguments.models / wanted.name / str(arguments.model_version)
     if (folder / SUMS_FILE).exists():  # written last
         raise ConfigError(f"{folder}: exists and a version never changes; give another --model-version")

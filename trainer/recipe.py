@@ -28,7 +28,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     epochs: Positive = 40
     """Passes over the clips."""
     batch: Positive = 64
-    learning_rate: Annotated[float, Meta(gt=0)] = 2e-3
+    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 2e-3
     """Peak of the one-cycle schedule (Smith and Topin 2018)."""
     weight_decay: Annotated[float, Meta(ge=0)] = 1e-2
     label_smoothing: Share = 0.1

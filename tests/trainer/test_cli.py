@@ -49,6 +49,8 @@ def test_from_recordings_to_a_model(
     assert model.metadata.feature_spec.baseline is not None
     card = (models / "tiny/3/card.md").read_text()
     assert "tiny@3" in card
+    assert "No fold trained on its test part" in card
+    assert "flatter a little there, as figures do wherever recipes are chosen by them" in card
     assert f"are at temperature {model.metadata.temperature:.2f} and threshold" in card
     published(models / "tiny/3", tmp_path / "repository", tiny_data, capsys)
     assert main(["export", recipe, *common, "--model-version", "4", "--models", str(models)]) == 0
@@ -142,7 +144,8 @@ def test_cuda_that_is_not_there_is_said(tiny_recipe: Path, capsys: pytest.Captur
         (["corpora", "--data", "nowhere"], "data folder nowhere: no such folder"),
         (["train", "missing.toml"], "recipe missing.toml: cannot read it: No such file or directory; give"),
         (["export", RECIPE, "--model-version", "1", "--runs", "/dev/null"], "runs folder /dev/null: cannot"),
-        (["export", RECIPE, "--model-version", "0"], "--model-version is 0, wanted 1 or more"),
+        (["export", RECIPE, "--model-version", "0"], "--model-version is 0, wanted 1 to 999999999"),
+        (["export", RECIPE, "--model-version", "1000000000"], "--model-version is 1000000000, wanted 1 to 9"),
         (
             ["export", RECIPE, "--model-version", "6"],
             "models/cnn-lstm/6: exists and a version never changes;",
@@ -181,6 +184,8 @@ def test_a_cache_that_cannot_be_written_is_named(
             'labels = ["angri", "angry", ',
             "label angri of recipe tiny: no clip of tiny has this emotion, they have angry, neutral, sad;",
         ),
+        ("epochs = 3", "learning_rate = inf", "training.learning_rate is inf: "),
+        ("windows = 4", "prior = 5000.0", "baseline.prior is 5000.0: "),
         ('corpora = ["tiny"', 'corpora = ["tini"', "corpus tini: no "),
         ('corpora = ["tiny"]', "corpora = []", "corpora is []: "),
         ('corpora = ["tiny"]', 'corpora = ["tiny", "tiny/"]', "corpus 'tiny/': wanted the name of a folder"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import tomllib
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,6 +92,22 @@ class RtpSettings(_Settings, frozen=True):
         """What the names of its streams begin with."""
         return self.name or f"rtp-{self.port}"
 
+    @property
+    def label(self) -> str:
+        """What log and status call it."""
+        return f"rtp:{self.address}:{self.port}"
+
+    @property
+    def sockets(self) -> dict[tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int], str]:
+        """Address and UDP port of each socket that it binds, and what for.
+
+        Raises:
+            ValueError: the address is none.
+        """
+        ip = ipaddress.ip_address(self.address)
+        rtp = {(ip, self.port): "RTP"}
+        return rtp if self.rtcp_mux else {**rtp, (ip, self.port + 1): "RTCP"}
+
 
 class MicrophoneSettings(_Settings, frozen=True):
     """``[[microphone]]``: one input device."""
@@ -103,6 +121,11 @@ class MicrophoneSettings(_Settings, frozen=True):
     """Without a sample for so long the stream ends and the device is opened again, as a new stream. A source
     that is silent for longer than 5 s could be taken for stuck."""
 
+    @property
+    def label(self) -> str:
+        """What log and status call it."""
+        return f"microphone:{'default' if self.device is None else self.device}"
+
 
 class FileSettings(_Settings, frozen=True):
     """``[[file]]``: one recording."""
@@ -114,6 +137,19 @@ class FileSettings(_Settings, frozen=True):
     """Empty: the file's name and a check sum of its path."""
     realtime: bool = True
     """Play at the speed of the recording instead of as fast as possible."""
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its streams begin with."""
+        # The sum keeps recordings of the same name apart, and the same one played in two calls.
+        key = zlib.crc32(os.fsencode(f"{self.path}\0{self.call}"))
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(self.path).stem).strip("-")[:40] or "file"
+        return f"{name}-{key:08x}"
+
+    @property
+    def label(self) -> str:
+        """What log and status call it."""
+        return f"file:{self.path}"
 
 
 class SegmenterSettings(_Settings, frozen=True):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 
-from serstream.audio.file import file_events
+from serstream.audio.file import FileSource
 from serstream.config import FileSettings, RtpSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.errors import SourceError
@@ -38,7 +38,7 @@ def recording_events(
         ConfigError: payload types, SDP or keys of the configuration are not understood.
     """
     if path.suffix.lower() not in CAPTURES:
-        return file_events(FileSettings(path=str(path), roles=roles, realtime=False))
+        return FileSource(FileSettings(path=str(path), roles=roles)).events()
     if roles:
         raise SourceError(
             f"file {path}: a capture has no channels; give roles to its streams under [[rtp]] roles"

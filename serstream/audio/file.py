@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,21 +23,6 @@ BLOCK_S = 2.0
 """Seconds read at once when nobody waits."""
 MAX_RATE = 768_000
 """Hz; no converter is faster, and a file that says so is broken."""
-
-
-def file_events(settings: FileSettings, base: Path = Path()) -> Iterator[SourceEvent]:
-    """What a recording gives, without a clock: the same events each time.
-
-    Sample 0 is dated so that the recording ends when the file was last written.
-
-    Args:
-        settings: the recording; ``realtime`` is ignored.
-        base: folder that a relative path starts from.
-
-    Raises:
-        SourceError: as `FileSource`, at once and not at the first event.
-    """
-    return FileSource(settings, base).events()
 
 
 class FileSource:
@@ -60,15 +43,15 @@ class FileSource:
                 f"({', '.join(roles)}); give one role per channel, or none"
             )
         self._roles = roles
-        # The sum keeps recordings of the same name apart, and the same one played in two calls.
-        key = zlib.crc32(os.fsencode(f"{settings.path}\0{settings.call}"))
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", self._path.stem).strip("-")[:40] or "file"
-        self._call = settings.call or f"{name}-{key:08x}"
-        self._streams = [f"{name}-{key:08x}-{channel}" for channel in range(1, len(roles) + 1)]
+        self._call = settings.call or settings.prefix
+        self._streams = [f"{settings.prefix}-{channel}" for channel in range(1, len(roles) + 1)]
         self._stopped = threading.Event()
 
     def events(self) -> Iterator[SourceEvent]:
-        """All events of the recording, without a clock."""
+        """All events of the recording, without a clock: the same each time.
+
+        Sample 0 is dated so that the recording ends when the file was last written.
+        """
         duration_s = self._file.frames / self._file.samplerate
         yield from self._starts(self._path.stat().st_mtime - duration_s)
         for start, block in self._blocks(BLOCK_S):

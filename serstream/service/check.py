@@ -7,10 +7,9 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
 
 from serstream.audio.file import FileSource
-from serstream.config import AlertSettings, FileSettings, MicrophoneSettings, RtpSettings, Settings
+from serstream.config import AlertSettings, Settings
 from serstream.emotion.alerts import GROUPS
 from serstream.emotion.loading import load_model
 from serstream.emotion.model import EmotionModel
@@ -24,8 +23,6 @@ from serstream.service.metrics import HOST
 from serstream.types import Role
 
 log = logging.getLogger(__name__)
-
-SourceSettings: TypeAlias = RtpSettings | MicrophoneSettings | FileSettings
 
 
 def check(settings: Settings, base: Path) -> EmotionModel:
@@ -70,7 +67,7 @@ def check_sources(settings: Settings, base: Path) -> None:
     for port in settings.rtp:
         family_of(port.address)
         where = f"{port.address}:{port.port}"
-        for (ip, number), what in udp_sockets(port).items():
+        for (ip, number), what in port.sockets.items():
             user = f"{what} of [[rtp]] {where}"
             for other_ip, other in taken[number].items():
                 if _overlap(ip, other_ip):
@@ -87,6 +84,12 @@ def check_sources(settings: Settings, base: Path) -> None:
             )
         Streams(port, utc_offset=0.0, base=base)
     for file in settings.file:
+        if file.prefix in names:
+            raise ConfigError(
+                f"[[file]] {file.path}: its first stream would be called {file.prefix}-1, as that of "
+                f"{names[file.prefix]}; give one of them another call"
+            )
+        names[file.prefix] = f"another [[file]] {file.path}"
         FileSource(file, base)
 
 
@@ -115,24 +118,6 @@ def _takes_loopback(host: str) -> bool:
         return _overlap(ipaddress.ip_address(host.strip("[]")), ipaddress.ip_address(HOST))
     except ValueError:
         return host in ("*", "localhost")
-
-
-def name_of(source: SourceSettings) -> str:
-    """What log and status call it."""
-    match source:
-        case RtpSettings():
-            return f"rtp:{source.address}:{source.port}"
-        case MicrophoneSettings():
-            return f"microphone:{'default' if source.device is None else source.device}"
-        case FileSettings():
-            return f"file:{source.path}"
-
-
-def udp_sockets(port: RtpSettings) -> dict[tuple[IpAddress, int], str]:
-    """Address and UDP port of each socket that an ``[[rtp]]`` binds, and what for."""
-    ip = ipaddress.ip_address(port.address)
-    rtp = {(ip, port.port): "RTP"}
-    return rtp if port.rtcp_mux else {**rtp, (ip, port.port + 1): "RTCP"}
 
 
 def _overlap(one: IpAddress, other: IpAddress) -> bool:
@@ -176,12 +161,12 @@ def tell_who_is_analysed(settings: Settings) -> None:
         )
         return
     log.info("streams with role agent are not scored (privacy.analyse_agents is false)")
-    roles: list[tuple[SourceSettings, set[Role]]] = [
-        *((port, {port.role, *port.roles.values(), *port.parties}) for port in settings.rtp),
-        *((microphone, {microphone.role}) for microphone in settings.microphone),
-        *((file, set(file.roles)) for file in settings.file),
+    roles: list[tuple[str, set[Role]]] = [
+        *((port.label, {port.role, *port.roles.values(), *port.parties}) for port in settings.rtp),
+        *((microphone.label, {microphone.role}) for microphone in settings.microphone),
+        *((file.label, set(file.roles)) for file in settings.file),
     ]
-    if unnamed := [name_of(source) for source, named in roles if named <= {"unknown"}]:
+    if unnamed := [label for label, named in roles if named <= {"unknown"}]:
         log.warning(
             "no role is named for %s: everybody who speaks there is analysed, agents as well if there are "
             'any; name it by role = "customer" or "agent", where several speak by roles or parties',

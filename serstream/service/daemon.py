@@ -231,7 +231,6 @@ class Daemon:
         What the file cannot know, a port that somebody else has, concerns that source alone.
         """
         self._notifier.reloading(time.monotonic())
-        self._models.reread_pointer()
         try:
             settings = self._load()
             check_sources(settings, self._base)
@@ -248,6 +247,7 @@ class Daemon:
             self._capacity.max_delay_s = settings.overload.max_delay_ms / 1000
             self._stream_limit.max_delay_s = settings.overload.max_delay_ms / 1000
             self._settings = settings
+            self._models.reread_pointer()
             self._reloads += 1
             self._reload_error = f"reloaded, but without {'; '.join(faults)}" if faults else ""
             if self._reload_error:

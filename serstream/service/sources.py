@@ -25,7 +25,6 @@ from serstream.errors import SerstreamError, SourceError
 from serstream.rtp.datagrams import bind
 from serstream.rtp.port import RtpPort
 from serstream.rtp.receiver import RtpReceiver
-from serstream.service.check import name_of, udp_sockets
 from serstream.service.health import PortHealth
 from serstream.service.intake import Intake
 from serstream.service.shelf import SocketShelf
@@ -116,7 +115,9 @@ class Sources:
         names: list[str] = []
         for running in self._running:
             if running.thread.is_alive():
-                names += [running.name] if running.settings else map(name_of, self._receiver.settings)
+                names += (
+                    [running.name] if running.settings else [port.label for port in self._receiver.settings]
+                )
         return tuple(names)
 
     @property
@@ -169,9 +170,9 @@ class Sources:
             running.source.stop()
             self._running.remove(running)
             self._ending.append(running)
-        used = {key for port in settings.rtp for key in udp_sockets(port)}
+        used = {key for port in settings.rtp for key in port.sockets}
         for port in [port for port in self._receiver.settings if port not in settings.rtp]:
-            for ip, number in udp_sockets(port):
+            for ip, number in port.sockets:
                 # Bound anew it might still be in use: systemd closes its copy when it gets round to it.
                 keep_or_release = self._shelf.keep if (ip, number) in used else self._shelf.release
                 keep_or_release(str(ip), number)
@@ -219,7 +220,7 @@ class Sources:
         try:
             return RtpPort(settings, numbers, bind=partial(self._shelf.open, bind=bind), base=self._base)
         except SerstreamError:
-            for ip, number in udp_sockets(settings):  # one of two may be open already
+            for ip, number in settings.sockets:  # one of two may be open already
                 self._shelf.release(str(ip), number)
             raise
 
@@ -230,7 +231,7 @@ class Sources:
                 source = FileSource(settings, self._base)
             case MicrophoneSettings():
                 source = MicrophoneSource(settings)
-        return _Running(source, name_of(settings), settings)
+        return _Running(source, settings.label, settings)
 
 
 def _wanted(settings: Settings) -> list[OwnThread]:

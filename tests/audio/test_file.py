@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from serstream.audio.file import FileSource, file_events
+from serstream.audio.file import FileSource
 from serstream.config import FileSettings
 from serstream.errors import SourceError
 from serstream.types import AudioChunk, Role, Samples, SourceEvent, StreamEnd, StreamStart
@@ -15,7 +15,7 @@ CLIP = Path(__file__).parents[1] / "fixtures" / "emo-db" / "03a04Fd.flac"
 
 
 def play(path: Path, roles: tuple[Role, ...] = (), call: str = "") -> list[SourceEvent]:
-    return list(file_events(FileSettings(path=str(path), roles=roles, call=call)))
+    return list(FileSource(FileSettings(path=str(path), roles=roles, call=call)).events())
 
 
 def sound(events: list[SourceEvent]) -> dict[str, Samples]:
@@ -109,7 +109,7 @@ def test_float_file_beyond_full_scale_or_not_a_number(tmp_path: Path) -> None:
 
 def test_relative_path_starts_at_base(tmp_path: Path) -> None:
     write(tmp_path / "call.wav", tone(100))
-    assert len(list(file_events(FileSettings(path="call.wav"), tmp_path))) == 3
+    assert len(list(FileSource(FileSettings(path="call.wav"), tmp_path).events())) == 3
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from published_model import repository
 
+from serstream.emotion.store import Reference
 from serstream.errors import ControlError
 from serstream.feed.messages import StreamEnded
 from serstream.rehearsal import HOST, DaemonProcess, Leg, free_port_pair
@@ -123,6 +125,19 @@ def test_a_stop_that_comes_with_a_reload_is_not_lost(tmp_path: Path) -> None:
             daemon.process.send_signal(number)
         assert daemon.process.wait(5) == 0
         assert "reloaded" not in daemon.log()
+
+
+def test_a_refused_reload_does_not_exchange_the_model_either(tmp_path: Path) -> None:
+    store = repository(tmp_path / "models")
+    model = f'[model]\nrepository = "{store.root}"\ndevice = "cpu"\n'
+    with DaemonProcess(f"[[rtp]]\nport = {free_port_pair()}\n{model}") as daemon:
+        path = daemon.control.with_name("serstream.toml")
+        text = path.read_text()
+        store.activate(Reference("tiny", 2))
+        refused = reload(daemon, f"nonsense = 1\n{text}")
+        assert (refused.model.name, refused.model.loading) == ("tiny@1", "")
+        path.write_text(text)
+        assert ask(daemon.control, Reload()).model.loading == "tiny@2"
 
 
 def test_what_only_a_restart_changes_is_named() -> None:

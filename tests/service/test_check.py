@@ -11,7 +11,7 @@ from serstream.service.intake import Intake
 from serstream.service.notifier import Notifier
 from serstream.service.shelf import SocketShelf
 from serstream.service.sources import Sources
-from serstream.shipped import models_dir
+from serstream.shipped import SAMPLE_CALL, models_dir
 
 SHIPPED = Path(__file__).parents[2] / "config" / "serstream.toml"
 
@@ -31,6 +31,7 @@ def test_what_runs_is_fine(tmp_path: Path) -> None:
     for endpoint in (f"ipc://{tmp_path}/feed", "ipc://feed", "ipc:///run/not-yet/feed", "tcp://[::1]:9464"):
         check(settings_of(rtp=ports, feed={"endpoint": endpoint}), tmp_path)
     check(settings_of(rtp=ports, feed={"endpoint": "tcp://127.0.0.1:65534"}, metrics={"port": 0}), tmp_path)
+    check(settings_of(file=[{"path": str(SAMPLE_CALL), "call": call} for call in ("one", "two")]), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,10 @@ def test_what_runs_is_fine(tmp_path: Path) -> None:
         ),
         ({"rtp": [{"name": "desk"}, {"port": 5006, "name": "desk"}]}, "called desk-1"),
         ({"file": [{"path": "missing.wav"}]}, "missing.wav"),
+        (
+            {"file": [{"path": str(SAMPLE_CALL)}, {"path": str(SAMPLE_CALL), "realtime": False}]},
+            r"\[\[file\]\] .*: its first stream would be called .*-1, as that of another .*give one .* call",
+        ),
         ({"rtp": [{}], "feed": {"endpoint": "nonsense"}}, "feed endpoint 'nonsense': wanted tcp://"),
         ({"rtp": [{}], "feed": {"endpoint": "tcp://0.0.0.0:5555"}}, "can be reached from outside"),
         (

@@ -234,7 +234,7 @@ class Daemon:
         try:
             settings = self._load()
             check_sources(settings, self._base)
-        except SerstreamError as error:
+        except (SerstreamError, OSError, ValueError) as error:  # no path in a file may end the calls
             self._reload_error = str(error)
             log.error("reload refused, everything stays as it was: %s", error, extra=ALWAYS)
         else:

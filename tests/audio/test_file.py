@@ -112,6 +112,11 @@ def test_relative_path_starts_at_base(tmp_path: Path) -> None:
     assert len(list(FileSource(FileSettings(path="call.wav"), tmp_path).events())) == 3
 
 
+def test_a_path_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="x: cannot read it: File name too long; give the path"):
+        play(tmp_path / (300 * "x"))
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"none\.wav: no such file; give the path"):
         play(tmp_path / "none.wav")

@@ -42,17 +42,30 @@ class ServerKeys(msgspec.Struct, frozen=True):
             pair: where the pair is; None: ``server.toml`` in the directory.
 
         Raises:
-            FeedError: it is missing or broken.
+            FeedError: it is missing or broken, or the allow-list may not be read.
         """
         keys = _read(
             pair or directory / "server.toml", ("public", "secret"), "make it with 'serstream keys new NAME'"
         )
-        return ServerKeys(directory, keys["public"], keys["secret"])
+        server = ServerKeys(directory, keys["public"], keys["secret"])
+        try:
+            server._entries()
+        except OSError as error:
+            raise FeedError(
+                f"keys {error.filename}: cannot list the clients' keys: {error.strerror}; "
+                "let the daemon's user read that folder"
+            ) from error
+        return server
 
     def clients(self) -> dict[bytes, str]:
         """The allow-list: public key, as 32 bytes, to client name. Logs and leaves out unreadable entries."""
         found, faults = {}, []
-        for path in sorted((self.directory / "clients").glob("*.public")):
+        try:
+            entries = self._entries()
+        except OSError as error:
+            entries = []
+            faults.append(str(error))
+        for path in entries:
             try:
                 found[_decode(path.read_text(encoding="ascii").strip())] = path.stem
             except (OSError, ValueError) as error:
@@ -60,6 +73,21 @@ class ServerKeys(msgspec.Struct, frozen=True):
         if faults:
             logger.warning("feed: invalid client keys are ignored: %s", "; ".join(faults))
         return found
+
+    def stamp(self) -> object:
+        """Another one when an entry of the allow-list came, went, was written over or may be read now."""
+        try:
+            return [(path.name, _stamp(path)) for path in self._entries()]
+        except OSError as error:
+            return error.errno
+
+    def _entries(self) -> list[Path]:
+        """Files of the allow-list. Raises an OSError if they may not be listed; without a folder: none."""
+        folder = self.directory / "clients"
+        try:
+            return sorted(folder / name for name in os.listdir(folder) if name.endswith(".public"))
+        except FileNotFoundError:
+            return []
 
 
 class ClientKeys(msgspec.Struct, frozen=True):
@@ -104,7 +132,10 @@ def new_client(directory: Path, name: str, to: Path) -> None:
     if entry.exists():
         raise FeedError(f"client {name!r} has a key already: {entry}; remove that file to revoke it first")
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (directory, entry.parent):
+            if not folder.exists():
+                folder.mkdir(parents=True)
+                folder.chmod(0o755)  # whatever the umask: the daemon's user shall read the allow-list
         if not (directory / "server.toml").exists():
             public, secret = (key.decode() for key in zmq.curve_keypair())
             _write_secret(
@@ -120,6 +151,7 @@ def new_client(directory: Path, name: str, to: Path) -> None:
         )
         unfinished = directory / f"{name}.unfinished"  # in the allow-list it appears whole, in one step
         unfinished.write_text(f"{public}\n", encoding="ascii")
+        unfinished.chmod(0o644)
         unfinished.rename(entry)
     except OSError as error:
         raise FeedError(
@@ -141,6 +173,14 @@ def _read(path: Path, wanted: tuple[str, ...], mend: str) -> dict[str, str]:
         except ValueError as error:
             raise FeedError(f"keys {path}: {name} is {error}; {mend}") from error
     return {name: table[name] for name in wanted}
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 def _decode(key: object) -> bytes:

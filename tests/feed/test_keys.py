@@ -1,3 +1,4 @@
+import errno
 import logging
 import os
 import shutil
@@ -194,10 +195,58 @@ def test_a_new_client_is_allowed_without_a_restart(
         assert hears(publisher, subscription)
 
 
+def test_a_key_that_is_written_over_revokes_the_old_one_and_one_that_may_be_read_now_is_allowed(
+    publisher: Publisher, endpoint: str, tmp_path: Path, keys: Path
+) -> None:
+    new_client(tmp_path / "other", "anna", tmp_path / "new.toml")
+    entry = keys / "clients" / "anna.public"
+    with subscribe(endpoint, keys=tmp_path / "anna.toml") as anna:
+        assert hears(publisher, anna)
+        shutil.copyfile(tmp_path / "other" / "clients" / "anna.public", entry)
+        publisher.poll(time.monotonic() + REREAD_INTERVAL_S, 0.0)
+        with pytest.raises(FeedError, match="refuses this key"):
+            hears(publisher, anna)
+    server = ServerKeys.load(keys)
+    before = server.stamp()
+    assert server.stamp() == before
+    entry.chmod(0o640)
+    assert server.stamp() != before
+
+
+def test_an_allow_list_that_may_not_be_read_is_told(
+    keys: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ServerKeys.load(keys)
+
+    def closed(folder: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    monkeypatch.setattr(os, "listdir", closed)
+    assert server.clients() == {}
+    assert f"Permission denied: '{keys / 'clients'}'" in caplog.text
+    with pytest.raises(FeedError, match="clients: cannot list the clients' keys: Permission denied; let the"):
+        ServerKeys.load(keys)
+
+
+def test_the_daemon_may_read_the_allow_list_whatever_the_umask(tmp_path: Path) -> None:
+    mask = os.umask(0o077)
+    try:
+        new_client(tmp_path / "keys", "anna", tmp_path / "anna.toml")
+    finally:
+        os.umask(mask)
+    for name, mode in {
+        "": 0o755,
+        "clients": 0o755,
+        "clients/anna.public": 0o644,
+        "server.toml": 0o600,
+    }.items():
+        assert stat.S_IMODE((tmp_path / "keys" / name).stat().st_mode) == mode, name
+
+
 def test_a_new_client_is_never_seen_half_written(
     keys: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whichever step is the last before the daemon looks: it looks again only when the folder changes."""
+    """Whichever step is the last before the daemon looks: it looks again only when something changes."""
     server = ServerKeys.load(keys)
     seen: list[int] = []
 

@@ -247,7 +247,8 @@ class Daemon:
             self._capacity.max_delay_s = settings.overload.max_delay_ms / 1000
             self._stream_limit.max_delay_s = settings.overload.max_delay_ms / 1000
             self._settings = settings
-            self._models.reread_pointer()
+            if fault := self._models.reread_pointer():
+                faults.append(fault)
             self._reloads += 1
             self._reload_error = f"reloaded, but without {'; '.join(faults)}" if faults else ""
             if self._reload_error:

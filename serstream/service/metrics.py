@@ -133,7 +133,7 @@ class Metrics(Collector):
         yield _counter("reloads", "Configuration reloads", health.reloads)
         yield _gauge(
             "reload_failed",
-            "1 when the last reload was refused or a source could not be opened",
+            "1 when the last reload was refused, or a source or the active model could not be opened",
             bool(health.reload_error),
         )
         yield _counter("model_swaps", "Models exchanged", model.swaps)

@@ -179,16 +179,21 @@ class Models:
         self._end_canary()
         return ended
 
-    def reread_pointer(self) -> None:
-        """Follow what another process has written into the repository."""
+    def reread_pointer(self) -> str:
+        """Follow what another process has written into the repository.
+
+        Returns:
+            Why that cannot even be tried; empty: it is as it was, or being loaded.
+        """
         if self._store is None:
-            return
+            return ""
         try:
-            pointer = self._store.pointer()
-            if pointer.active != self.reference:
-                self._begin(pointer.active, "activate")
+            wanted = self._store.pointer().active
+            if wanted != self.reference and not self._activates(wanted):
+                self._begin(wanted, "activate")
         except (ModelError, ControlError) as error:
-            log.error("%s; %s stays active", error, self.reference, extra=ALWAYS)
+            return f"another model: {error}; {self.reference} stays active"
+        return ""
 
     def poll(self, now: float, utc: float) -> list[Message]:
         """Exchange the model if the next one is ready, and tell what there is to tell.
@@ -261,6 +266,13 @@ class Models:
             reference, store, self._settings, self._inspected, self._loader, purpose, share
         )
         return str(reference)
+
+    def _activates(self, model: str) -> bool:
+        return (
+            self._candidate is not None
+            and self._candidate.purpose == "activate"
+            and str(self._candidate.reference) == model
+        )
 
     def _writable_store(self) -> ModelStore:
         if self._store is None:

@@ -167,6 +167,12 @@ def test_a_refused_reload_does_not_exchange_the_model_either(tmp_path: Path) -> 
         refused = reload(daemon, f"nonsense = 1\n{text}")
         assert (refused.model.name, refused.model.loading) == ("tiny@1", "")
         path.write_text(text)
+        pointer = store.root / "active.json"
+        asked = pointer.read_text()
+        pointer.write_text('{"active": "tiny@9"}')
+        with pytest.raises(ControlError, match="reloaded, but without another model: model tiny@9: not in"):
+            ask(daemon.control, Reload())
+        pointer.write_text(asked)
         assert ask(daemon.control, Reload()).model.loading == "tiny@2"
 
 

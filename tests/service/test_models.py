@@ -1,4 +1,3 @@
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -188,21 +187,28 @@ def test_a_new_version_is_ignored_unless_auto_activate(store: ModelStore) -> Non
         assert models.reference == "tiny@4"
 
 
-def test_a_pointer_written_by_another_process_is_followed_on_reload(
-    store: ModelStore, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_pointer_written_by_another_process_is_followed_on_reload(store: ModelStore) -> None:
     with serving(store) as models:
         store.activate(Reference("tiny", 2))
-        models.reread_pointer()
+        assert models.reread_pointer() == ""
+        assert models.reread_pointer() == "", "it is being loaded already"
         settle(models)
         assert models.reference == "tiny@2"
-        models.reread_pointer()
+        assert models.reread_pointer() == ""
         assert not models.status().loading
-        (store.root / "active.json").write_text("{")
-        with caplog.at_level(logging.ERROR):
-            models.reread_pointer()
-        assert "cannot read it" in caplog.text
-        assert models.reference == "tiny@2"
+
+
+def test_a_pointer_that_cannot_be_followed_is_told(store: ModelStore) -> None:
+    with serving(store) as models:
+        models.set_shadow("tiny@2")
+        store.activate(Reference("tiny", 2))
+        assert "tiny@2 is being loaded; ask again when it is done; tiny@1 stays" in models.reread_pointer()
+        settle(models)
+        (store.root / "active.json").write_text('{"active": "tiny@9"}')
+        assert "model tiny@9: not in" in models.reread_pointer()
+        (store.root / "active.json").write_text('{"active":')
+        assert "cannot read it" in models.reread_pointer()
+        assert models.reference == "tiny@1"
 
 
 def test_labels_may_change_in_the_middle_of_a_call(store: ModelStore) -> None:

@@ -258,7 +258,7 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"shadow     {pointer.shadow or '-'}")
         return 0
     print(f"active     {status.name} on {', '.join(status.providers)}")
-    print(f"previous   {status.previous or '-'}")
+    print(f"previous   {status.previous or '-'}{' (should be active)' if status.fallback else ''}")
     print(f"loading    {status.loading or '-'}")
     print(f"exchanged  {status.swaps} times, {status.refusals} refused")
     if status.refusal:

@@ -122,6 +122,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Where a rollback goes; empty: nowhere."""
     loading: str = ""
     """What is being inspected and loaded beside it."""
+    fallback: bool = False
+    """Whether the one before scores, because the one that should could not be loaded or failed."""
     swaps: int = 0
     """Models exchanged since the start."""
     refusals: int = 0

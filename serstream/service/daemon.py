@@ -17,7 +17,7 @@ import numpy as np
 
 from serstream.config import Settings
 from serstream.emotion import compiled
-from serstream.emotion.loading import load_model
+from serstream.emotion.loading import load_or_fall_back
 from serstream.errors import ControlError, SerstreamError
 from serstream.feed.messages import Message, ModelChanged, rfc3339
 from serstream.feed.publisher import Publisher
@@ -91,7 +91,8 @@ class Daemon:
         self._notifier = Notifier(os.environ)
         self._shelf = SocketShelf(self._notifier, inherited_sockets(os.environ, os.getpid()))
         self._started, self._began = time.time(), time.monotonic()
-        self._models = Models(settings.model, base, load_model(settings.model, base), time.monotonic())
+        first, refusal = load_or_fall_back(settings.model, base)
+        self._models = Models(settings.model, base, first, time.monotonic(), refusal)
         self._pipeline = Pipeline(settings, self._models)
         self._publisher = Publisher(settings.feed, directory=base)
         self._control = ControlServer(socket_path(settings.control.socket, base))

@@ -138,6 +138,11 @@ class Metrics(Collector):
         )
         yield _counter("model_swaps", "Models exchanged", model.swaps)
         yield _counter("model_refusals", "Models refused", model.refusals)
+        yield _gauge(
+            "model_fallback",
+            "1 while the model before scores, as the one that should could not be loaded or failed",
+            model.fallback,
+        )
         info = GaugeMetricFamily(
             "serstream_model_info", "The model in use", labels=["model", "provider", "version"]
         )

@@ -50,9 +50,12 @@ class Models:
         base: folder of the configuration file.
         active: loaded from them.
         now: monotonic seconds.
+        refusal: why ``active`` is not the repository's active version, but the one before; empty: it is.
     """
 
-    def __init__(self, settings: ModelSettings, base: Path, active: EmotionModel, now: float):
+    def __init__(
+        self, settings: ModelSettings, base: Path, active: EmotionModel, now: float, refusal: str = ""
+    ):
         self.active = active
         self._settings = settings
         self._store: ModelStore | None = None if settings.path else open_store(settings, base)
@@ -69,6 +72,11 @@ class Models:
         """Call of every living stream."""
         self._told_providers = active.providers
         self._previous = self._store.pointer().previous or "" if self._store else ""
+        self._fallen_back = bool(refusal)
+        """Whether the model before scores, as the one that should failed, until another is activated."""
+        if self._store and refusal:
+            self._previous = self._store.pointer().active
+            self._failed = self._previous, refusal
         self._swaps = 0
         self.refusals = 0
         """Models refused since the start."""
@@ -244,6 +252,7 @@ class Models:
             providers=tuple(self.active.providers),
             previous=self._previous,
             loading=str(self._candidate.reference) if self._candidate else "",
+            fallback=self._fallen_back,
             swaps=self._swaps,
             refusals=self.refusals,
             refusal=self._refusal,
@@ -294,6 +303,7 @@ class Models:
             self._canary = Canary(candidate.model, candidate.share)
             return self._report(self._canary, now, utc)
         before, self.active = self.active, candidate.model
+        self._fallen_back = False
         self.active.continue_from(before)
         if before.reference != self.reference:
             self._previous = before.reference
@@ -308,6 +318,7 @@ class Models:
         failed, self.active, self._standby = self.active, standby, None
         self.active.continue_from(failed)
         self._previous = failed.reference
+        self._fallen_back = True
         self._failed = failed.reference, reason
         self._after_exchange()
         try:

@@ -9,7 +9,7 @@ import pytest
 from published_model import publish, repository
 
 from serstream.config import ModelSettings
-from serstream.emotion.loading import load_model
+from serstream.emotion.loading import load_model, load_or_fall_back
 from serstream.emotion.store import ModelStore, Pointer, Reference, check_sums
 from serstream.errors import ControlError, ModelError
 from serstream.feed.messages import CanaryReport, Message, ModelChanged, ModelRefused, ShadowReport
@@ -29,7 +29,8 @@ def inspected_here(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def serving(store: ModelStore, **settings: Any) -> Iterator[Models]:
     options = ModelSettings(repository=store.root.name, device="cpu", **settings)
-    models = Models(options, store.root.parent, load_model(options, store.root.parent), now=0.0)
+    first, refusal = load_or_fall_back(options, store.root.parent)
+    models = Models(options, store.root.parent, first, 0.0, refusal)
     yield models
     models.close()
 
@@ -296,6 +297,28 @@ def test_speakers_stay_known_over_a_swap(store: ModelStore) -> None:
         assert np.array_equal(
             again.score([window])[0].probabilities, shipped.score([window])[0].probabilities
         )
+
+
+def test_a_model_that_takes_over_at_the_start_is_told_until_another_is_activated(store: ModelStore) -> None:
+    with serving(store) as models:
+        assert not models.status().fallback
+    store.activate(Reference("tiny", 2))
+    file = store.file(Reference("tiny", 2))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    with serving(store) as models:
+        refused, changed = settle(models)
+        assert isinstance(refused, ModelRefused) and refused.candidate == "tiny@2"
+        assert isinstance(changed, ModelChanged)
+        assert (changed.previous, changed.model) == ("tiny@2", "tiny@1")
+        status = models.status()
+        assert (status.name, status.previous, status.refusals) == ("tiny@1", "tiny@2", 1)
+        assert status.fallback
+        assert status.refusal and "it was damaged or changed after publishing" in status.refusal.reason
+        file.write_bytes(whole)
+        assert models.rollback() == "tiny@2"
+        settle(models)
+        assert (models.reference, models.status().fallback) == ("tiny@2", False)
 
 
 def test_a_model_that_fails_on_a_window_is_replaced_by_the_one_before(

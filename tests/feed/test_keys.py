@@ -290,6 +290,27 @@ def test_a_client_file_is_never_overwritten(keys: Path, tmp_path: Path) -> None:
     assert not (keys / "clients" / "carl.public").exists()
 
 
+@pytest.mark.parametrize("n_written", [0, 1, 2])
+def test_a_full_disk_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_written: int
+) -> None:
+    keys, to = tmp_path / "keys", tmp_path / "anna.toml"
+    left = iter(range(n_written))
+
+    def fsync(_descriptor: int) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fsync)
+        with pytest.raises(FeedError, match=rf"cannot write {tmp_path}/.*\w: No space left on device"):
+            new_client(keys, "anna", to)
+    assert not to.exists()
+    assert not list(keys.glob("**/anna.*"))
+    new_client(keys, "anna", to)
+    assert ClientKeys.load(to).server == ServerKeys.load(keys).public
+
+
 def test_the_daemons_pair_may_lie_outside_the_directory(keys: Path, endpoint: str, tmp_path: Path) -> None:
     pair = (keys / "server.toml").rename(tmp_path / "credential")
     settings = FeedSettings(endpoint=endpoint, keys=str(keys), heartbeat_s=0.05)

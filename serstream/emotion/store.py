@@ -149,7 +149,7 @@ class ModelStore:
                 f"models {self.root}: no {POINTER_FILE}: no version is active; "
                 f"choose one with 'serstream models activate NAME@V'; {self._what_there_is()}"
             ) from error
-        except (OSError, *UNDECODABLE) as error:
+        except (OSError, ValueError, *UNDECODABLE) as error:
             raise ModelError(
                 f"models {path}: cannot read it: {error}; mend it with 'serstream models activate NAME@V'"
             ) from error
@@ -189,7 +189,7 @@ class ModelStore:
             ModelError: the version exists, or the folder cannot be written.
         """
         folder = self.root / reference.name / str(reference.version)
-        if folder.exists():
+        if os.path.exists(folder):
             raise ModelError(
                 f"model {reference}: {folder} exists and a version never changes; "
                 f"publish it as version {self.next_version(reference.name)}"
@@ -290,10 +290,10 @@ def read_file(path: Path) -> bytes:
     Raises:
         ModelError: it is no regular file, too large, or may not be read.
     """
-    if not path.is_file():
-        seen = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
-        raise ModelError(f"model {path}: {seen}; give the path of a model.onnx")
     try:
+        if not path.is_file():
+            seen = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+            raise ModelError(f"model {path}: {seen}; give the path of a model.onnx")
         size = path.stat().st_size
         if not 0 < size <= MAX_BYTES:
             raise ModelError(f"model {path}: has {size} bytes, wanted 1 to {MAX_BYTES}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -99,7 +100,7 @@ def _check_endpoints(settings: Settings) -> None:
     transport, _, address = endpoint.partition("://")
     folder = Path(address).parent
     # What lies below /run may be made when the service starts (RuntimeDirectory=).
-    if transport == "ipc" and not folder.is_dir() and Path("/run") not in folder.parents:
+    if transport == "ipc" and not os.path.isdir(folder) and Path("/run") not in folder.parents:
         raise ConfigError(
             f"feed.endpoint {endpoint}: there is no folder {folder}; make it, or choose another endpoint"
         )

@@ -196,11 +196,11 @@ class ModelStore:
             )
         with self._writing():
             unfinished = self.root / f"{UNFINISHED}{reference}"
-            unfinished.mkdir()
+            _make_folder(unfinished)
             for name, content in {**files, SUMS_FILE: sums(files)}.items():
                 _write_synced(unfinished / name, content)
             _sync(unfinished)
-            folder.parent.mkdir(exist_ok=True)
+            _make_folder(folder.parent)
             unfinished.rename(folder)
             _sync(folder.parent)
             _sync(self.root)
@@ -216,7 +216,7 @@ class ModelStore:
     def _writing(self) -> Iterator[None]:
         """One writer at a time; leftovers of one that was killed are removed first."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.root)
             descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -302,8 +302,16 @@ def read_file(path: Path) -> bytes:
         raise ModelError(f"model {path}: cannot read it: {error.strerror}") from error
 
 
+def _make_folder(folder: Path) -> None:
+    """Unless it is there. Whoever writes, the service reads: what is in a repository is no secret."""
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+
+
 def _write_synced(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
+        os.fchmod(file.fileno(), 0o644)  # as _make_folder
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -303,7 +303,7 @@ class MetricsServer:
 
 
 def _answer(metrics: Metrics, path: str) -> tuple[int, str, bytes]:
-    match path:
+    match path.partition("?")[0]:
         case "/metrics":
             return 200, CONTENT_TYPE_LATEST, metrics.text()
         case "/livez":

@@ -211,10 +211,10 @@ def _reload(arguments: argparse.Namespace) -> int:
 
 def _control(arguments: argparse.Namespace) -> Path:
     """Where the running daemon is asked."""
-    from serstream.service.control import socket_path
+    from serstream.service.control import find_socket
 
     settings, base = configuration(arguments)
-    return socket_path(settings.control.socket, base)
+    return find_socket(settings.control.socket, base)
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -74,7 +74,7 @@ class _Place:
 
     def __init__(self, arguments: argparse.Namespace):
         from serstream.emotion.store import open_store
-        from serstream.service.control import socket_path
+        from serstream.service.control import find_socket
 
         settings, base = configuration(arguments)
         if settings.model.path:
@@ -82,14 +82,14 @@ class _Place:
                 f"model.path names one file, {settings.model.path}; set model.repository to have versions"
             )
         self.store: ModelStore = open_store(settings.model, base)
-        self._socket = socket_path(settings.control.socket, base)
+        self.socket = find_socket(settings.control.socket, base)
 
     def ask(self, request: Request) -> Reply | None:
         """The daemon's reply; None when it does not run."""
         from serstream.service.control import ask
 
         try:
-            return ask(self._socket, request)
+            return ask(self.socket, request)
         except NotRunningError:
             return None
 
@@ -176,7 +176,7 @@ def _activate(arguments: argparse.Namespace) -> int:
         status = place.wait(reply, lambda status: status.name)
         print(f"{status.name} is active on {status.providers[0]}; before: {status.previous or 'none'}")
         return 0
-    return _point_at(place.store, arguments.model)
+    return _point_at(place, arguments.model)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
@@ -191,7 +191,7 @@ def _rollback(arguments: argparse.Namespace) -> int:
     previous = place.store.pointer().previous
     if previous is None:
         raise ModelError("no model was active before this one; use 'serstream models activate NAME@V'")
-    return _point_at(place.store, previous)
+    return _point_at(place, previous)
 
 
 def _shadow(arguments: argparse.Namespace) -> int:
@@ -213,7 +213,7 @@ def _shadow(arguments: argparse.Namespace) -> int:
     if reference:
         inspect_apart(place.store.file(reference).parent)
     place.store.set_shadow(reference)
-    print(f"no daemon runs; its next start compares {reference or 'no model'}")
+    print(f"no daemon listens at {place.socket}; its next start compares {reference or 'no model'}")
     return 0
 
 
@@ -227,7 +227,10 @@ def _canary(arguments: argparse.Namespace) -> int:
     place = _Place(arguments)
     reply = place.ask(SetCanary(arguments.model, arguments.share))
     if not isinstance(reply, Accepted):
-        raise NotRunningError("no daemon runs, and a canary needs its calls; start it with 'serstream run'")
+        raise NotRunningError(
+            f"no daemon listens at {place.socket}, and a canary needs its calls; "
+            "start it with 'serstream run'"
+        )
     if arguments.off:
         print(f"{reply.model or 'no model'} is the canary no longer")
         return 0
@@ -237,13 +240,13 @@ def _canary(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _point_at(store: ModelStore, model: str) -> int:
+def _point_at(place: _Place, model: str) -> int:
     from serstream.emotion.inspection import inspect_apart
 
-    reference = store.resolve(model)
-    inspect_apart(store.file(reference).parent)
-    store.activate(reference)
-    print(f"no daemon runs; its next start uses {reference}")
+    reference = place.store.resolve(model)
+    inspect_apart(place.store.file(reference).parent)
+    place.store.activate(reference)
+    print(f"no daemon listens at {place.socket}; its next start uses {reference}")
     return 0
 
 
@@ -252,13 +255,13 @@ def _status(arguments: argparse.Namespace) -> int:
     status = place.status()
     if status is None:
         pointer = place.store.pointer()
-        print("no daemon runs; its next start uses the following")
+        print(f"no daemon listens at {place.socket}; its next start uses the following")
         print(f"active     {pointer.active}")
         print(f"previous   {pointer.previous or '-'}")
         print(f"shadow     {pointer.shadow or '-'}")
         return 0
     print(f"active     {status.name} on {', '.join(status.providers)}")
-    print(f"previous   {status.previous or '-'}")
+    print(f"previous   {status.previous or '-'}{' (should be active)' if status.fallback else ''}")
     print(f"loading    {status.loading or '-'}")
     print(f"exchanged  {status.swaps} times, {status.refusals} refused")
     if status.refusal:

@@ -50,14 +50,14 @@ def find_jobs(paths: Iterable[Path], output: Path) -> list[Job]:
         SourceError: a path does not exist, nothing was found, two recordings would share their events, or
             ``output`` is no folder.
     """
-    if output.exists() and not output.is_dir():
+    if os.path.exists(output) and not os.path.isdir(output):
         raise SourceError(f"output {output}: a file, wanted a folder for the events; give another path")
     jobs: list[Job] = []
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
             jobs += [Job(p, output / p.relative_to(path).with_name(f"{p.name}.jsonl")) for p in found]
-        elif path.exists():
+        elif os.path.exists(path):
             jobs.append(Job(path, output / f"{path.name}.jsonl"))
         else:
             raise SourceError(f"{path}: no such file or folder; give recordings or folders of recordings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ def replay_into(
         SourceError: a path does not exist, or no recording was found.
     """
     jobs = find_jobs(paths, output)
-    missing = [job for job in jobs if not job.events.exists()]
+    missing = [job for job in jobs if not os.path.exists(job.events)]
     errors = console(stderr=True)
     progress = Progress(
         TextColumn("scoring"),

@@ -6,6 +6,9 @@ import pytest
 
 from serstream.cli import main
 
+LONG = 300 * "x"
+"""A name that the system refuses to look up, as it does one in a folder that may not be entered."""
+
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +68,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("models verify text.txt", "model text.txt: not ONNX"),
         ("models verify none", "model none: no such file; give a version's folder or a model.onnx"),
         ("models verify folder", "model folder/model.onnx: no such file; give a version's folder"),
+        (f"models verify {LONG}", f"model {LONG}: cannot read it: File name too long"),
+        (f"check rtp.toml --set model.path={LONG}", f"model {LONG}: cannot read it: File name too long"),
+        (f"check rtp.toml --set feed.endpoint=ipc://{LONG}/feed", f"there is no folder {LONG}; make it"),
+        ("check rtp.toml --set feed.keys=a\0", "server.toml: not a key file: embedded null byte"),
+        ("check rtp.toml --set model.repository=a\0", "active.json: cannot read it: embedded null byte"),
+        (f"replay {LONG} -o out", f"{LONG}: no such file or folder; give recordings"),
+        (f"replay empty.wav -o {LONG}", "file empty.wav: not a recording that libsndfile"),
+        (f"keys new anna --keys {LONG}", "File name too long; give another directory (--keys) or file (-o)"),
         ("check rtp.toml --set model.path=folder", "model folder: a folder; give the path of a model.onnx"),
     ],
 )

@@ -126,8 +126,11 @@ class FileSource:
 
 
 def _open(path: Path) -> soundfile.SoundFile:
-    if not path.is_file():
-        seen = "a folder" if path.is_dir() else "no such file"
+    try:
+        seen = "" if path.is_file() else "a folder" if path.is_dir() else "no such file"
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        seen = f"cannot read it: {error.strerror}"
+    if seen:
         raise SourceError(
             f"file {readable(path)}: {seen}; give the path of a recording ('serstream replay -o' takes "
             "folders)"

@@ -147,6 +147,8 @@ def _main(path: Path) -> None:
         verdict = inspect(path)
     except ModelError as error:
         verdict = Rejected(str(error))
+    except OSError as error:
+        verdict = Rejected(f"model {path}: cannot read it: {error.strerror}")
     except MemoryError:
         verdict = Rejected(f"model {path}: needs more than {MEMORY_LIMIT} bytes of memory")
     sys.stdout.buffer.write(msgspec.json.encode(verdict))

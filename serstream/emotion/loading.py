@@ -27,17 +27,22 @@ def load_model(settings: ModelSettings, base: Path = Path()) -> EmotionModel:
     Raises:
         ModelError: neither can be loaded.
     """
+    return load_or_fall_back(settings, base)[0]
+
+
+def load_or_fall_back(settings: ModelSettings, base: Path = Path()) -> tuple[EmotionModel, str]:
+    """As `load_model`, and why it is not the repository's active version; empty: it is, or the one file."""
     if settings.path:
-        return EmotionModel(base / settings.path, settings)
+        return EmotionModel(base / settings.path, settings), ""
     store = open_store(settings, base)
     pointer = store.pointer()
     try:
-        return load_version(store.file(Reference.parse(pointer.active)), settings)
+        return load_version(store.file(Reference.parse(pointer.active)), settings), ""
     except ModelError as error:
         if pointer.previous is None:
             raise
         log.error("%s; going on with %s", error, pointer.previous)
-        return load_version(store.file(Reference.parse(pointer.previous)), settings)
+        return load_version(store.file(Reference.parse(pointer.previous)), settings), str(error)
 
 
 def load_version(file: Path, settings: ModelSettings) -> EmotionModel:

@@ -149,7 +149,7 @@ class ModelStore:
                 f"models {self.root}: no {POINTER_FILE}: no version is active; "
                 f"choose one with 'serstream models activate NAME@V'; {self._what_there_is()}"
             ) from error
-        except (OSError, *UNDECODABLE) as error:
+        except (OSError, ValueError, *UNDECODABLE) as error:
             raise ModelError(
                 f"models {path}: cannot read it: {error}; mend it with 'serstream models activate NAME@V'"
             ) from error
@@ -189,18 +189,18 @@ class ModelStore:
             ModelError: the version exists, or the folder cannot be written.
         """
         folder = self.root / reference.name / str(reference.version)
-        if folder.exists():
+        if os.path.exists(folder):
             raise ModelError(
                 f"model {reference}: {folder} exists and a version never changes; "
                 f"publish it as version {self.next_version(reference.name)}"
             )
         with self._writing():
             unfinished = self.root / f"{UNFINISHED}{reference}"
-            unfinished.mkdir()
+            _make_folder(unfinished)
             for name, content in {**files, SUMS_FILE: sums(files)}.items():
                 _write_synced(unfinished / name, content)
             _sync(unfinished)
-            folder.parent.mkdir(exist_ok=True)
+            _make_folder(folder.parent)
             unfinished.rename(folder)
             _sync(folder.parent)
             _sync(self.root)
@@ -216,7 +216,7 @@ class ModelStore:
     def _writing(self) -> Iterator[None]:
         """One writer at a time; leftovers of one that was killed are removed first."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.root)
             descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -290,10 +290,10 @@ def read_file(path: Path) -> bytes:
     Raises:
         ModelError: it is no regular file, too large, or may not be read.
     """
-    if not path.is_file():
-        seen = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
-        raise ModelError(f"model {path}: {seen}; give the path of a model.onnx")
     try:
+        if not path.is_file():
+            seen = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+            raise ModelError(f"model {path}: {seen}; give the path of a model.onnx")
         size = path.stat().st_size
         if not 0 < size <= MAX_BYTES:
             raise ModelError(f"model {path}: has {size} bytes, wanted 1 to {MAX_BYTES}")
@@ -302,8 +302,16 @@ def read_file(path: Path) -> bytes:
         raise ModelError(f"model {path}: cannot read it: {error.strerror}") from error
 
 
+def _make_folder(folder: Path) -> None:
+    """Unless it is there. Whoever writes, the service reads: what is in a repository is no secret."""
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+
+
 def _write_synced(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
+        os.fchmod(file.fileno(), 0o644)  # as _make_folder
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -43,7 +43,7 @@ class Gatekeeper:
         self._handler.linger = 0
         self._handler.bind("inproc://zeromq.zap.01")
         self._read_at = 0.0
-        self._stamp = self._modified()
+        self._stamp = keys.stamp()
         self._allowed = keys.clients()
         self._admitted: set[bytes] = set()
         self._logged: set[tuple[str, bytes]] = set()
@@ -94,15 +94,9 @@ class Gatekeeper:
         """Let go of the handler's endpoint."""
         self._handler.close()
 
-    def _modified(self) -> int:
-        try:
-            return (self._keys.directory / "clients").stat().st_mtime_ns
-        except OSError:
-            return 0
-
     def _reread(self, now: float) -> bool:
         self._read_at = now
-        stamp = self._modified()
+        stamp = self._keys.stamp()
         if stamp == self._stamp:
             return False
         self._stamp = stamp

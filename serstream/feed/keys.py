@@ -42,17 +42,30 @@ class ServerKeys(msgspec.Struct, frozen=True):
             pair: where the pair is; None: ``server.toml`` in the directory.
 
         Raises:
-            FeedError: it is missing or broken.
+            FeedError: it is missing or broken, or the allow-list may not be read.
         """
         keys = _read(
             pair or directory / "server.toml", ("public", "secret"), "make it with 'serstream keys new NAME'"
         )
-        return ServerKeys(directory, keys["public"], keys["secret"])
+        server = ServerKeys(directory, keys["public"], keys["secret"])
+        try:
+            server._entries()
+        except OSError as error:
+            raise FeedError(
+                f"keys {error.filename}: cannot list the clients' keys: {error.strerror}; "
+                "let the daemon's user read that folder"
+            ) from error
+        return server
 
     def clients(self) -> dict[bytes, str]:
         """The allow-list: public key, as 32 bytes, to client name. Logs and leaves out unreadable entries."""
         found, faults = {}, []
-        for path in sorted((self.directory / "clients").glob("*.public")):
+        try:
+            entries = self._entries()
+        except OSError as error:
+            entries = []
+            faults.append(str(error))
+        for path in entries:
             try:
                 found[_decode(path.read_text(encoding="ascii").strip())] = path.stem
             except (OSError, ValueError) as error:
@@ -60,6 +73,21 @@ class ServerKeys(msgspec.Struct, frozen=True):
         if faults:
             logger.warning("feed: invalid client keys are ignored: %s", "; ".join(faults))
         return found
+
+    def stamp(self) -> object:
+        """Another one when an entry of the allow-list came, went, was written over or may be read now."""
+        try:
+            return [(path.name, _stamp(path)) for path in self._entries()]
+        except OSError as error:
+            return error.errno
+
+    def _entries(self) -> list[Path]:
+        """Files of the allow-list. Raises an OSError if they may not be listed; without a folder: none."""
+        folder = self.directory / "clients"
+        try:
+            return sorted(folder / name for name in os.listdir(folder) if name.endswith(".public"))
+        except FileNotFoundError:
+            return []
 
 
 class ClientKeys(msgspec.Struct, frozen=True):
@@ -101,26 +129,37 @@ def new_client(directory: Path, name: str, to: Path) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise FeedError(f"client name {name!r}: wanted 1 to 64 letters, digits, '.', '_' or '-'")
     entry = directory / "clients" / f"{name}.public"
-    if entry.exists():
-        raise FeedError(f"client {name!r} has a key already: {entry}; remove that file to revoke it first")
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
+        if entry.exists():
+            raise FeedError(
+                f"client {name!r} has a key already: {entry}; remove that file to revoke it first"
+            )
+        for folder in (directory, entry.parent):
+            if not folder.exists():
+                folder.mkdir(parents=True)
+                folder.chmod(0o755)  # whatever the umask: the daemon's user shall read the allow-list
         if not (directory / "server.toml").exists():
             public, secret = (key.decode() for key in zmq.curve_keypair())
-            _write_secret(
+            _write_new(
                 directory / "server.toml",
                 f'# Key pair of the serstream daemon; secret.\npublic = "{public}"\nsecret = "{secret}"\n',
+                0o600,
             )
         server = ServerKeys.load(directory)
         public, secret = (key.decode() for key in zmq.curve_keypair())
-        _write_secret(
-            to,
-            f"# serstream client key of {name}. Whoever has this file can listen to the feed.\n"
-            f'server = "{server.public}"\npublic = "{public}"\nsecret = "{secret}"\n',
-        )
         unfinished = directory / f"{name}.unfinished"  # in the allow-list it appears whole, in one step
-        unfinished.write_text(f"{public}\n", encoding="ascii")
-        unfinished.rename(entry)
+        unfinished.unlink(missing_ok=True)
+        _write_new(unfinished, f"{public}\n", 0o644)
+        try:
+            _write_new(
+                to,
+                f"# serstream client key of {name}. Whoever has this file can listen to the feed.\n"
+                f'server = "{server.public}"\npublic = "{public}"\nsecret = "{secret}"\n',
+                0o600,
+            )
+            unfinished.rename(entry)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise FeedError(
             f"keys for client {name!r}: cannot write {error.filename}: {error.strerror}; give another "
@@ -133,7 +172,7 @@ def _read(path: Path, wanted: tuple[str, ...], mend: str) -> dict[str, str]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FeedError(f"keys {path}: cannot read them: {error.strerror}; {mend}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:  # not UTF-8, not TOML, or a zero byte in the name
         raise FeedError(f"keys {path}: not a key file: {error}; {mend}") from error
     for name in wanted:
         try:
@@ -141,6 +180,14 @@ def _read(path: Path, wanted: tuple[str, ...], mend: str) -> dict[str, str]:
         except ValueError as error:
             raise FeedError(f"keys {path}: {name} is {error}; {mend}") from error
     return {name: table[name] for name in wanted}
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 def _decode(key: object) -> bytes:
@@ -151,8 +198,20 @@ def _decode(key: object) -> bytes:
     raise ValueError("not a key of 40 characters, Z85")
 
 
-def _write_secret(path: Path, text: str) -> None:
-    """Never readable by others, not even for a moment; never over another file."""
+def _write_new(path: Path, text: str, mode: int) -> None:
+    """Whole or not at all, never over another file, never readable by others than ``mode`` says.
+
+    Raises:
+        OSError: with the file's name, which that of a full disk lacks.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+            os.fchmod(descriptor, mode)  # whatever the umask
+    except OSError as error:
+        path.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 REQUESTS_PER_POLL = 64
 """Answered before publishing goes on; the rest wait for the next poll."""
+MAX_REQUEST_BYTES = 64 * 1024
+"""Who sends a longer subscription or request is cut off: anybody on this machine can, and ZeroMQ needs a
+hundred times the memory for a subscription."""
 REPLIES_QUEUED = 64
 """That a client has not read yet, each of up to hundreds of kilobytes; further ones are dropped."""
 
@@ -173,6 +176,7 @@ class Publisher:
             (self._router, snapshot_endpoint(self._settings.endpoint), REPLIES_QUEUED),
         ):
             socket.sndhwm = queue
+            socket.maxmsgsize = MAX_REQUEST_BYTES
             socket.ipv6 = "[" in endpoint
             if self._gatekeeper:
                 self._gatekeeper.guard(socket)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -152,11 +153,15 @@ def _sdp_text(sdp: str, base: Path, where: str) -> str:
         return sdp
     path = base / sdp
     try:
-        return path.read_text(encoding="utf-8")
+        if stat.S_ISREG(path.stat().st_mode):
+            return path.read_text(encoding="utf-8")
+        told: str | None = "no regular file"  # nobody might ever write to a FIFO, and calls would wait for it
     except OSError as error:
         told = error.strerror
     except UnicodeDecodeError as error:
         told = f"not UTF-8: {error}"
+    except ValueError as error:  # a zero byte in the name
+        told = str(error)
     raise ConfigError(
         f"{where}: sdp {str(path)!r}: cannot read it: {told}; wanted a file or SDP that begins with 'v=0'"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,7 @@ from serstream.feed.publisher import server_keys
 from serstream.pacing import ALWAYS
 from serstream.rtp.datagrams import IpAddress, family_of
 from serstream.rtp.streams import Streams
+from serstream.service.control import MAX_PATH_BYTES, socket_path
 from serstream.service.metrics import HOST
 from serstream.types import Role
 
@@ -40,7 +42,7 @@ def check(settings: Settings, base: Path) -> EmotionModel:
     """
     check_sources(settings, base)
     server_keys(settings.feed, base)
-    _check_endpoints(settings)
+    _check_endpoints(settings, base)
     model = load_model(settings.model, base)
     warn_of_idle_alerts(settings.alert, model)
     tell_who_is_analysed(settings)
@@ -93,16 +95,30 @@ def check_sources(settings: Settings, base: Path) -> None:
         FileSource(file, base)
 
 
-def _check_endpoints(settings: Settings) -> None:
-    """The feed's endpoint can be bound, and metrics beside it."""
+def _check_endpoints(settings: Settings, base: Path) -> None:
+    """The feed's endpoint can be bound and connected to, the control socket and metrics beside it."""
     endpoint = settings.feed.endpoint
     transport, _, address = endpoint.partition("://")
+    if transport == "inproc":
+        raise ConfigError(
+            f"feed.endpoint {endpoint}: no other process can connect to it; "
+            "wanted tcp://HOST:PORT or ipc://PATH"
+        )
     folder = Path(address).parent
     # What lies below /run may be made when the service starts (RuntimeDirectory=).
-    if transport == "ipc" and not folder.is_dir() and Path("/run") not in folder.parents:
+    if transport == "ipc" and not os.path.isdir(folder) and Path("/run") not in folder.parents:
         raise ConfigError(
             f"feed.endpoint {endpoint}: there is no folder {folder}; make it, or choose another endpoint"
         )
+    sockets = {"control.socket": str(socket_path(settings.control.socket, base))}
+    if transport == "ipc":
+        sockets["feed.endpoint"] = snapshot_endpoint(endpoint).removeprefix("ipc://")
+    for key, path in sockets.items():
+        if (length := len(os.fsencode(path))) > MAX_PATH_BYTES:
+            raise ConfigError(
+                f"{key}: a socket at {path} has {length} bytes in its path, wanted at most {MAX_PATH_BYTES}; "
+                "choose a shorter one"
+            )
     if transport == "tcp" and _takes_loopback(address.rpartition(":")[0]):
         for taken, what in ((endpoint, "events"), (snapshot_endpoint(endpoint), "snapshots")):
             if taken.endswith(f":{settings.metrics.port}"):

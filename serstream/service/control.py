@@ -28,6 +28,9 @@ REQUESTS_PER_POLL = 16
 TIMEOUT_S = 5.0
 """How long a client waits for a reply: the daemon looks between two batches."""
 
+SERVICE_SOCKET = Path("/run/serstream/control")
+"""Of the installed service."""
+
 MAX_PATH_BYTES = 107
 """Room for a path in ``sockaddr_un``, its final zero left out."""
 
@@ -122,6 +125,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Where a rollback goes; empty: nowhere."""
     loading: str = ""
     """What is being inspected and loaded beside it."""
+    fallback: bool = False
+    """Whether the one before scores, because the one that should could not be loaded or failed."""
     swaps: int = 0
     """Models exchanged since the start."""
     refusals: int = 0
@@ -184,10 +189,21 @@ def socket_path(configured: str, base: Path = Path()) -> Path:
     if directory := os.environ.get("RUNTIME_DIRECTORY"):
         return Path(directory.partition(":")[0], "control")
     if os.getuid() == 0:
-        return Path("/run/serstream/control")
+        return SERVICE_SOCKET
     if directory := os.environ.get("XDG_RUNTIME_DIR"):
         return Path(directory, "serstream", "control")
     return Path(tempfile.gettempdir(), f"serstream-{os.getuid()}", "control")
+
+
+def find_socket(configured: str, base: Path = Path()) -> Path:
+    """Where a command asks: at `socket_path`, else, if none is configured, the service that is installed.
+
+    The service's own user has no ``$RUNTIME_DIRECTORY`` in a shell, and would take it for stopped.
+    """
+    path = socket_path(configured, base)
+    if configured or os.path.exists(path) or not os.path.exists(SERVICE_SOCKET):
+        return path
+    return SERVICE_SOCKET
 
 
 class ControlServer:

@@ -17,7 +17,7 @@ import numpy as np
 
 from serstream.config import Settings
 from serstream.emotion import compiled
-from serstream.emotion.loading import load_model
+from serstream.emotion.loading import load_or_fall_back
 from serstream.errors import ControlError, SerstreamError
 from serstream.feed.messages import Message, ModelChanged, rfc3339
 from serstream.feed.publisher import Publisher
@@ -91,7 +91,8 @@ class Daemon:
         self._notifier = Notifier(os.environ)
         self._shelf = SocketShelf(self._notifier, inherited_sockets(os.environ, os.getpid()))
         self._started, self._began = time.time(), time.monotonic()
-        self._models = Models(settings.model, base, load_model(settings.model, base), time.monotonic())
+        first, refusal = load_or_fall_back(settings.model, base)
+        self._models = Models(settings.model, base, first, time.monotonic(), refusal)
         self._pipeline = Pipeline(settings, self._models)
         self._publisher = Publisher(settings.feed, directory=base)
         self._control = ControlServer(socket_path(settings.control.socket, base))
@@ -234,7 +235,7 @@ class Daemon:
         try:
             settings = self._load()
             check_sources(settings, self._base)
-        except SerstreamError as error:
+        except (SerstreamError, OSError, ValueError) as error:  # no path in a file may end the calls
             self._reload_error = str(error)
             log.error("reload refused, everything stays as it was: %s", error, extra=ALWAYS)
         else:
@@ -247,7 +248,8 @@ class Daemon:
             self._capacity.max_delay_s = settings.overload.max_delay_ms / 1000
             self._stream_limit.max_delay_s = settings.overload.max_delay_ms / 1000
             self._settings = settings
-            self._models.reread_pointer()
+            if fault := self._models.reread_pointer():
+                faults.append(fault)
             self._reloads += 1
             self._reload_error = f"reloaded, but without {'; '.join(faults)}" if faults else ""
             if self._reload_error:

@@ -133,11 +133,16 @@ class Metrics(Collector):
         yield _counter("reloads", "Configuration reloads", health.reloads)
         yield _gauge(
             "reload_failed",
-            "1 when the last reload was refused or a source could not be opened",
+            "1 when the last reload was refused, or a source or the active model could not be opened",
             bool(health.reload_error),
         )
         yield _counter("model_swaps", "Models exchanged", model.swaps)
         yield _counter("model_refusals", "Models refused", model.refusals)
+        yield _gauge(
+            "model_fallback",
+            "1 while the model before scores, as the one that should could not be loaded or failed",
+            model.fallback,
+        )
         info = GaugeMetricFamily(
             "serstream_model_info", "The model in use", labels=["model", "provider", "version"]
         )
@@ -297,7 +302,7 @@ class MetricsServer:
 
 
 def _answer(metrics: Metrics, path: str) -> tuple[int, str, bytes]:
-    match path:
+    match path.partition("?")[0]:
         case "/metrics":
             return 200, CONTENT_TYPE_LATEST, metrics.text()
         case "/livez":

@@ -50,9 +50,12 @@ class Models:
         base: folder of the configuration file.
         active: loaded from them.
         now: monotonic seconds.
+        refusal: why ``active`` is not the repository's active version, but the one before; empty: it is.
     """
 
-    def __init__(self, settings: ModelSettings, base: Path, active: EmotionModel, now: float):
+    def __init__(
+        self, settings: ModelSettings, base: Path, active: EmotionModel, now: float, refusal: str = ""
+    ):
         self.active = active
         self._settings = settings
         self._store: ModelStore | None = None if settings.path else open_store(settings, base)
@@ -69,6 +72,11 @@ class Models:
         """Call of every living stream."""
         self._told_providers = active.providers
         self._previous = self._store.pointer().previous or "" if self._store else ""
+        self._fallen_back = bool(refusal)
+        """Whether the model before scores, as the one that should failed, until another is activated."""
+        if self._store and refusal:
+            self._previous = self._store.pointer().active
+            self._failed = self._previous, refusal
         self._swaps = 0
         self.refusals = 0
         """Models refused since the start."""
@@ -179,16 +187,21 @@ class Models:
         self._end_canary()
         return ended
 
-    def reread_pointer(self) -> None:
-        """Follow what another process has written into the repository."""
+    def reread_pointer(self) -> str:
+        """Follow what another process has written into the repository.
+
+        Returns:
+            Why that cannot even be tried; empty: it is as it was, or being loaded.
+        """
         if self._store is None:
-            return
+            return ""
         try:
-            pointer = self._store.pointer()
-            if pointer.active != self.reference:
-                self._begin(pointer.active, "activate")
+            wanted = self._store.pointer().active
+            if wanted != self.reference and not self._activates(wanted):
+                self._begin(wanted, "activate")
         except (ModelError, ControlError) as error:
-            log.error("%s; %s stays active", error, self.reference, extra=ALWAYS)
+            return f"another model: {error}; {self.reference} stays active"
+        return ""
 
     def poll(self, now: float, utc: float) -> list[Message]:
         """Exchange the model if the next one is ready, and tell what there is to tell.
@@ -239,6 +252,7 @@ class Models:
             providers=tuple(self.active.providers),
             previous=self._previous,
             loading=str(self._candidate.reference) if self._candidate else "",
+            fallback=self._fallen_back,
             swaps=self._swaps,
             refusals=self.refusals,
             refusal=self._refusal,
@@ -262,6 +276,13 @@ class Models:
         )
         return str(reference)
 
+    def _activates(self, model: str) -> bool:
+        return (
+            self._candidate is not None
+            and self._candidate.purpose == "activate"
+            and str(self._candidate.reference) == model
+        )
+
     def _writable_store(self) -> ModelStore:
         if self._store is None:
             raise ControlError(
@@ -282,6 +303,7 @@ class Models:
             self._canary = Canary(candidate.model, candidate.share)
             return self._report(self._canary, now, utc)
         before, self.active = self.active, candidate.model
+        self._fallen_back = False
         self.active.continue_from(before)
         if before.reference != self.reference:
             self._previous = before.reference
@@ -296,6 +318,7 @@ class Models:
         failed, self.active, self._standby = self.active, standby, None
         self.active.continue_from(failed)
         self._previous = failed.reference
+        self._fallen_back = True
         self._failed = failed.reference, reason
         self._after_exchange()
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -51,13 +50,14 @@ def write_reports(recording: Path, to: Path) -> list[Path]:
         raise FeedError(
             f"recording {readable(recording)}: holds no call; record one with 'serstream listen > FILE'"
         )
-    written = []
-    times: Counter[str] = Counter()
+    written: list[Path] = []
     for call in found:
         name = re.sub(r"[^A-Za-z0-9_-]", "_", call.name)
-        times[name] += 1
-        number = f"-{times[name]}" if times[name] > 1 else ""
-        path = to if len(found) == 1 else to.with_stem(f"{to.stem}-{name}{number}")
+        path = to if len(found) == 1 else to.with_stem(f"{to.stem}-{name}")
+        number = 1
+        while path in written:  # another call has the name, or this one with a number
+            number += 1
+            path = to.with_stem(f"{to.stem}-{name}-{number}")
         try:
             path.write_text(page(call), encoding="utf-8")
         except OSError as error:

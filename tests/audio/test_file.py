@@ -119,6 +119,11 @@ def test_a_recording_that_was_written_in_1970_begins_in_it(tmp_path: Path) -> No
     assert isinstance(start, StreamStart) and start.started_at == 0.0
 
 
+def test_a_path_that_cannot_be_looked_at_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="x: cannot read it: File name too long; give the path"):
+        play(tmp_path / (300 * "x"))
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"none\.wav: no such file; give the path"):
         play(tmp_path / "none.wav")

@@ -1,5 +1,6 @@
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,18 @@ def test_a_repository_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match=r"cannot write: .*check permissions and free space"):
         ModelStore(tmp_path / "file").publish(ONE, FILES)
+
+
+def test_the_service_may_read_what_is_written_whatever_the_umask(tmp_path: Path) -> None:
+    models = ModelStore(tmp_path / "models")
+    mask = os.umask(0o077)
+    try:
+        models.publish(ONE, FILES)
+        models.activate(ONE)
+    finally:
+        os.umask(mask)
+    for path in (models.root, *models.root.rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path
 
 
 def test_a_broken_active_version_starts_the_previous_one(

@@ -1,3 +1,4 @@
+import errno
 import logging
 import os
 import re
@@ -229,10 +230,58 @@ def test_a_new_client_is_allowed_without_a_restart(
         assert hears(publisher, subscription)
 
 
+def test_a_key_that_is_written_over_revokes_the_old_one_and_one_that_may_be_read_now_is_allowed(
+    publisher: Publisher, endpoint: str, tmp_path: Path, keys: Path
+) -> None:
+    new_client(tmp_path / "other", "anna", tmp_path / "new.toml")
+    entry = keys / "clients" / "anna.public"
+    with subscribe(endpoint, keys=tmp_path / "anna.toml") as anna:
+        assert hears(publisher, anna)
+        shutil.copyfile(tmp_path / "other" / "clients" / "anna.public", entry)
+        publisher.poll(time.monotonic() + REREAD_INTERVAL_S, 0.0)
+        with pytest.raises(FeedError, match="refuses this key"):
+            hears(publisher, anna)
+    server = ServerKeys.load(keys)
+    before = server.stamp()
+    assert server.stamp() == before
+    entry.chmod(0o640)
+    assert server.stamp() != before
+
+
+def test_an_allow_list_that_may_not_be_read_is_told(
+    keys: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ServerKeys.load(keys)
+
+    def closed(folder: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    monkeypatch.setattr(os, "listdir", closed)
+    assert server.clients() == {}
+    assert f"Permission denied: '{keys / 'clients'}'" in caplog.text
+    with pytest.raises(FeedError, match="clients: cannot list the clients' keys: Permission denied; let the"):
+        ServerKeys.load(keys)
+
+
+def test_the_daemon_may_read_the_allow_list_whatever_the_umask(tmp_path: Path) -> None:
+    mask = os.umask(0o077)
+    try:
+        new_client(tmp_path / "keys", "anna", tmp_path / "anna.toml")
+    finally:
+        os.umask(mask)
+    for name, mode in {
+        "": 0o755,
+        "clients": 0o755,
+        "clients/anna.public": 0o644,
+        "server.toml": 0o600,
+    }.items():
+        assert stat.S_IMODE((tmp_path / "keys" / name).stat().st_mode) == mode, name
+
+
 def test_a_new_client_is_never_seen_half_written(
     keys: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whichever step is the last before the daemon looks: it looks again only when the folder changes."""
+    """Whichever step is the last before the daemon looks: it looks again only when something changes."""
     server = ServerKeys.load(keys)
     seen: list[int] = []
 
@@ -274,6 +323,27 @@ def test_a_client_file_is_never_overwritten(keys: Path, tmp_path: Path) -> None:
     with pytest.raises(FeedError, match="File exists"):
         new_client(keys, "carl", tmp_path / "anna.toml")
     assert not (keys / "clients" / "carl.public").exists()
+
+
+@pytest.mark.parametrize("n_written", [0, 1, 2])
+def test_a_full_disk_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_written: int
+) -> None:
+    keys, to = tmp_path / "keys", tmp_path / "anna.toml"
+    left = iter(range(n_written))
+
+    def fsync(_descriptor: int) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fsync)
+        with pytest.raises(FeedError, match=rf"cannot write {tmp_path}/.*\w: No space left on device"):
+            new_client(keys, "anna", to)
+    assert not to.exists()
+    assert not list(keys.glob("**/anna.*"))
+    new_client(keys, "anna", to)
+    assert ClientKeys.load(to).server == ServerKeys.load(keys).public
 
 
 def test_the_daemons_pair_may_lie_outside_the_directory(keys: Path, endpoint: str, tmp_path: Path) -> None:

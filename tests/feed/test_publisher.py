@@ -2,7 +2,7 @@ import contextlib
 import re
 import socket as sockets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from serstream.config import FeedSettings
 from serstream.errors import FeedError
 from serstream.feed.messages import Format, Heartbeat, decode
 from serstream.feed.protocol import read_header, snapshot_endpoint
-from serstream.feed.publisher import Publisher
+from serstream.feed.publisher import MAX_REQUEST_BYTES, Publisher
 from serstream.service.log_limit import GrowingPauses
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -152,6 +152,25 @@ def test_rubbish_at_the_snapshot_endpoint_is_not_answered(context: Context) -> N
     publisher.close()
 
 
+def test_who_sends_more_than_a_request_needs_is_cut_off_and_answers_may_be_longer(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/feed"
+    with (
+        contextlib.closing(Publisher(FeedSettings(endpoint=endpoint, heartbeat_s=0.05))) as publisher,
+        zmq.Context() as outside,
+        outside.socket(zmq.DEALER) as dealer,
+    ):
+        assert not can_be_heard(publisher, endpoint, (b"", MAX_REQUEST_BYTES * b"x"), timeout_s=0.5)
+        publisher.publish([message for n in range(200) for message in call(f"c{n}")[:3]])
+        dealer.connect(snapshot_endpoint(endpoint))
+        for request in ((MAX_REQUEST_BYTES + 1) * b"x", b'{"request":"snapshot"}'):
+            dealer.send(request)
+            assert not dealer.poll(100)  # whoever is cut off comes back
+            publisher.poll(time.monotonic(), 0.0)
+        assert publisher.counters.malformed == 0
+        assert dealer.poll(5000)
+        assert sum(map(len, dealer.recv_multipart())) > MAX_REQUEST_BYTES
+
+
 def test_an_endpoint_in_use_is_named(tmp_path: Path) -> None:
     with zmq.Context() as other, other.socket(zmq.PUB) as socket:
         port = socket.bind_to_random_port("tcp://127.0.0.1", min_port=30_000, max_port=60_000)
@@ -161,10 +180,15 @@ def test_an_endpoint_in_use_is_named(tmp_path: Path) -> None:
             Publisher(FeedSettings(endpoint=f"tcp://127.0.0.1:{port}"))
 
 
-def can_be_heard(publisher: Publisher, endpoint: str) -> bool:
-    """Whether a new subscriber gets a heartbeat."""
-    with zmq.Context() as outside, listener(outside, endpoint) as subscriber:
-        deadline = time.monotonic() + 5
+def can_be_heard(
+    publisher: Publisher, endpoint: str, topics: Sequence[bytes] = (b"",), timeout_s: float = 5.0
+) -> bool:
+    """Whether a new subscriber to these topics gets a heartbeat."""
+    with zmq.Context() as outside, outside.socket(zmq.SUB) as subscriber:
+        for topic in topics:
+            subscriber.subscribe(topic)
+        subscriber.connect(endpoint)
+        deadline = time.monotonic() + timeout_s
         while not (heard := subscriber.poll(2)) and time.monotonic() < deadline:
             publisher.poll(time.monotonic(), 0.0)
         return bool(heard)

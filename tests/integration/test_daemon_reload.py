@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -127,6 +128,35 @@ def test_a_stop_that_comes_with_a_reload_is_not_lost(tmp_path: Path) -> None:
         assert "reloaded" not in daemon.log()
 
 
+def test_a_path_that_nobody_can_look_at_ends_no_call() -> None:
+    with DaemonProcess(f"[[rtp]]\nport = {free_port_pair()}\n") as daemon:
+        text = daemon.control.with_name("serstream.toml").read_text()
+        name = 300 * "x"
+        assert (
+            "File name too long" in reload(daemon, f'[[file]]\npath = "{name}"\n{text}').health.reload_error
+        )
+        assert not reload(daemon, text).health.reload_error
+
+
+def test_an_error_that_nobody_foresaw_ends_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = """if True:
+        import sys
+        from serstream.cli import main
+        from serstream.service import daemon
+        answers = iter([None, PermissionError(13, "Permission denied", "closed/x")])
+        def check_sources(settings, base):
+            if error := next(answers, None):
+                raise error
+        daemon.check_sources = check_sources
+        sys.exit(main())
+    """
+    monkeypatch.setattr(DaemonProcess, "program", (sys.executable, "-c", program))
+    with DaemonProcess(f"[[rtp]]\nport = {free_port_pair()}\n") as daemon:
+        text = daemon.control.with_name("serstream.toml").read_text()
+        assert "Permission denied: 'closed/x'" in reload(daemon, text).health.reload_error
+        assert not reload(daemon, text).health.reload_error
+
+
 def test_a_refused_reload_does_not_exchange_the_model_either(tmp_path: Path) -> None:
     store = repository(tmp_path / "models")
     model = f'[model]\nrepository = "{store.root}"\ndevice = "cpu"\n'
@@ -137,6 +167,12 @@ def test_a_refused_reload_does_not_exchange_the_model_either(tmp_path: Path) -> 
         refused = reload(daemon, f"nonsense = 1\n{text}")
         assert (refused.model.name, refused.model.loading) == ("tiny@1", "")
         path.write_text(text)
+        pointer = store.root / "active.json"
+        asked = pointer.read_text()
+        pointer.write_text('{"active": "tiny@9"}')
+        with pytest.raises(ControlError, match="reloaded, but without another model: model tiny@9: not in"):
+            ask(daemon.control, Reload())
+        pointer.write_text(asked)
         assert ask(daemon.control, Reload()).model.loading == "tiny@2"
 
 

@@ -162,7 +162,8 @@ def test_the_commands_work_on_a_running_and_on_a_stopped_daemon(store: ModelStor
         wait_until(daemon, lambda status: status.name == "tiny@1")
     stopped = tmp_path / "serstream.toml"
     stopped.write_text(configuration(store, [free_port_pair()]) + "[control]\nsocket = 'control'\n")
-    assert models_command("rollback", config=stopped) == (0, "no daemon runs; its next start uses tiny@2\n")
+    told = f"no daemon listens at {tmp_path / 'control'}; its next start uses tiny@2\n"
+    assert models_command("rollback", config=stopped) == (0, told)
     code, text = models_command("activate", "tiny@5", config=stopped)
     assert code == 2
     assert "golden.npz" in text

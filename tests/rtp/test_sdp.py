@@ -107,6 +107,8 @@ def test_an_sdp_may_hold_tabs() -> None:
     ("settings", "message"),
     [
         ({"sdp": "none.sdp"}, "sdp 'none.sdp': cannot read it"),
+        ({"sdp": "/dev/null"}, "sdp '/dev/null': cannot read it: no regular file; wanted a file or SDP"),
+        ({"sdp": "a\0"}, "sdp 'a\\x00': cannot read it: embedded null byte; wanted a file or SDP"),
         ({"sdp": "v=0\nm=video 1 RTP/AVP 96"}, "no 'm=audio' line"),
         ({"sdp": "m=audio x RTP/AVP 0"}, "wanted 'm=audio PORT PROTOCOL"),
         ({"sdp": "m=audio 1 RTP/AVP 0\nm=audio 2 RTP/AVP 0"}, "audio for ports 1, 2, wanted one description"),

@@ -13,6 +13,7 @@ import zmq
 from waiting import until
 
 from serstream.errors import ControlError, ModelError, NotRunningError
+from serstream.service import control
 from serstream.service.control import (
     Activate,
     ControlServer,
@@ -22,6 +23,7 @@ from serstream.service.control import (
     Status,
     StatusRequest,
     ask,
+    find_socket,
     socket_path,
 )
 
@@ -190,3 +192,17 @@ def test_the_socket_is_where_the_user_may_make_one(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/serstream-2:/run/other")
     assert socket_path("") == Path("/run/serstream-2/control")
     assert socket_path("c.sock", Path("/etc/serstream")) == Path("/etc/serstream/c.sock")
+
+
+def test_without_a_socket_of_its_own_a_command_asks_the_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    service = tmp_path / "service"
+    monkeypatch.setattr(control, "SERVICE_SOCKET", service)
+    assert find_socket("") == tmp_path / "control"
+    service.touch()
+    assert find_socket("") == service
+    assert find_socket("c.sock", tmp_path) == tmp_path / "c.sock"
+    (tmp_path / "control").touch()
+    assert find_socket("") == tmp_path / "control"

@@ -87,6 +87,7 @@ def test_prometheus_reads_the_status(metrics: Metrics, server: MetricsServer) ->
         'serstream_model_info{model="cnn-lstm@1",provider="CPUExecutionProvider",version="0.1.0"} 1.0',
     ):
         assert line in text
+    assert get(server, "/metrics?name=x")[0] == 200
     series = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
     assert len(set(series)) == len(series)
 

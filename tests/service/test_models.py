@@ -1,4 +1,3 @@
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from published_model import publish, repository
 from waiting import until
 
 from serstream.config import ModelSettings
-from serstream.emotion.loading import load_model
+from serstream.emotion.loading import load_model, load_or_fall_back
 from serstream.emotion.store import ModelStore, Pointer, Reference, check_sums
 from serstream.errors import ControlError, ModelError
 from serstream.feed.messages import CanaryReport, Message, ModelChanged, ModelRefused, ShadowReport
@@ -28,7 +27,8 @@ def inspected_here(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def serving(store: ModelStore, **settings: Any) -> Iterator[Models]:
     options = ModelSettings(repository=store.root.name, device="cpu", **settings)
-    models = Models(options, store.root.parent, load_model(options, store.root.parent), now=0.0)
+    first, refusal = load_or_fall_back(options, store.root.parent)
+    models = Models(options, store.root.parent, first, 0.0, refusal)
     yield models
     models.close()
 
@@ -188,21 +188,28 @@ def test_a_new_version_is_ignored_unless_auto_activate(store: ModelStore) -> Non
         assert models.reference == "tiny@4"
 
 
-def test_a_pointer_written_by_another_process_is_followed_on_reload(
-    store: ModelStore, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_pointer_written_by_another_process_is_followed_on_reload(store: ModelStore) -> None:
     with serving(store) as models:
         store.activate(Reference("tiny", 2))
-        models.reread_pointer()
+        assert models.reread_pointer() == ""
+        assert models.reread_pointer() == "", "it is being loaded already"
         settle(models)
         assert models.reference == "tiny@2"
-        models.reread_pointer()
+        assert models.reread_pointer() == ""
         assert not models.status().loading
-        (store.root / "active.json").write_text("{")
-        with caplog.at_level(logging.ERROR):
-            models.reread_pointer()
-        assert "cannot read it" in caplog.text
-        assert models.reference == "tiny@2"
+
+
+def test_a_pointer_that_cannot_be_followed_is_told(store: ModelStore) -> None:
+    with serving(store) as models:
+        models.set_shadow("tiny@2")
+        store.activate(Reference("tiny", 2))
+        assert "tiny@2 is being loaded; ask again when it is done; tiny@1 stays" in models.reread_pointer()
+        settle(models)
+        (store.root / "active.json").write_text('{"active": "tiny@9"}')
+        assert "model tiny@9: not in" in models.reread_pointer()
+        (store.root / "active.json").write_text('{"active":')
+        assert "cannot read it" in models.reread_pointer()
+        assert models.reference == "tiny@1"
 
 
 def test_labels_may_change_in_the_middle_of_a_call(store: ModelStore) -> None:
@@ -286,6 +293,28 @@ def test_speakers_stay_known_over_a_swap(store: ModelStore) -> None:
         assert np.array_equal(
             again.score([window])[0].probabilities, shipped.score([window])[0].probabilities
         )
+
+
+def test_a_model_that_takes_over_at_the_start_is_told_until_another_is_activated(store: ModelStore) -> None:
+    with serving(store) as models:
+        assert not models.status().fallback
+    store.activate(Reference("tiny", 2))
+    file = store.file(Reference("tiny", 2))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    with serving(store) as models:
+        refused, changed = settle(models)
+        assert isinstance(refused, ModelRefused) and refused.candidate == "tiny@2"
+        assert isinstance(changed, ModelChanged)
+        assert (changed.previous, changed.model) == ("tiny@2", "tiny@1")
+        status = models.status()
+        assert (status.name, status.previous, status.refusals) == ("tiny@1", "tiny@2", 1)
+        assert status.fallback
+        assert status.refusal and "it was damaged or changed after publishing" in status.refusal.reason
+        file.write_bytes(whole)
+        assert models.rollback() == "tiny@2"
+        settle(models)
+        assert (models.reference, models.status().fallback) == ("tiny@2", False)
 
 
 def test_a_model_that_fails_on_a_window_is_replaced_by_the_one_before(

@@ -112,6 +112,12 @@ def test_every_call_gets_a_page(tmp_path: Path) -> None:
     assert all(page.exists() for page in pages)
 
 
+def test_no_call_writes_over_anothers_page(tmp_path: Path) -> None:
+    recording = record(tmp_path / "events.jsonl", [*call("x.y"), *call("x/y"), *call("x_y-2")])
+    pages = write_reports(recording, tmp_path / "r.html")
+    assert [page.name for page in pages] == ["r-x_y.html", "r-x_y-2.html", "r-x_y-2-2.html"]
+
+
 def test_a_recording_without_calls_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FeedError, match="holds no call"):
         write_reports(record(tmp_path / "events.jsonl", []), tmp_path / "call.html")

@@ -69,6 +69,16 @@ def test_a_bad_table_of_crema_d_is_refused(tmp_path: Path, table: str, said: str
         corpora.read("crema-d", tmp_path)
 
 
+def test_a_clip_that_is_there_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """SAVEE in both of its layouts."""
+    (tmp_path / "savee/DC").mkdir(parents=True)
+    for name in ("DC_a01.wav", "DC/a01.wav", "DC/a02.wav"):
+        (tmp_path / "savee" / name).touch()
+    assert [clip.name for clip in corpora.read("savee", tmp_path)] == ["DC_a01", "a02"]
+    said = f"{tmp_path / 'savee'}: audio files left out, copies of other clips: 1 (DC/a01.wav)"
+    assert said in caplog.messages
+
+
 def test_songs_of_ravdess_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "ravdess").mkdir()
     for name in ("03-02-06-01-02-01-12.wav", "03-01-06-01-02-01-12.wav"):

@@ -31,7 +31,7 @@ from trainer.augment import (
     transmit,
 )
 from trainer.corpora import Clip
-from trainer.whole import whole
+from trainer.whole import BROKEN_ARRAYS, whole
 from trainer.windows import cut, load_clip
 
 logger = logging.getLogger(__name__)
@@ -176,6 +176,16 @@ class Preparation:
             )
         return path
 
+    def arrays(self, clips: list[Clip], condition: str) -> dict[str, NDArray[Any]]:
+        """What `prepare` keeps, by name; computed anew where the file cannot be read."""
+        path = self.prepare(clips, condition)
+        try:
+            return _read(path)
+        except BROKEN_ARRAYS as error:
+            logger.warning("%s: cannot read it: %s; computed anew", path, error)
+            path.unlink()
+            return _read(self.prepare(clips, condition))
+
     def _line(self, condition: str, rng: np.random.Generator) -> Line:
         if condition == CLEAN_CONDITION:
             return CLEAN
@@ -201,23 +211,22 @@ def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -
     for number, (name, line, condition) in enumerate(shards, start=1):
         own = [i for i, clip in enumerate(clips) if clip.corpus == name]
         began = time.perf_counter()
-        path = preparation.prepare([clips[i] for i in own], condition)
-        with np.load(path) as shard:
-            for array in ("features", "functionals", "levels", "seconds"):
-                parts[array].append(shard[array])
-            parts["clip"].append(np.array(own, np.int32)[shard["clip"]])
-            parts["line"].append(np.full(len(shard["clip"]), line, np.int32))
-            silent += int(shard["silent"])
-            logger.info(
-                "features %s of %s: %s, %s: %s windows, %s clips without detected speech, %.0f s",
-                number,
-                len(shards),
-                name,
-                condition,
-                len(shard["clip"]),
-                shard["silent"],
-                time.perf_counter() - began,
-            )
+        shard = preparation.arrays([clips[i] for i in own], condition)
+        for array in ("features", "functionals", "levels", "seconds"):
+            parts[array].append(shard[array])
+        parts["clip"].append(np.array(own, np.int32)[shard["clip"]])
+        parts["line"].append(np.full(len(shard["clip"]), line, np.int32))
+        silent += int(shard["silent"])
+        logger.info(
+            "features %s of %s: %s, %s: %s windows, %s clips without detected speech, %.0f s",
+            number,
+            len(shards),
+            name,
+            condition,
+            len(shard["clip"]),
+            shard["silent"],
+            time.perf_counter() - began,
+        )
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     return WindowSet(
         **joined,
@@ -225,6 +234,11 @@ def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -
         silent=silent,
         source=fingerprint(clips, str(FORMAT).encode() + preparation.sounds.digest()),
     )
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path) as stored:
+        return dict(stored)
 
 
 def _own_name(clip: Clip) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from serstream.errors import ConfigError
 from trainer.whole import whole
 
 
@@ -38,9 +39,22 @@ def write(path: Path, epochs: Sequence[Epoch]) -> None:
 
 
 def read(path: Path) -> list[Epoch]:
-    """Read a log back."""
-    with path.open(newline="", encoding="utf-8") as text:
-        return [
-            Epoch(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()})
-            for row in csv.DictReader(text)
-        ]
+    """Read a log back.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as text:
+            rows = csv.DictReader(text)
+            if rows.fieldnames != [field.name for field in fields(Epoch)]:
+                raise ValueError(f"its columns are {rows.fieldnames}")
+            return [
+                Epoch(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()})
+                for row in rows
+            ]
+    except (csv.Error, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: cannot read it: {error}; delete it and the .npz beside it, and run "
+            "'serstream-train evaluate' again"
+        ) from error

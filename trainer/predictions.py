@@ -7,11 +7,14 @@ recordings, features or weights.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from serstream.emotion.features import FloatArray
@@ -21,7 +24,7 @@ from trainer.corpora import Clip
 from trainer.corpora.clip import Sex
 from trainer.history import Epoch
 from trainer.recipe import Recipe
-from trainer.whole import whole
+from trainer.whole import BROKEN_ARRAYS, whole
 
 RUN_FILE = "run.json"
 
@@ -113,8 +116,12 @@ def write_parts(path: Path, parts: list[Part], data: str) -> None:
 
 
 def data_of(path: Path) -> str:
-    """Digest of the clips and of the fold that scores were made with; empty: it was not kept."""
-    with np.load(path) as stored:
+    """Digest of the clips and of the fold that scores were made with; empty: it was not kept.
+
+    Raises:
+        ConfigError: the scores cannot be read.
+    """
+    with _scores(path) as stored:
         return str(stored["data"]) if "data" in stored else ""
 
 
@@ -150,7 +157,7 @@ def read_run(folder: Path) -> tuple[Recipe, str, Predictions]:
     """Recipe, name of the protocol and scores of a finished run; the clips' paths are only file names.
 
     Raises:
-        ConfigError: there is no finished run in the folder, or a part of it is missing.
+        ConfigError: there is no finished run in the folder, or a part of it is missing or cannot be read.
     """
     try:
         run = msgspec.json.decode((folder / RUN_FILE).read_bytes(), type=Run)
@@ -162,7 +169,10 @@ def read_run(folder: Path) -> tuple[Recipe, str, Predictions]:
             "runs/NAME-HASH/PROTOCOL that 'serstream-train evaluate' went through to its end"
         ) from error
     except msgspec.MsgspecError as error:
-        raise ConfigError(f"{folder / RUN_FILE}: {error}; run 'serstream-train evaluate' again") from error
+        path = folder / RUN_FILE
+        raise ConfigError(
+            f"{path}: cannot read it: {error}; delete it and run 'serstream-train evaluate' again"
+        ) from error
     clips = [
         Clip(Path(clip.file), clip.corpus, clip.speaker, clip.sex, clip.emotion, clip.language)
         for clip in run.clips
@@ -172,8 +182,19 @@ def read_run(folder: Path) -> tuple[Recipe, str, Predictions]:
     return run.recipe, run.protocol, predictions
 
 
+@contextmanager
+def _scores(path: Path) -> Iterator[NpzFile]:
+    try:
+        with np.load(path) as stored:
+            yield stored
+    except BROKEN_ARRAYS as error:
+        raise ConfigError(
+            f"{path}: cannot read it: {error}; delete it and run 'serstream-train evaluate' again"
+        ) from error
+
+
 def _read_parts(path: Path, seed: int) -> list[Part]:
-    with np.load(path) as stored:
+    with _scores(path) as stored:
         logits, clips = (np.split(stored[name], stored["ends"]) for name in ("logits", "clip"))
         conditions, heard = stored["conditions"].tolist(), stored["heard_s"].tolist()
         fold = str(stored["fold"])

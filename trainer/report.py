@@ -100,7 +100,7 @@ def _draw_learning(histories: list[list[Epoch]], path: Path) -> None:
     axes.set(xlabel="epoch", title="learning curves")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("training loss, labels smoothed", color="tab:blue")
-    if not np.isnan(histories[0][0].valid_uar):
+    if any(not np.isnan(epoch.valid_uar) for history in histories for epoch in history):
         second = axes.twinx()
         for history in histories:
             second.plot(

@@ -201,8 +201,12 @@ class _State:
             )
 
     def restore(self, path: Path, data: str) -> None:
-        """Go on from there, unless that training had other data."""
-        stored = torch.load(path, weights_only=True, map_location=CPU)
+        """Go on from there, unless that training had other data or is not readable any more."""
+        try:
+            stored = torch.load(path, weights_only=True, map_location=CPU)
+        except _BROKEN_WEIGHTS as error:
+            logger.warning("%s: cannot read it: %s; training begins anew", path, error)
+            return
         if stored.get("data", data) != data:
             logger.warning("%s: the recordings or their labels have changed; training begins anew", path)
             return
@@ -216,6 +220,8 @@ class _State:
 
 
 _STATEFUL = ("network", "averaged", "best", "optimiser", "schedule")
+_BROKEN_WEIGHTS = (EOFError, RuntimeError, pickle.UnpicklingError)
+"""What torch raises about a file that a disk has cut."""
 
 
 def _step(state: _State, draw: _Draw, settings: Training) -> float:
@@ -367,7 +373,7 @@ def load(recipe: Recipe, path: Path) -> Trained:
         raise ConfigError(f"{path}: no weights of recipe {recipe.name}; run 'serstream-train train' first")
     try:
         stored = torch.load(path, weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, *_BROKEN_WEIGHTS) as error:
         raise ConfigError(
             f"{path}: cannot read these weights: {error}; run 'serstream-train train' again"
         ) from error

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+BROKEN_ARRAYS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError)
+"""What numpy raises about an .npz file that a disk has cut or spoilt."""
 
 
 @contextmanager
@@ -17,6 +22,8 @@ def whole(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield unfinished
+        with unfinished.open("rb") as written:
+            os.fsync(written.fileno())  # else a power cut may leave the new name with nothing in it
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -112,6 +112,7 @@ def remade(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken.mkdir()
     other.mkdir()
     (broken / "run.json").write_text("{}")
+    cut_short(run, capsys)
     capsys.readouterr()
     assert main(["report", str(broken), str(other), str(run)]) == 2
     said = capsys.readouterr()
@@ -121,6 +122,18 @@ def remade(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {name: (run / name).read_bytes() for name in written} == written
     assert {path.name for path in run.glob("*.png")} == pictures
     shutil.rmtree(broken)
+
+
+def cut_short(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a broken disk left is named, whatever is left of it."""
+    for name in ("run.json", "seed-0-fold-1.npz", "seed-0-fold-1.csv"):
+        content = (run / name).read_bytes()
+        for kept in (content[:0], content[:3], content[:-10] + b"\xff" * 5):
+            (run / name).write_bytes(kept)
+            capsys.readouterr()
+            assert main(["report", str(run)]) == 2, (name, len(kept))
+            assert f"error: {run / name}: cannot read it: " in capsys.readouterr().err
+        (run / name).write_bytes(content)
 
 
 @pytest.mark.parametrize(

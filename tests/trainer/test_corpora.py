@@ -52,6 +52,33 @@ def test_savee_is_also_read_from_a_flat_folder(tmp_path: Path) -> None:
     assert (clip.speaker, clip.emotion) == ("savee_JK", "surprise")
 
 
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("Age,Sex\n51,Male\n", "line 1: no column ActorID; copy the file as it is published"),
+        ("ActorID,Age\n1001,51\n", "line 1: no column Sex;"),
+        ("ActorID,Age,Sex\n1001,51,Männlich\n", "byte 25 is not UTF-8;"),
+        ('ActorID,Age,Sex\n1001,51,"Male' + 140_000 * "x", "line 2: field larger than field limit"),
+    ],
+)
+def test_a_bad_table_of_crema_d_is_refused(tmp_path: Path, table: str, said: str) -> None:
+    (tmp_path / "crema-d").mkdir()
+    (tmp_path / "crema-d/1001_DFA_ANG_XX.wav").touch()
+    (tmp_path / "crema-d/VideoDemographics.csv").write_text(table, encoding="latin-1")
+    with pytest.raises(corpora.CorpusError, match=rf"VideoDemographics\.csv:? {said}"):
+        corpora.read("crema-d", tmp_path)
+
+
+def test_a_clip_that_is_there_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """SAVEE in both of its layouts."""
+    (tmp_path / "savee/DC").mkdir(parents=True)
+    for name in ("DC_a01.wav", "DC/a01.wav", "DC/a02.wav"):
+        (tmp_path / "savee" / name).touch()
+    assert [clip.name for clip in corpora.read("savee", tmp_path)] == ["DC_a01", "a02"]
+    said = f"{tmp_path / 'savee'}: audio files left out, copies of other clips: 1 (DC/a01.wav)"
+    assert said in caplog.messages
+
+
 def test_songs_of_ravdess_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "ravdess").mkdir()
     for name in ("03-02-06-01-02-01-12.wav", "03-01-06-01-02-01-12.wav"):
@@ -97,6 +124,11 @@ def test_a_manifest_is_read(tiny_data: Path) -> None:
         (
             "file,speaker,emotion\nb.wav,x,sad\nc.wav,y,Sad\n",
             "line 3: emotion is Sad, in an earlier line sad;",
+        ),
+        ('file,speaker,emotion\nb.wav,x,"sad' + 140_000 * "x", "line 2: field larger than field limit"),
+        (
+            f"file,speaker,emotion\n{300 * 'b'}.wav,x,sad\n",
+            r"line 2: b{40}\.\.\. is no name of a file: File name",
         ),
         ("file,speaker,emotion\nb.wav,Jörg,sad\n", "manifest.csv: byte 28 is not UTF-8"),
     ],

@@ -45,6 +45,18 @@ def test_a_corpus_that_cannot_be_read_does_not_hide_the_others(
     assert "VideoDemographics.csv: no such file; CREMA-D is published with it" in printed.err
 
 
+def test_files_without_a_name_of_their_corpus_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "emo-db").mkdir()
+    for name in ("03a01Fa", *(f"renamed-{i}" for i in range(7))):
+        (tmp_path / f"emo-db/{name}.wav").touch()
+    assert main(["corpora", "--data", str(tmp_path)]) == 0
+    (said,) = caplog.messages
+    names = ", ".join(f"renamed-{i}.wav" for i in range(5))
+    assert said == f"{tmp_path / 'emo-db'}: audio files left out, not named as published: 7 ({names}, ...)"
+
+
 def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"no corpus in it; wanted folders emo-db, .*manifest\.csv"):
         inventory.take(tmp_path)

@@ -66,6 +66,17 @@ def test_features_are_cached_and_come_back_the_same(
     assert [shard.stat().st_mtime_ns for shard in shards] == written
 
 
+@pytest.mark.parametrize("kept", [0, 3, 2000])
+def test_features_that_cannot_be_read_are_computed_anew(
+    kept: int, tiny: recipe.Recipe, workplace: Workplace, windows: WindowSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = min((workplace.runs / "cache").iterdir())
+    broken.write_bytes(broken.read_bytes()[:kept])
+    again = workplace.windows(tiny)
+    np.testing.assert_array_equal(again.features, windows.features)
+    assert [line.partition(": ")[0] for line in caplog.messages if "computed anew" in line] == [str(broken)]
+
+
 def test_clips_without_a_label_are_counted(
     tiny: recipe.Recipe, workplace: Workplace, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -162,6 +173,18 @@ def test_truncated_weights_are_named(share: float, tiny: recipe.Recipe, tmp_path
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ConfigError, match=r"weights\.pt: cannot read these weights: .*train' again"):
         load(tiny, path)
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_a_checkpoint_that_cannot_be_read_is_not_gone_on_with(
+    share: float, tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, epochs = tmp_path / "c.pt", list[int]()
+    for _ in range(2):
+        train(tiny, windows, None, path, lambda epoch: epochs.append(epoch.epoch))
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert epochs == [1, 2, 3] * 2
+    assert f"{path}: cannot read it: " in caplog.text
 
 
 def test_a_checkpoint_of_other_recordings_is_not_gone_on_with(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,11 @@ from serstream.errors import SerstreamError
 
 Sex: TypeAlias = Literal["female", "male", "unknown"]
 
+logger = logging.getLogger(__name__)
+
 AUDIO_SUFFIXES = (".wav", ".flac")
+_NAMED = 5
+"""Names of files that a warning gives; it counts the others."""
 
 
 class CorpusError(SerstreamError):
@@ -62,16 +67,29 @@ class Corpus:
 
 
 def audio_files(folder: Path) -> Iterator[Path]:
-    """Every .wav and .flac below a folder, sorted by name."""
+    """Every .wav and .flac below a folder, sorted by name, and by path where names are the same."""
     paths = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-    yield from sorted(paths, key=lambda path: path.name)
+    yield from sorted(paths, key=lambda path: (path.name, path))
 
 
 def match_names(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, dict[str, str]]]:
-    """Audio files whose whole stem (or parent folder / stem) matches, with the pattern's named groups."""
-    found = []
+    """Audio files whose whole stem (or parent folder / stem) matches, with the pattern's named groups.
+
+    Of files with the same groups, which are one clip, the first counts. Warnings count what is left out.
+    """
+    found: dict[tuple[str, ...], tuple[Path, dict[str, str]]] = {}
+    strange, copies = [], []
     for path in audio_files(folder):
         named = pattern.fullmatch(path.stem) or pattern.fullmatch(f"{path.parent.name}/{path.stem}")
-        if named:
-            found.append((path, named.groupdict()))
-    return found
+        if not named:
+            strange.append(path)
+        elif named.groups() in found:
+            copies.append(path)
+        else:
+            found[named.groups()] = (path, named.groupdict())
+    for paths, why in ((strange, "not named as published"), (copies, "copies of other clips")):
+        if paths:
+            names = ", ".join(str(path.relative_to(folder)) for path in paths[:_NAMED])
+            more = ", ..." if len(paths) > _NAMED else ""
+            logger.warning("%s: audio files left out, %s: %s (%s%s)", folder, why, len(paths), names, more)
+    return list(found.values())

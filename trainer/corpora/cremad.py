@@ -19,6 +19,8 @@ _EMOTIONS = {
     "NEU": "neutral",
     "SAD": "sad",
 }
+_COLUMNS = ("ActorID", "Sex")
+"""Of VideoDemographics.csv; others are not needed."""
 
 
 def read(folder: Path) -> list[Clip]:
@@ -41,8 +43,22 @@ def _sexes(table: Path) -> dict[str, Sex]:
     if not table.is_file():
         raise CorpusError(f"{table}: no such file; CREMA-D is published with it, copy it beside AudioWAV/")
     sexes: dict[str, Sex] = {"Male": "male", "Female": "female"}
-    with table.open(newline="", encoding="utf-8") as rows:
-        return {row["ActorID"]: sexes.get(row["Sex"], "unknown") for row in csv.DictReader(rows)}
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as text:
+            rows = csv.DictReader(text)
+            if missing := [column for column in _COLUMNS if column not in (rows.fieldnames or ())]:
+                raise CorpusError(
+                    f"{table} line 1: no column {', '.join(missing)}; copy the file as it is published"
+                )
+            return {row["ActorID"]: sexes.get(row["Sex"], "unknown") for row in rows}
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{table}: byte {error.start} is not UTF-8; copy the file as it is published"
+        ) from error
+    except csv.Error as error:
+        raise CorpusError(
+            f"{table} line {rows.line_num + 1}: {error}; copy the file as it is published"
+        ) from error
 
 
 CORPUS = Corpus(

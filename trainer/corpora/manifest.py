@@ -19,17 +19,22 @@ def read(folder: Path) -> list[Clip]:
     Blanks around a speaker, an emotion or a sex do not count, nor does how Unicode composes its letters.
 
     Raises:
-        CorpusError: it is not UTF-8 or not separated by commas, it lists nothing, a column or a value is
-            missing, a file does not exist or is listed twice, a sex is unknown, a speaker has two, or two
+        CorpusError: it is not UTF-8 or no table separated by commas, it lists nothing, a column or a value
+            is missing, a file does not exist or is listed twice, a sex is unknown, a speaker has two, or two
             speakers or emotions differ only by case.
     """
     table = folder / MANIFEST
     try:
         # Excel begins UTF-8 with a byte order mark.
         with table.open(newline="", encoding="utf-8-sig") as text:
-            clips = _clips(csv.DictReader(text), folder, table)
+            rows = csv.DictReader(text)
+            clips = _clips(rows, folder, table)
     except UnicodeDecodeError as error:
         raise CorpusError(f"{table}: byte {error.start} is not UTF-8; save it as CSV UTF-8") from error
+    except csv.Error as error:
+        raise CorpusError(
+            f"{table} line {rows.line_num + 1}: {error}; does nothing close a quote before it?"
+        ) from error
     if not clips:
         raise CorpusError(f"{table}: lists no clip; wanted a line for each below the column names")
     return sorted(clips, key=lambda clip: clip.path.name)
@@ -72,7 +77,13 @@ def _clip(row: dict[str, str], folder: Path, where: str) -> Clip:
     if empty:
         raise CorpusError(f"{where}: {', '.join(empty)} is empty")
     path = folder / row["file"]
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise CorpusError(
+            f"{where}: {row['file'][:40]}... is no name of a file: {error.strerror}; correct the file column"
+        ) from error
+    if not there:
         raise CorpusError(f"{where}: {path} does not exist; correct the file column or remove the line")
     spoken = _said(row, "sex") or "unknown"
     sexes: dict[str, Sex] = {sex: sex for sex in get_args(Sex)}

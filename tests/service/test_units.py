@@ -22,3 +22,8 @@ def test_the_exposure_of_the_rtp_unit_is_within_the_bound() -> None:
     threshold = f"--threshold={round(10 * EXPOSURE)}"
     done = analyze("security", "--offline=true", "--no-pager", threshold, UNITS / "serstream.service")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_start_at_boot_waits_for_the_addresses_that_it_binds() -> None:
+    lines = (UNITS / "serstream.service").read_text().splitlines()
+    assert {"Wants=network-online.target", "After=network-online.target"} <= set(lines)

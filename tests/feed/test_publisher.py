@@ -166,7 +166,6 @@ def test_who_sends_more_than_a_request_needs_is_cut_off_and_answers_may_be_longe
             dealer.send(request)
             assert not dealer.poll(100)  # whoever is cut off comes back
             publisher.poll(time.monotonic(), 0.0)
-        assert publisher.counters.malformed == 0
         assert dealer.poll(5000)
         assert sum(map(len, dealer.recv_multipart())) > MAX_REQUEST_BYTES
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from serstream.emotion.metadata import ModelMetadata
 from trainer.corpora import KNOWN
-from trainer.metrics import confidence_at
+from trainer.metrics import confidence_at, short_of_speech
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
 
@@ -100,6 +100,8 @@ def write_card(
             f"{_confidence(predictions, row, metadata)} |"
             for row in rows
         ]
+        if short := short_of_speech(predictions):
+            lines += ["", short]
         if metrics["protocol"] == "speakers":
             lines += [
                 "",

@@ -225,12 +225,17 @@ def _folds(recipe: Recipe, protocol: Protocol, windows: WindowSet, workplace: Wo
     return folds
 
 
-def _heard(tests: WindowSet, folds: Sequence[Fold]) -> dict[str, float]:
-    """Seconds that the clean test windows had really heard in the mean, by the seconds that were wanted."""
+def _heard(tests: WindowSet, folds: Sequence[Fold]) -> dict[str, dict[str, float]]:
+    """Seconds that the clean test windows had really heard in the mean, by corpus and seconds wanted."""
     clean = tests.of_line(TEST_CONDITIONS.index(CLEAN_CONDITION))
     parts = [clean.of_clips(fold.test) for fold in folds]
-    means = [np.concatenate([heard_at_most(part, seconds) for part in parts]).mean() for seconds in HEARD_S]
-    return {f"{seconds:.0f}": round(float(mean), 1) for seconds, mean in zip(HEARD_S, means, strict=True)}
+    corpus = np.array([clean.clips[i].corpus for part in parts for i in part.clip])
+    heard: dict[str, dict[str, float]] = {name: {} for name in np.unique(corpus).tolist()}
+    for seconds in HEARD_S:
+        there = np.concatenate([heard_at_most(part, seconds) for part in parts])
+        for name, means in heard.items():
+            means[f"{seconds:.0f}"] = round(float(there[corpus == name].mean()), 1)
+    return heard
 
 
 def _digest(windows: WindowSet, fold: Fold, learned_before: str | None) -> str:

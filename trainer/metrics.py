@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 ABSTAIN_SHARE = 0.2
 """Windows that the suggested abstain threshold gives up: the least confident fifth."""
+ENOUGH = 0.98
+"""Share of the speech said to be heard; where test speakers have less of it, report and card say so."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,6 +124,23 @@ def modes(predictions: Predictions) -> list[dict[str, Any]]:
     """
     keys = sorted({(part.condition, part.heard_s) for part in predictions.parts}, key=_clean_first)
     return [_mode(predictions, condition, heard_s) for condition, heard_s in keys]
+
+
+def short_of_speech(predictions: Predictions) -> str:
+    """Sentences on the corpora whose test speakers have less speech than a row says; empty without any."""
+    sentences = []
+    for corpus, heard in predictions.heard.items():
+        rows = [
+            f"{there:.3g} s where {wanted} s are said"
+            for wanted, there in heard.items()
+            if there < ENOUGH * float(wanted)
+        ]
+        if rows:
+            sentences.append(
+                f"Test speakers of {corpus} have less other speech than some rows say: in the mean "
+                f"{', '.join(rows)}."
+            )
+    return " ".join(sentences)
 
 
 def pooled_confusion(predictions: Predictions, condition: str, heard_s: float) -> Counts:

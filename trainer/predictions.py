@@ -59,9 +59,9 @@ class Predictions:
     """Of every training."""
     data: str
     """`WindowSet.digest` of all clips; empty in runs that did not keep it."""
-    heard: dict[str, float] = field(default_factory=dict)
-    """Seconds of other speech that clean test windows had really heard in the mean, by those wanted; empty in
-    runs without a baseline and in those that did not keep it."""
+    heard: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Seconds of other speech that clean test windows had really heard in the mean, by corpus and by those
+    wanted; empty in runs without a baseline and in those that did not keep it."""
 
     @property
     def most_heard_s(self) -> float:
@@ -89,7 +89,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """Seed, and name of the files without suffix."""
     clips: list[ClipRecord]
     known: list[list[bool]]
-    heard: dict[str, float] = {}
+    heard_by_corpus: dict[str, dict[str, float]] = {}
     data: str = ""
 
 
@@ -132,7 +132,7 @@ def write_run(
     trainings: list[tuple[int, str]],
     clips: list[Clip],
     known: NDArray[np.bool_],
-    heard: dict[str, float],
+    heard: dict[str, dict[str, float]],
     data: str,
 ) -> None:
     """Say what the scores in a folder are, once they are all there."""
@@ -146,7 +146,7 @@ def write_run(
         trainings=trainings,
         clips=records,
         known=known.tolist(),
-        heard=heard,
+        heard_by_corpus=heard,
         data=data,
     )
     with whole(folder / RUN_FILE) as unfinished:
@@ -178,7 +178,8 @@ def read_run(folder: Path) -> tuple[Recipe, str, Predictions]:
         for clip in run.clips
     ]
     known = np.array(run.known, np.bool_)
-    predictions = Predictions(run.recipe.labels, clips, known, parts, histories, run.data, run.heard)
+    heard = run.heard_by_corpus
+    predictions = Predictions(run.recipe.labels, clips, known, parts, histories, run.data, heard)
     return run.recipe, run.protocol, predictions
 
 

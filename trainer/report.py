@@ -15,14 +15,19 @@ from matplotlib.ticker import MaxNLocator
 from trainer.evaluation import Counts
 from trainer.folds import Protocol
 from trainer.history import Epoch
-from trainer.metrics import ABSTAIN_SHARE, Calibration, calibrate, figures, percent, pooled_confusion
+from trainer.metrics import (
+    ABSTAIN_SHARE,
+    Calibration,
+    calibrate,
+    figures,
+    percent,
+    pooled_confusion,
+    short_of_speech,
+)
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
 
 logger = logging.getLogger(__name__)
-
-ENOUGH = 0.9
-"""Share of the speech said to be heard; where test speakers have less of it, the report says so."""
 
 
 def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: Path) -> dict[str, Any]:
@@ -34,7 +39,7 @@ def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: 
     calibration = calibrate(predictions)
     metrics = figures(recipe, protocol, predictions, calibration)
     learned = any(len(history) > 1 for history in predictions.histories)
-    short = _short(predictions.heard)
+    short = short_of_speech(predictions)
     if short:
         logger.warning("%s", short)
     text = _markdown(recipe, protocol, metrics, short, learned=learned)
@@ -108,20 +113,6 @@ def _draw_learning(histories: list[list[Epoch]], path: Path) -> None:
             )
         second.set_ylabel("UAR of the validation speakers", color="tab:orange")
     figure.savefig(path, dpi=110)
-
-
-def _short(heard: dict[str, float]) -> str:
-    """A sentence where test speakers have clearly less speech than a row says; else nothing."""
-    rows = [
-        f"{there:.0f} s where {wanted} s are said"
-        for wanted, there in heard.items()
-        if there < ENOUGH * float(wanted)
-    ]
-    return (
-        f"Test speakers have less other speech than some rows say: in the mean {', '.join(rows)}."
-        if rows
-        else ""
-    )
 
 
 def _kept(ua: float, clean: float) -> str:

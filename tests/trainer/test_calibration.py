@@ -10,7 +10,7 @@ from serstream.errors import ConfigError
 from trainer import recipe, report
 from trainer.corpora import Clip
 from trainer.folds import PROTOCOLS
-from trainer.metrics import calibrate, confidence_at, modes
+from trainer.metrics import calibrate, confidence_at, modes, short_of_speech
 from trainer.predictions import Part, Predictions
 
 LABELS = ("angry", "calm", "sad")
@@ -95,6 +95,14 @@ def test_a_single_fold_is_not_calibrated_on_its_own_test_part(tiny_recipe: Path,
     assert calibration.error == calibration.error_before > 0.2
     report.write(recipe.load(tiny_recipe), PROTOCOLS["crema-d-evar"], single, tmp_path)
     assert "uncalibrated, as there is no other fold" in (tmp_path / "report.md").read_text()
+
+
+def test_less_speech_than_a_row_says_is_said_by_corpus() -> None:
+    heard = {"one": {"0": 0.0, "30": 29.5, "60": 58.0}, "two": {"0": 0.0, "30": 30.2, "60": 59.1}}
+    assert short_of_speech(replace(predictions({}), heard=heard)) == (
+        "Test speakers of one have less other speech than some rows say: in the mean 58 s where 60 s "
+        "are said."
+    )
 
 
 def test_confidences_are_judged_at_the_temperature_and_threshold_of_a_model() -> None:

@@ -42,6 +42,8 @@ FORMAT = 3
 SEGMENTER = SegmenterSettings()
 """The daemon's defaults: training windows are the daemon's windows."""
 
+SHARD = ("features", "functionals", "levels", "seconds", "clip", "silent")
+"""Arrays of a file in the cache."""
 CLEAN_CONDITION = "clean"
 TRAIN_CONDITION = "train-"
 """Begins the names of the augmented ones."""
@@ -139,8 +141,21 @@ class Preparation:
     def prepare(self, clips: list[Clip], condition: str) -> Path:
         """Compute the features of one corpus under one condition, unless they are in the cache."""
         path = self.shard(clips, condition)
-        if path.is_file():
-            return path
+        if not path.is_file():
+            self._compute(clips, condition, path)
+        return path
+
+    def arrays(self, clips: list[Clip], condition: str) -> dict[str, NDArray[Any]]:
+        """What `prepare` keeps, by name; computed anew where the file cannot be read."""
+        path = self.prepare(clips, condition)
+        try:
+            return _read(path)
+        except BROKEN_ARRAYS as error:
+            logger.warning("%s: cannot read it: %s; computed anew", path, error)
+            self._compute(clips, condition, path)
+            return _read(path)
+
+    def _compute(self, clips: list[Clip], condition: str, path: Path) -> None:
         augmented = condition.startswith(TRAIN_CONDITION)
         features, functionals, levels, seconds, clip_index, silent = [], [], [], [], [], 0
         for speaker in sorted({_own_name(clip) for clip in clips}):
@@ -174,17 +189,6 @@ class Preparation:
                 clip=np.array(clip_index, np.int32),
                 silent=np.array(silent),
             )
-        return path
-
-    def arrays(self, clips: list[Clip], condition: str) -> dict[str, NDArray[Any]]:
-        """What `prepare` keeps, by name; computed anew where the file cannot be read."""
-        path = self.prepare(clips, condition)
-        try:
-            return _read(path)
-        except BROKEN_ARRAYS as error:
-            logger.warning("%s: cannot read it: %s; computed anew", path, error)
-            path.unlink()
-            return _read(self.prepare(clips, condition))
 
     def _line(self, condition: str, rng: np.random.Generator) -> Line:
         if condition == CLEAN_CONDITION:
@@ -238,7 +242,7 @@ def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     with np.load(path) as stored:
-        return dict(stored)
+        return {name: stored[name] for name in SHARD}
 
 
 def _own_name(clip: Clip) -> str:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,6 @@ from trainer.dataset import CLEAN_CONDITION, Preparation, WindowSet, fingerprint
 from trainer.device import CPU
 from trainer.folds import Fold, Protocol
 from trainer.history import Epoch
-from trainer.networks import Ensemble
 from trainer.predictions import RUN_FILE, Part, Predictions, data_of, read_run, write_parts, write_run
 from trainer.recipe import Recipe
 from trainer.solving import solve
@@ -91,6 +90,10 @@ class Workplace:
             pretraining=msgspec.UNSET,
         )
 
+    def learned_before(self, recipe: Recipe) -> str:
+        """Changes with the recordings of the pretraining and what is said of them; empty without any."""
+        return fingerprint(corpora.read_all(recipe.pretraining, self.data)) if recipe.pretraining else ""
+
     def windows(self, recipe: Recipe, conditions: Sequence[str] | None = None) -> WindowSet:
         """Windows of the recipe's corpora and labels, by default under the conditions it trains with.
 
@@ -133,7 +136,7 @@ def run(
     folder = workplace.folder(recipe) / protocol.name
     folder.mkdir(exist_ok=True)
     folds = _folds(recipe, protocol, windows, workplace)
-    before = recipe.pretraining and fingerprint(corpora.read_all(recipe.pretraining, workplace.data))
+    before = workplace.learned_before(recipe)
     trainings = []
     for seed in seeds:
         seeded, pretrained = recipe.with_seed(seed), None
@@ -165,7 +168,7 @@ def run(
     for fold in folds:
         taught = {windows.clips[i].emotion for i in fold.train + fold.valid}
         known[fold.test] &= [label in taught for label in recipe.labels]
-    write_run(folder, recipe, protocol.name, trainings, windows.clips, known, heard, windows.digest)
+    write_run(folder, recipe, protocol.name, trainings, windows.clips, known, heard, windows.digest + before)
     return read_run(folder)[2]
 
 
@@ -185,7 +188,7 @@ def train_fold(
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
     device: torch.device = CPU,
-    pretrained: Ensemble | None = None,
+    pretrained: Trained | None = None,
 ) -> Trained:
     """Train on a fold; its validation speakers choose the epoch, or are trained on too."""
     taught, valid = fold.train + fold.valid, None
@@ -196,7 +199,7 @@ def train_fold(
 
 def _pretrained(
     recipe: Recipe, workplace: Workplace, on_epoch: Callable[[str, Epoch], None]
-) -> Ensemble | None:
+) -> Trained | None:
     """What the convolution begins with; its finished training is kept, and not gone through again."""
     before = workplace.before(recipe)
     if before is None:
@@ -204,7 +207,8 @@ def _pretrained(
     seed = recipe.training.seed
     checkpoint = workplace.folder(recipe) / f"pretraining-seed-{seed}.pt"
     told = partial(on_epoch, f"{recipe.name}, seed {seed}, pretraining")
-    return train(before, workplace.windows(before), None, checkpoint, told, workplace.device).network
+    trained = train(before, workplace.windows(before), None, checkpoint, told, workplace.device)
+    return replace(trained, data=workplace.learned_before(recipe))
 
 
 def _folds(recipe: Recipe, protocol: Protocol, windows: WindowSet, workplace: Workplace) -> list[Fold]:
@@ -250,7 +254,7 @@ def _train(
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
     device: torch.device,
-    pretrained: Ensemble | None,
+    pretrained: Trained | None,
 ) -> Trained:
     trained = train(recipe, windows, valid, checkpoint, on_epoch, device, pretrained)
     if trained.network.ridge is not None:

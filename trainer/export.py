@@ -159,7 +159,8 @@ def write_model(
     made = {"train": trained.data} | {
         f"evaluate --protocol {protocol}": predictions.data for protocol, predictions in measured.items()
     }
-    if stale := [command for command, data in made.items() if data not in ("", clean.digest)]:
+    now = clean.digest + workplace.learned_before(recipe)
+    if stale := [command for command, data in made.items() if data not in ("", now)]:
         raise ConfigError(
             f"recipe {recipe.name}: the recordings below {workplace.data} or their labels have changed since "
             f"'serstream-train {stale[0]}'; run it again"

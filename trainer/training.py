@@ -92,7 +92,7 @@ def train(
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
     device: torch.device = CPU,
-    pretrained: Ensemble | None = None,
+    pretrained: Trained | None = None,
 ) -> Trained:
     """Train what a network learns in steps.
 
@@ -104,7 +104,7 @@ def train(
             goes on from it to the same result, unless the data are others by now.
         on_epoch: told about every epoch.
         device: computes the network; bfloat16 where that loses nothing.
-        pretrained: the convolution begins with its weights.
+        pretrained: the convolution begins with its weights; what these learned from counts among the data.
 
     Returns:
         The averaged weights of that epoch, and the feature spec they need.
@@ -119,8 +119,8 @@ def train(
     if recipe.baseline is not None:
         spec = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, recipe.baseline))
     steps = max(1, len(np.unique(windows.clip)) * 2 // settings.batch)
-    data = windows.digest + (valid.digest if valid else "")
-    state = _State(recipe, spec, windows, steps, device, pretrained)
+    data = windows.digest + (valid.digest if valid else "") + (pretrained.data if pretrained else "")
+    state = _State(recipe, spec, windows, steps, device, pretrained.network if pretrained else None)
     baseline = recipe.baseline if state.network.learned_with_baseline else None
     draw = _Draw(windows, targets, baseline, spec, state.rng)
     if checkpoint.is_file():

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-BROKEN_ARRAYS = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError)
+BROKEN_ARRAYS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, KeyError)
 """What numpy raises about an .npz file that a disk has cut or spoilt."""
 
 

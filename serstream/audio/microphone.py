@@ -91,6 +91,7 @@ class MicrophoneSource:
                 emit([AudioChunk(stream, samples, device.sample_rate, position, block.lost, block.arrived)])
                 position += len(samples)
                 self._count(block, device)
+        self._tell_loss(device)
         reason: EndReason = "shutdown" if self._stopped.is_set() else "lost"
         if reason == "lost":
             log.warning("microphone %s: no sound any more, opening it again", device.name)
@@ -110,9 +111,13 @@ class MicrophoneSource:
 
     def _count(self, block: Block, device: InputDevice) -> None:
         self.lost_s += block.lost / device.sample_rate
-        new_s = self.lost_s - self._told_s
-        if new_s and self._pacing.is_due(block.arrived):
+        if self.lost_s > self._told_s and self._pacing.is_due(block.arrived):
             self._pacing.tell(block.arrived)
+            self._tell_loss(device)
+
+    def _tell_loss(self, device: InputDevice) -> None:
+        """What was not told yet, if anything."""
+        if new_s := self.lost_s - self._told_s:
             self._told_s = self.lost_s
             log.warning(
                 "microphone %s: overflow, %.0f ms lost; the machine is too slow or too busy",

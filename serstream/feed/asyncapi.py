@@ -94,9 +94,14 @@ def _describe(schema: dict[str, Any], struct: type[msgspec.Struct]) -> None:
     for cls in reversed(struct.__mro__):
         if not cls.__module__.startswith("serstream."):
             continue
-        (definition,) = ast.parse(inspect.getsource(cls)).body
-        assert isinstance(definition, ast.ClassDef)
-        for line, following in pairwise(definition.body):
+        module = ast.parse(inspect.getsource(cls))
+        body = [
+            line
+            for definition in module.body
+            if isinstance(definition, ast.ClassDef)
+            for line in definition.body
+        ]
+        for line, following in pairwise(body):
             match line, following:
                 case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
                     schema["properties"][name]["description"] = " ".join(text.split())

@@ -96,7 +96,11 @@ class Gatekeeper:
 
     def _reread(self, now: float) -> bool:
         self._read_at = now
-        stamp = self._keys.stamp()
+        try:
+            stamp = self._keys.stamp()
+        except OSError as error:  # without descriptors left, say: nobody is revoked for that
+            logger.warning("feed: the allow-list cannot be read, it stays as it was: %s", error)
+            return False
         if stamp == self._stamp:
             return False
         self._stamp = stamp

@@ -75,11 +75,12 @@ class ServerKeys(msgspec.Struct, frozen=True):
         return found
 
     def stamp(self) -> object:
-        """Another one when an entry of the allow-list came, went, was written over or may be read now."""
-        try:
-            return [(path.name, _stamp(path)) for path in self._entries()]
-        except OSError as error:
-            return error.errno
+        """Another one when an entry of the allow-list came, went, was written over or may be read now.
+
+        Raises:
+            OSError: the folder cannot be listed.
+        """
+        return [(path.name, _stamp(path)) for path in self._entries()]
 
     def _entries(self) -> list[Path]:
         """Files of the allow-list. Raises an OSError if they may not be listed; without a folder: none."""

@@ -37,9 +37,11 @@ logger = logging.getLogger(__name__)
 
 REQUESTS_PER_POLL = 64
 """Answered before publishing goes on; the rest wait for the next poll."""
-MAX_REQUEST_BYTES = 64 * 1024
-"""Who sends a longer subscription or request is cut off: anybody on this machine can, and ZeroMQ needs a
-hundred times the memory for a subscription."""
+MAX_FILTER_BYTES = 64 * 1024
+"""Who subscribes to a longer prefix is cut off: anybody on this machine can, and ZeroMQ needs a hundred times
+the memory for it."""
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+"""Of a request, which names the calls that somebody listens to."""
 REPLIES_QUEUED = 64
 """That a client has not read yet, each of up to hundreds of kilobytes; further ones are dropped."""
 
@@ -171,12 +173,12 @@ class Publisher:
         self._publisher = self._context.socket(zmq.PUB)
         self._router = self._context.socket(zmq.ROUTER)
         self._connections = [Connections(self._publisher), Connections(self._router)]
-        for socket, endpoint, queue in (
-            (self._publisher, self._settings.endpoint, self._settings.high_water_mark),
-            (self._router, snapshot_endpoint(self._settings.endpoint), REPLIES_QUEUED),
+        for socket, endpoint, queue, longest in (
+            (self._publisher, self._settings.endpoint, self._settings.high_water_mark, MAX_FILTER_BYTES),
+            (self._router, snapshot_endpoint(self._settings.endpoint), REPLIES_QUEUED, MAX_REQUEST_BYTES),
         ):
             socket.sndhwm = queue
-            socket.maxmsgsize = MAX_REQUEST_BYTES
+            socket.maxmsgsize = longest
             socket.ipv6 = "[" in endpoint
             if self._gatekeeper:
                 self._gatekeeper.guard(socket)

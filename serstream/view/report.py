@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -51,13 +52,15 @@ def write_reports(recording: Path, to: Path) -> list[Path]:
             f"recording {readable(recording)}: holds no call; record one with 'serstream listen > FILE'"
         )
     written: list[Path] = []
+    taken: set[Path] = set()
+    numbers: Counter[str] = Counter()
     for call in found:
         name = re.sub(r"[^A-Za-z0-9_-]", "_", call.name)
         path = to if len(found) == 1 else to.with_stem(f"{to.stem}-{name}")
-        number = 1
-        while path in written:  # another call has the name, or this one with a number
-            number += 1
-            path = to.with_stem(f"{to.stem}-{name}-{number}")
+        while path in taken:  # another call has the name, or this one with a number
+            numbers[name] += 1
+            path = to.with_stem(f"{to.stem}-{name}-{numbers[name] + 1}")
+        taken.add(path)
         try:
             path.write_text(page(call), encoding="utf-8")
         except OSError as error:

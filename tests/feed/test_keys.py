@@ -263,6 +263,25 @@ def test_an_allow_list_that_may_not_be_read_is_told(
         ServerKeys.load(keys)
 
 
+def test_nobody_is_revoked_because_the_allow_list_cannot_be_read_for_a_moment(
+    keys: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zmq.Context() as context:
+        gatekeeper = Gatekeeper(context, ServerKeys.load(keys))
+
+        def full(folder: Path) -> list[str]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(folder))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "listdir", full)
+            assert not gatekeeper.poll(10.0, 0)
+        assert "it stays as it was: [Errno 24] Too many open files" in caplog.text
+        next((keys / "clients").iterdir()).unlink()
+        gatekeeper._admitted = set(gatekeeper._allowed)
+        assert gatekeeper.poll(20.0, 0), "revoked when it can be read again"
+        gatekeeper.close()
+
+
 def test_the_daemon_may_read_the_allow_list_whatever_the_umask(tmp_path: Path) -> None:
     mask = os.umask(0o077)
     try:

@@ -14,7 +14,7 @@ from serstream.config import FeedSettings
 from serstream.errors import FeedError
 from serstream.feed.messages import Format, Heartbeat, decode
 from serstream.feed.protocol import read_header, snapshot_endpoint
-from serstream.feed.publisher import MAX_REQUEST_BYTES, Publisher
+from serstream.feed.publisher import MAX_FILTER_BYTES, MAX_REQUEST_BYTES, Publisher
 from serstream.service.log_limit import GrowingPauses
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -159,7 +159,7 @@ def test_who_sends_more_than_a_request_needs_is_cut_off_and_answers_may_be_longe
         zmq.Context() as outside,
         outside.socket(zmq.DEALER) as dealer,
     ):
-        assert not can_be_heard(publisher, endpoint, (b"", MAX_REQUEST_BYTES * b"x"), timeout_s=0.5)
+        assert not can_be_heard(publisher, endpoint, (b"", MAX_FILTER_BYTES * b"x"), timeout_s=0.5)
         publisher.publish([message for n in range(200) for message in call(f"c{n}")[:3]])
         dealer.connect(snapshot_endpoint(endpoint))
         for request in ((MAX_REQUEST_BYTES + 1) * b"x", b'{"request":"snapshot"}'):
@@ -167,7 +167,7 @@ def test_who_sends_more_than_a_request_needs_is_cut_off_and_answers_may_be_longe
             assert not dealer.poll(100)  # whoever is cut off comes back
             publisher.poll(time.monotonic(), 0.0)
         assert dealer.poll(5000)
-        assert sum(map(len, dealer.recv_multipart())) > MAX_REQUEST_BYTES
+        assert sum(map(len, dealer.recv_multipart())) > MAX_FILTER_BYTES
 
 
 def test_an_endpoint_in_use_is_named(tmp_path: Path) -> None:

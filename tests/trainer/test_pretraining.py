@@ -66,12 +66,12 @@ def test_the_convolution_begins_with_what_it_learned_of_the_other_corpora(
     before = workplace.before(pretrained)
     assert before is not None
     assert before.labels == ("angry", "boredom", "neutral")
-    network = train_all(before, workplace, lambda *_: None).network
+    other = train_all(before, workplace, lambda *_: None)
     still = msgspec.structs.replace(pretrained, training=Training(epochs=1, batch=8, learning_rate=1e-9))
     windows, checkpoint = workplace.windows(pretrained), workplace.runs / "still.pt"
-    own = train(still, windows, None, checkpoint, lambda _: None, pretrained=network).network
+    own = train(still, windows, None, checkpoint, lambda _: None, pretrained=other).network
     afresh = train(still, windows, None, checkpoint.with_name("afresh.pt"), lambda _: None).network
-    mine, its, fresh = (dict(net.named_parameters()) for net in (own, network, afresh))
+    mine, its, fresh = (dict(net.named_parameters()) for net in (own, other.network, afresh))
     moved = [name for name in mine if not torch.allclose(mine[name], fresh[name], atol=1e-6)]
     assert moved
     for name in mine:
@@ -106,13 +106,17 @@ def test_scores_are_made_again_when_what_was_heard_before_has_changed(
     pretrained: recipe.Recipe, workplace: Workplace
 ) -> None:
     speakers, told = PROTOCOLS["speakers"], Told([])
+    trained = train_all(pretrained, workplace, Told([]))
     run(pretrained, speakers, [0], workplace, Told([]))
     run(pretrained, speakers, [0], workplace, told)
     assert told.titles == []
     table = workplace.data / "other/manifest.csv"
     table.write_text(table.read_text().replace(",boredom,", ",fear,"))
-    run(pretrained, speakers, [0], workplace, told)
+    predictions = run(pretrained, speakers, [0], workplace, told)
     assert len(told.titles) == EPOCHS * (1 + 4)
+    again = train_all(pretrained, workplace, told)
+    assert len(told.titles) == EPOCHS * (1 + 4 + 1), "the finished training is gone through again, too"
+    assert trained.data != again.data == predictions.data
 
 
 def test_the_model_names_every_corpus_it_owes_something_to(pretrained: recipe.Recipe) -> None:

@@ -72,17 +72,21 @@ def audio_files(folder: Path) -> Iterator[Path]:
     yield from sorted(paths, key=lambda path: (path.name, path))
 
 
-def match_names(folder: Path, pattern: re.Pattern[str]) -> list[tuple[Path, dict[str, str]]]:
+def match_names(
+    folder: Path, pattern: re.Pattern[str], beside: re.Pattern[str] | None = None
+) -> list[tuple[Path, dict[str, str]]]:
     """Audio files whose whole stem (or parent folder / stem) matches, with the pattern's named groups.
 
-    Of files with the same groups, which are one clip, the first counts. Warnings count what is left out.
+    Of files with the same groups, which are one clip, the first counts. Warnings count what is left out, but
+    for what is published ``beside`` and not meant.
     """
     found: dict[tuple[str, ...], tuple[Path, dict[str, str]]] = {}
     strange, copies = [], []
     for path in audio_files(folder):
         named = pattern.fullmatch(path.stem) or pattern.fullmatch(f"{path.parent.name}/{path.stem}")
         if not named:
-            strange.append(path)
+            if not (beside and beside.fullmatch(path.stem)):
+                strange.append(path)
         elif named.groups() in found:
             copies.append(path)
         else:

@@ -11,6 +11,7 @@ _NAME = re.compile(
     r"03-01-(?P<emotion>0[1-8])-(?P<intensity>0[12])-(?P<statement>0[12])-(?P<repetition>0[12])"
     r"-(?P<actor>\d\d)"
 )
+_SONG = re.compile(r"03-02(-\d\d){5}")
 _EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
 
 
@@ -29,7 +30,7 @@ def read(folder: Path) -> list[Clip]:
             emotion=_EMOTIONS[int(name["emotion"]) - 1],
             language="en",
         )
-        for path, name in match_names(folder, _NAME)
+        for path, name in match_names(folder, _NAME, beside=_SONG)
     ]
 
 

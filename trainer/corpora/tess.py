@@ -8,17 +8,17 @@ from pathlib import Path
 from trainer.corpora.clip import Clip, Corpus, match_names
 
 _NAME = re.compile(
-    r"(?P<speaker>OAF|YAF)_(?P<word>[a-z]+)_(?P<emotion>angry|disgust|fear|happy|neutral|ps|sad)"
+    r"(?P<speaker>OAF?|YAF)_(?P<word>[a-z]+)_(?P<emotion>angry|disgust|fear|happy|neutral|ps|sad)"
 )
 
 
 def read(folder: Path) -> list[Clip]:
-    """Read names such as ``OAF_back_angry.wav``; ``ps`` is pleasant surprise."""
+    """Read names such as ``OAF_back_angry.wav``; ``ps`` is pleasant surprise. One begins with ``OA``."""
     return [
         Clip(
             path=path,
             corpus="tess",
-            speaker=f"tess_{name['speaker']}",
+            speaker="tess_YAF" if name["speaker"] == "YAF" else "tess_OAF",
             sex="female",
             emotion="surprise" if name["emotion"] == "ps" else name["emotion"],
             language="en",

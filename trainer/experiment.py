@@ -142,7 +142,7 @@ def run(
         seeded, pretrained = recipe.with_seed(seed), None
         for number, fold in enumerate(folds):
             path = folder / f"seed-{seed}-fold-{number + 1}.npz"
-            data = _digest(windows, fold, before or None)
+            data = _digest(windows, fold, before)
             if path.is_file() and data_of(path) not in ("", data):
                 logger.warning("%s: the recordings, their labels or the folds have changed; once more", path)
                 (folder / RUN_FILE).unlink(missing_ok=True)  # it describes the clips as they were
@@ -242,8 +242,8 @@ def _heard(tests: WindowSet, folds: Sequence[Fold]) -> dict[str, dict[str, float
     return heard
 
 
-def _digest(windows: WindowSet, fold: Fold, learned_before: str | None) -> str:
-    parts = [windows.digest, fold] if learned_before is None else [windows.digest, fold, learned_before]
+def _digest(windows: WindowSet, fold: Fold, before: str) -> str:
+    parts = [windows.digest, fold, before] if before else [windows.digest, fold]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
 
 

@@ -7,14 +7,12 @@ import pytest
 from feed_channel import HEADER, Feed, joined, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import structs
 from scripted_feed import Script, call, model_change
 
 from serstream.errors import FeedError
 from serstream.feed.inbox import HELD_LIMIT, Inbox
-from serstream.feed.messages import NONE, CallEnded, CallStarted, Gap, Message, encode, topic
+from serstream.feed.messages import NONE, Gap, Message, encode, topic
 from serstream.feed.order import ATTEMPTS, REPLY_TIMEOUT_S
-from serstream.feed.state import FeedState
 
 
 def test_what_arrives_in_order_is_delivered_at_once() -> None:
@@ -145,140 +143,6 @@ def test_a_long_absence_is_repaired_in_pages() -> None:
     feed.answer()
     assert feed.received == messages
     assert feed.inbox.repaired == len(messages) - 1
-
-
-def test_a_call_does_not_end_before_its_streams() -> None:
-    feed = joined()
-    messages = call("a")
-    for message in messages:
-        feed.publish(message, arrives=message.type != "stream_end")
-    feed.answer()
-    assert same(feed.received, messages)
-    assert feed.received[-1] == messages[-1]
-
-
-def next_call(before: list[Message]) -> list[Message]:
-    """Another call of the same name; its own messages count on."""
-    messages: list[Message] = []
-    for message in before:
-        if isinstance(message, CallEnded):
-            streams = {f"{stream}2": role for stream, role in message.streams.items()}
-            message = structs.replace(message, sequence=message.sequence + 2, streams=streams)
-        elif isinstance(message, CallStarted):
-            message = structs.replace(message, sequence=message.sequence + 2)
-        else:
-            message = structs.replace(message, stream=f"{message.stream}2")
-        messages.append(message)
-    return messages
-
-
-@pytest.mark.parametrize("first", range(0, 30, 3))
-@pytest.mark.parametrize("n_lost", [1, 2, 5, 12, 40])
-@pytest.mark.parametrize("n_told", [20, 28])
-def test_a_call_whose_name_is_used_again_is_told_to_its_end(first: int, n_lost: int, n_told: int) -> None:
-    feed = joined()
-    before = call("a")
-    messages = [*before, *next_call(before)[:n_told]]
-    for i, message in enumerate(messages):
-        feed.publish(message, arrives=not first <= i < first + n_lost)
-    feed.beat()
-    feed.answer()
-    assert same(feed.received, messages) and not feed.inbox.lost
-    end = feed.received.index(before[-1])
-    assert all(event in feed.received[:end] for event in before[:-1]), "a call's end is its last message"
-    expected = FeedState()
-    for message in messages:
-        expected.update(message)
-    assert feed.state() == expected
-
-
-def test_a_call_does_not_end_before_its_streams_when_a_reply_overtakes_them() -> None:
-    feed = joined()
-    messages = call("a")
-    feed.publish(messages[0], arrives=False)
-    for message in messages[1:5]:
-        feed.publish(message)
-    feed.beat()
-    feed.slow_down(True)
-    for message in messages[5:]:
-        feed.publish(message)
-    feed.answer()
-    feed.slow_down(False)
-    assert same(feed.received, messages)
-    assert feed.received[-1] == messages[-1]
-
-
-def test_a_call_does_not_end_before_a_stream_whose_end_was_lost_during_a_repair() -> None:
-    feed = joined()
-    own, caller = Script("a", NONE, "unknown"), Script("a", "a-c")
-    for message in (own.call_started(), caller.started()):
-        feed.publish(message)
-    feed.publish(caller.window(2, "angry"), arrives=False)
-    feed.beat()
-    reply = feed.memory.answer(feed.inbox.requests.popleft())
-    end, last = caller.ended(3), own.call_ended(3, {"a-c": "customer"})
-    feed.publish(end, arrives=False)
-    feed.publish(last)
-    feed.inbox.replied([HEADER, *reply], feed.now)
-    feed.answer()
-    assert feed.received[-2:] == [end, last]
-
-
-def test_a_gap_in_a_call_whose_name_was_used_before_is_told_once() -> None:
-    feed = joined(history=40)
-    first = call("a")
-    second = next_call(first)
-    third = next_call(second)
-    fourth = next_call(third)
-    for message in first:
-        feed.publish(message)
-    for message in (*second, *third):
-        feed.publish(message, arrives=False)
-    feed.beat(arrives=False)
-    feed.beat()
-    feed.answer()
-    assert feed.received.count(Gap(call="a", stream=NONE, first=2, last=2)) == 1
-    assert feed.received[-1] == third[-1]
-    for message in fourth:
-        feed.publish(message)
-    assert feed.received[-len(fourth) :] == fourth
-
-
-@pytest.mark.parametrize(("repair", "history"), [(False, 10_000), (True, 1)])
-def test_a_stream_whose_end_is_lost_for_good_is_over_with_its_call(repair: bool, history: int) -> None:
-    inbox = Inbox(repair=repair)
-    feed = joined(inbox, history=history)
-    messages = call("a")
-    for message in messages:
-        feed.publish(message, arrives=message not in messages[-5:-1])
-    feed.answer()
-    feed.beat()
-    feed.answer()
-    assert messages[-1] in feed.received
-    restarted = Feed(inbox, name="feed-2")
-    restarted.beat()
-    gaps = [event for event in (*feed.received, *restarted.received) if isinstance(event, Gap)]
-    assert gaps and all(gap.last is not None for gap in gaps), "nothing of it was going on any more"
-
-
-def test_a_stream_that_the_daemon_has_forgotten_is_not_gone_while_its_end_is_held_back() -> None:
-    feed = joined(history=3)
-    own, one, other = Script("a", NONE, "unknown"), Script("a", "a-c"), Script("a", "a-a", "agent")
-    for message in (one.started(), other.started()):
-        feed.publish(message)
-    feed.publish(other.unscored(2), arrives=False)
-    held = [other.unscored(4), one.ended(6), other.ended(6)]
-    held.append(own.call_ended(6, {"a-c": "customer", "a-a": "agent"}))
-    for message in (*held, *call("b")):
-        feed.publish(message)
-    feed.answer(arrives=False)
-    feed.beat(arrives=False)
-    feed.beat()
-    feed.answer()
-    feed.wait(REPLY_TIMEOUT_S + 0.1)
-    feed.answer()
-    told = [event for event in feed.received if event.call == "a"]
-    assert told[2:] == [Gap(call="a", stream="a-a", first=1, last=1), *held]
 
 
 def test_a_gap_leaves_out_what_the_daemon_still_knows() -> None:

@@ -23,8 +23,6 @@ def admit(windows: Sequence[SpeechWindow], limit: int, shed: Mapping[str, int]) 
         limit: how many there is time for.
         shed: windows that each stream has lost to overload so far.
     """
-    if len(windows) <= limit:
-        return list(windows), []
     ranks: dict[str, count[int]] = {}
     urgency = []
     for i in reversed(range(len(windows))):

@@ -105,7 +105,6 @@ class JitterBuffer:
         "lost",
         "next_sequence",
         "next_timestamp",
-        "outliers",
         "packet_ticks",
         "position",
         "received",
@@ -154,8 +153,6 @@ class JitterBuffer:
         self.late = 0
         """Packets that came after they were declared lost; counted in ``lost`` too."""
         self.duplicates = 0
-        self.outliers = 0
-        """Packets far outside the sequence that were dropped."""
         self.resets = 0
         """New sequences or timelines that the sender began."""
 
@@ -183,7 +180,6 @@ class JitterBuffer:
         if not -MAX_MISORDER <= ahead < MAX_DROPOUT:
             first, self._outlier = self._outlier, waiting
             if first is None or sequence_delta(packet.sequence_number, first.packet.sequence_number) != 1:
-                self.outliers += first is not None
                 return released
             released += self.flush()
             self.resets += 1

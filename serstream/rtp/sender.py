@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from serstream.rtp.rtcp import BYE
+
 PCMU = 0
-"""Static payload types of RFC 3551."""
-PCMA = 8
+"""Static payload type (RFC 3551)."""
 
 CLOCK_RATE = 8000
 PTIME_S = 0.02
 PACKET_SAMPLES = 160
-
-_RTCP_BYE = 203
 
 
 def encode_mulaw(samples: NDArray[np.int16]) -> bytes:
@@ -64,7 +63,7 @@ class OutgoingStream:
     def bye(self) -> bytes:
         """RTCP BYE behind the empty receiver report that a compound packet begins with (RFC 3550, 6.1)."""
         return struct.pack("!BBHI", 0x80, 201, 1, self.ssrc) + struct.pack(
-            "!BBHI", 0x81, _RTCP_BYE, 1, self.ssrc
+            "!BBHI", 0x81, BYE, 1, self.ssrc
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -62,9 +61,10 @@ def recalls(counts: NDArray[Any]) -> NDArray[np.float64]:
     return share
 
 
-def uar(label: Labels, predicted: Labels) -> float:
-    """Unweighted average recall over the labels that occur."""
-    return float(np.nanmean(recalls(confusion(label, predicted, int(max(label.max(), predicted.max())) + 1))))
+def uar(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Unweighted average recall over the labels that occur; counts (..., n_labels, n_labels)."""
+    mean: NDArray[np.float64] = np.nanmean(recalls(counts), axis=-1)
+    return mean
 
 
 def macro_f1(counts: Counts) -> float:
@@ -74,17 +74,20 @@ def macro_f1(counts: Counts) -> float:
     return float(np.mean(2 * correct[counts.sum(axis=1) > 0] / total[counts.sum(axis=1) > 0]))
 
 
-def speaker_interval(counts: Iterable[Counts]) -> tuple[float, float]:
-    """95 % interval of UAR by bootstrap over speakers, the same every time.
+def drawn_uar(counts: Counts) -> NDArray[np.float64]:
+    """UAR of speakers drawn with replacement, the same ones every time, shape (DRAWS,).
 
     Args:
-        counts: a confusion matrix for each speaker.
+        counts: a confusion matrix for each speaker, shape (n_speakers, n_labels, n_labels).
     """
-    stacked = np.stack(list(counts))
-    n = len(stacked)
+    n = len(counts)
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), DRAWS)
-    pooled = np.tensordot(weights, stacked, axes=1)
-    low, high = np.percentile(np.nanmean(recalls(pooled), axis=1), [2.5, 97.5])
+    return uar(np.tensordot(weights, counts, axes=1))
+
+
+def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
+    """The middle 95 %."""
+    low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -20,12 +20,14 @@ from trainer.evaluation import (
     calibration_error,
     clip_scores,
     confusion,
+    drawn_uar,
     fit_temperature,
+    interval,
     macro_f1,
     recalls,
     reliability,
     risk_coverage,
-    speaker_interval,
+    uar,
 )
 from trainer.folds import Protocol
 from trainer.predictions import Part, Predictions
@@ -269,8 +271,8 @@ def _mode(predictions: Predictions, condition: str, heard_s: float) -> dict[str,
         )
     clip, label, predicted = _by_clip(predictions, chosen)
     speakers = np.array([predictions.clips[i].speaker for i in clip])
-    interval = speaker_interval(
-        confusion(label[speakers == s], predicted[speakers == s], n_labels) for s in np.unique(speakers)
+    by_speaker = np.stack(
+        [confusion(label[speakers == s], predicted[speakers == s], n_labels) for s in np.unique(speakers)]
     )
     by_class = 100 * recalls(confusion(label, predicted, n_labels))
     return {
@@ -280,7 +282,7 @@ def _mode(predictions: Predictions, condition: str, heard_s: float) -> dict[str,
         "clips": len(np.unique(clip)),
         **{name: round(float(np.mean([row[name] for row in rows])), 2) for name in rows[0]},
         "ua_sd": round(float(np.std([row["ua"] for row in rows], ddof=1)), 2) if len(rows) > 1 else None,
-        "ua_interval": [round(100 * bound, 2) for bound in interval],
+        "ua_interval": [round(100 * bound, 2) for bound in interval(drawn_uar(by_speaker))],
         "recall": {
             name: round(float(recall), 2)
             for name, recall in zip(predictions.labels, by_class, strict=True)
@@ -362,7 +364,7 @@ def _judged(
 
 
 def _ua(counts: NDArray[Any]) -> float:
-    return 100 * float(np.nanmean(recalls(counts)))
+    return 100 * float(uar(counts))
 
 
 def _clean_first(key: tuple[str, float]) -> tuple[bool, str, float]:

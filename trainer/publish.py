@@ -23,7 +23,7 @@ from serstream.emotion.model import ON_CPU, EmotionModel
 from serstream.emotion.store import MODEL_FILE, POINTER_FILE, ModelStore, Reference, read_file
 from serstream.errors import ModelError
 from trainer.corpora import Clip
-from trainer.evaluation import DRAWS, confusion, recalls
+from trainer.evaluation import confusion, drawn_uar, interval, uar
 from trainer.export import CARD_FILE, TOLERANCE
 from trainer.windows import cut, load_clip
 
@@ -118,7 +118,7 @@ def judge(model: EmotionModel, clips: Sequence[Clip]) -> Judgement:
             f"model {model.reference}: no held-out clip has one of the labels {', '.join(labels)}"
         )
     counts = _counts(model, judged, labels)
-    return Judgement(float(_uar(counts.sum(axis=0))), len(counts), len(judged))
+    return Judgement(float(uar(counts.sum(axis=0))), len(counts), len(judged))
 
 
 def compare(model: EmotionModel, active: EmotionModel | None, clips: Sequence[Clip]) -> Comparison | str:
@@ -140,11 +140,7 @@ def compare(model: EmotionModel, active: EmotionModel | None, clips: Sequence[Cl
         shared = ", ".join(labels) or "no label"
         return f"it shares {shared} with {active.reference}, wanted two and clips of them"
     own, other = _counts(model, judged, labels), _counts(active, judged, labels)
-    n = len(own)
-    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), DRAWS)
-    differences = _uar(np.tensordot(weights, own, axes=1)) - _uar(np.tensordot(weights, other, axes=1))
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return Comparison(active.reference, (float(low), float(high)), n)
+    return Comparison(active.reference, interval(drawn_uar(own) - drawn_uar(other)), len(own))
 
 
 def _active(store: ModelStore) -> EmotionModel | None:
@@ -168,9 +164,3 @@ def _counts(model: EmotionModel, clips: Sequence[Clip], labels: Sequence[str]) -
     return np.stack(
         [confusion(truth[speaker == s], guess[speaker == s], len(labels)) for s in range(len(speakers))]
     )
-
-
-def _uar(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Of confusion matrices (..., n_labels, n_labels), over the labels that occur."""
-    mean: NDArray[np.float64] = np.nanmean(recalls(counts), axis=-1)
-    return mean

@@ -24,7 +24,7 @@ from serstream.emotion.inputs import FUNCTIONALS
 from serstream.errors import ConfigError
 from trainer.calls import Calls, as_heard
 from trainer.dataset import WindowSet
-from trainer.evaluation import MASKED, clip_scores, fit_temperature, uar
+from trainer.evaluation import MASKED, clip_scores, confusion, fit_temperature, uar
 from trainer.folds import deal
 from trainer.networks import Ridge
 from trainer.recipe import Recipe
@@ -183,7 +183,8 @@ def _solution(layer: nn.Linear, draws: list[FloatArray], values: Values, part: _
     for g in np.unique(group):
         scores[group == g] = heard[group == g] @ equations.solve(PENALTY, without=int(g))
     clips, of_clips = clip_scores(scores, clip)
-    reached = uar(label[clips], np.where(known[clips], of_clips, -np.inf).argmax(axis=1))
+    predicted = np.where(known[clips], of_clips, -np.inf).argmax(axis=1)
+    reached = float(uar(confusion(label[clips], predicted, known.shape[1])))
     masked: FloatArray = np.where(known[clip], scores, np.float32(MASKED))
     temperature = fit_temperature(masked, label[clip])
     weights = equations.solve(PENALTY) / temperature

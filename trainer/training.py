@@ -25,7 +25,7 @@ from trainer import history
 from trainer.calls import BaselineTraining, Calls, as_heard, average_speaker
 from trainer.dataset import WindowSet
 from trainer.device import CPU
-from trainer.evaluation import clip_scores, uar
+from trainer.evaluation import clip_scores, confusion, uar
 from trainer.history import Epoch
 from trainer.networks import Ensemble, build
 from trainer.recipe import Recipe, Training
@@ -352,7 +352,7 @@ def _epochs_without_gain(past: list[Epoch]) -> int:
 def _valid_uar(trained: Trained, valid: WindowSet, targets: Targets) -> float:
     clips, scores = clip_scores(logits_of(trained, valid), valid.clip)
     predicted = np.where(targets.known[clips], scores, -np.inf).argmax(axis=1)
-    return uar(targets.label[clips], predicted)
+    return float(uar(confusion(targets.label[clips], predicted, scores.shape[1])))
 
 
 def save(recipe: Recipe, trained: Trained, path: Path) -> None:

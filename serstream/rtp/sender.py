@@ -62,9 +62,7 @@ class OutgoingStream:
 
     def bye(self) -> bytes:
         """RTCP BYE behind the empty receiver report that a compound packet begins with (RFC 3550, 6.1)."""
-        return struct.pack("!BBHI", 0x80, 201, 1, self.ssrc) + struct.pack(
-            "!BBHI", 0x81, BYE, 1, self.ssrc
-        )
+        return struct.pack("!BBHI", 0x80, 201, 1, self.ssrc) + struct.pack("!BBHI", 0x81, BYE, 1, self.ssrc)
 
 
 def send_in_real_time(streams: Sequence[OutgoingStream], stopped: threading.Event | None = None) -> None:

@@ -7,13 +7,14 @@ from trainer.evaluation import (
     calibration_error,
     clip_scores,
     confusion,
+    drawn_uar,
     fit_temperature,
+    interval,
     log_softmax,
     macro_f1,
     recalls,
     reliability,
     risk_coverage,
-    speaker_interval,
     uar,
 )
 
@@ -22,7 +23,7 @@ PREDICTED = np.array([0, 0, 0, 1, 1, 0])
 
 
 def test_recalls_count_classes_alike() -> None:
-    assert uar(LABEL, PREDICTED) == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert uar(confusion(LABEL, PREDICTED, 3)) == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert recalls(confusion(LABEL, PREDICTED, 3))[:2].tolist() == [0.75, 0.5]
     assert np.isnan(recalls(confusion(LABEL, PREDICTED, 3))[2])
     assert macro_f1(confusion(LABEL, PREDICTED, 3)) == pytest.approx((3 / 4 + 1 / 2) / 2)
@@ -58,6 +59,6 @@ def test_risk_falls_when_the_unsure_are_given_up() -> None:
 def test_the_interval_widens_when_speakers_differ() -> None:
     alike = [np.array([[8, 2], [2, 8]])] * 10
     unlike = [np.array([[10, 0], [0, 10]]), np.array([[6, 4], [4, 6]])] * 5
-    assert speaker_interval(alike) == pytest.approx((0.8, 0.8))
-    low, high = speaker_interval(unlike)
+    assert interval(drawn_uar(np.array(alike))) == pytest.approx((0.8, 0.8))
+    low, high = interval(drawn_uar(np.array(unlike)))
     assert low < 0.76 < 0.84 < high

@@ -12,7 +12,7 @@ from trainer.comparison.pictures import draw_confusions, draw_learning
 from trainer.comparison.splits import PROTOCOLS, Protocol, corpora_of, n_splits
 from trainer.comparison.table import Row, Table
 from trainer.corpora import Clip
-from trainer.evaluation import Counts, recalls
+from trainer.evaluation import Counts, uar
 
 BY_HEART = 0.1
 """Cross-entropy of the last epoch below which a network has remembered its training clips."""
@@ -147,7 +147,7 @@ def _part(done: int, there: int) -> str:
 def _figure(counts: Counts) -> str:
     accuracy = float(np.trace(counts) / counts.sum())
     half_width = 1.96 * np.sqrt(accuracy * (1 - accuracy) / counts.sum())
-    return f"{100 * accuracy:.1f} ± {100 * half_width:.0f} ({100 * np.nanmean(recalls(counts)):.1f})"
+    return f"{100 * accuracy:.1f} ± {100 * half_width:.0f} ({100 * float(uar(counts)):.1f})"
 
 
 def _whole(rows: Sequence[Row]) -> list[Row]:

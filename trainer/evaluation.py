@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from serstream.emotion.features import FloatArray
 
@@ -22,13 +23,6 @@ LOG_TEMPERATURE = 3.0
 """Temperatures are sought between its exponential and the inverse."""
 
 
-def log_softmax(logits: FloatArray) -> FloatArray:
-    """Over the last axis."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    result: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
-
-
 def clip_scores(logits: FloatArray, clip: NDArray[Any]) -> tuple[Labels, FloatArray]:
     """Mean log probability over the windows of each clip.
 
@@ -41,7 +35,7 @@ def clip_scores(logits: FloatArray, clip: NDArray[Any]) -> tuple[Labels, FloatAr
     """
     clips, inverse = np.unique(clip, return_inverse=True)
     scores = np.zeros((len(clips), logits.shape[1]), np.float32)
-    np.add.at(scores, inverse, log_softmax(logits))
+    np.add.at(scores, inverse, log_softmax(logits, axis=-1))
     scores /= np.bincount(inverse)[:, None]
     return clips.astype(np.int64), scores
 
@@ -95,7 +89,7 @@ def fit_temperature(logits: FloatArray, label: Labels) -> float:
     """The temperature that makes logits (n, n_labels) most likely (Guo et al. 2017)."""
 
     def loss(log_temperature: float) -> float:
-        scores = log_softmax(logits / np.float32(np.exp(log_temperature)))
+        scores = log_softmax(logits / np.float32(np.exp(log_temperature)), axis=-1)
         return float(-scores[np.arange(len(label)), label].mean())
 
     found = scipy.optimize.minimize_scalar(loss, bounds=(-LOG_TEMPERATURE, LOG_TEMPERATURE), method="bounded")

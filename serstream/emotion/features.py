@@ -11,14 +11,13 @@ from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
-import scipy.fft
 import threadpoolctl
 from msgspec import Meta
 from numpy.typing import NDArray
 
 from serstream.emotion.baseline import BaselineSpec
 from serstream.emotion.compiled import CompiledAnalyser, compiled_analyser
-from serstream.emotion.functionals import FunctionalsSpec, functionals, names
+from serstream.emotion.functionals import FunctionalsSpec, cosines, functionals, names
 from serstream.emotion.pitch import PitchSpec, Search, track
 from serstream.emotion.spectra import Analysis, NumpyAnalyser
 from serstream.errors import UNDECODABLE, ModelError
@@ -181,7 +180,7 @@ def mfcc(windows: FloatArray, spec: FeatureSpec, sample_rate: int | None = None)
     n_samples = spec.window_length(sample_rate)
     if windows.ndim != 2 or windows.shape[1] != n_samples:
         raise ValueError(f"windows have shape {windows.shape}, wanted (n_windows, {n_samples})")
-    analysis, analyse, cosines = _tables(spec, spec.sample_rate // (sample_rate or spec.sample_rate))
+    analysis, analyse = _tables(spec, spec.sample_rate // (sample_rate or spec.sample_rate))
     windows = np.ascontiguousarray(windows, np.float32)
     gain = np.ones(len(windows), np.float32) if spec.level_dbfs is None else _gain(windows, spec.level_dbfs)
     features = np.empty((len(windows), spec.n_coeffs, spec.n_frames), np.float32)
@@ -189,7 +188,7 @@ def mfcc(windows: FloatArray, spec: FeatureSpec, sample_rate: int | None = None)
     with _BLAS.limit(limits=1, user_api="blas"):
         mel, peaks = analyse(windows, gain)
         mel += np.float32(spec.log_offset)
-        np.matmul(cosines, np.log(mel, out=mel), out=features[:, : spec.n_mfcc])
+        np.matmul(cosines(spec.n_mfcc, spec.n_mels), np.log(mel, out=mel), out=features[:, : spec.n_mfcc])
     if analysis.search is not None and peaks is not None:
         features[:, -2:] = track(peaks, analysis.search)
     coefficients = features[:, : spec.n_mfcc]
@@ -213,10 +212,9 @@ def summarise(features: FloatArray, spec: FeatureSpec) -> FloatArray:
     """
     if spec.functionals is None:
         return np.empty((len(features), 0), np.float32)
-    cosines = _tables(spec, 1).cosines
     with _BLAS.limit(limits=1, user_api="blas"):
         # The DCT is orthonormal: backwards it loses nothing, with fewer coefficients it smooths the spectrum.
-        log_mel = cosines.T @ features[:, : spec.n_mfcc]
+        log_mel = cosines(spec.n_mfcc, spec.n_mels).T @ features[:, : spec.n_mfcc]
         cepstra, pitch = features[:, : spec.functionals.cepstra], features[:, -2:]
         return functionals(cepstra, log_mel, pitch, spec.functionals, spec.hop_length / spec.sample_rate)
 
@@ -279,8 +277,6 @@ class _Tables(NamedTuple):
 
     analysis: Analysis
     analyse: CompiledAnalyser | NumpyAnalyser
-    cosines: FloatArray
-    """The first rows of the orthonormal DCT-II, shape (n_mfcc, n_mels)."""
 
 
 @lru_cache(maxsize=16)
@@ -305,9 +301,7 @@ def _tables(spec: FeatureSpec, step: int) -> _Tables:
         filters=filters.astype(np.float32),
         search=None if spec.pitch is None else Search.of(spec.pitch, taper, spec.sample_rate),
     )
-    analyse = compiled_analyser(analysis) or NumpyAnalyser(analysis)
-    cosines = scipy.fft.dct(np.eye(spec.n_mels), type=2, norm="ortho", axis=0)[: spec.n_mfcc]
-    return _Tables(analysis, analyse, cosines.astype(np.float32))
+    return _Tables(analysis, compiled_analyser(analysis) or NumpyAnalyser(analysis))
 
 
 def _taper(spec: FeatureSpec) -> FloatArray:

@@ -115,7 +115,7 @@ def functionals(
         coefficients, bands = [cepstra[block]], [log_mel[block]]
         if spec.floor is not UNSET:
             bands.append(np.log(np.exp(log_mel[block]) + np.float32(spec.floor)))
-            coefficients.append(_cosines(spec.cepstra, n_mels) @ bands[1])
+            coefficients.append(cosines(spec.cepstra, n_mels) @ bands[1])
         few = np.concatenate([*map(spectral_shape, bands), pitch[block]], axis=1)
         rows = np.concatenate([*coefficients, *bands, few], axis=1)
         octaves, strength = pitch[block, 0], pitch[block, 1]
@@ -130,7 +130,7 @@ def functionals(
 
 
 @lru_cache(maxsize=8)
-def _cosines(n_cepstra: int, n_mels: int) -> FloatArray:
+def cosines(n_cepstra: int, n_mels: int) -> FloatArray:
     """The first rows of the orthonormal DCT-II, shape (n_cepstra, n_mels)."""
     return scipy.fft.dct(np.eye(n_mels), axis=0, norm="ortho")[:n_cepstra].astype(np.float32)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from serstream.config import ModelSettings
 from serstream.emotion.features import levels_dbfs, mfcc, pad
@@ -105,8 +106,7 @@ class EmotionModel:
 
     def _probabilities(self, inputs: Inputs) -> NDArray[np.float32]:
         scaled = self._session.run(inputs) / np.float32(self.metadata.temperature)
-        exponent = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        probabilities: NDArray[np.float32] = exponent / exponent.sum(axis=1, keepdims=True)
+        probabilities: NDArray[np.float32] = softmax(scaled, axis=1)
         return probabilities
 
     def _check_signature(self) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from serstream.emotion.baseline import BaselineSpec, Heard, first_of_streams, normalise, window_statistics
+from serstream.emotion.baseline import BaselineSpec, Heard, normalise, window_statistics
 from serstream.emotion.features import FeatureSpec, FloatArray
-from serstream.emotion.inputs import Inputs, as_inputs, observed
+from serstream.emotion.inputs import Inputs, alone, as_inputs, observed
 from trainer.dataset import WindowSet
 
 Rows = NDArray[np.intp]
@@ -55,11 +55,7 @@ def as_heard(windows: WindowSet, spec: FeatureSpec, seconds: float) -> Inputs:
     """What a model is given: each window after so much other speech of its speaker, if it has a baseline."""
     if spec.baseline is not None and seconds:
         return Calls(windows, spec).after(seconds, seed=0)
-    values = _observed(windows, spec, slice(None))
-    features = windows.features.astype(np.float32)
-    return as_inputs(
-        features, values if spec.baseline is None else first_of_streams(values, spec.baseline), spec
-    )
+    return alone(windows.features.astype(np.float32), spec, windows.functionals)
 
 
 class Calls:

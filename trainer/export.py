@@ -124,8 +124,9 @@ def write_draft(
         FILE_NAME: golden_clips(network, metadata).to_bytes(),
         CARD_FILE: card.encode(),
     }
-    for name, content in (files | {SUMS_FILE: sums(files)}).items():
-        (folder / name).write_bytes(content)
+    for name in (FILE_NAME, CARD_FILE):
+        (folder / name).write_bytes(files[name])
+    (folder / SUMS_FILE).write_bytes(sums(files))
     return difference
 
 

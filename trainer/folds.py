@@ -133,8 +133,11 @@ def from_file(clips: Sequence[Clip], corpus: str, path: Path) -> list[Fold]:
     return folds
 
 
-def _from_file(corpus: str, file: str) -> Callable[[Sequence[Clip], Path], list[Fold]]:
-    return lambda clips, folder: from_file(clips, corpus, folder / file)
+def _listed(name: str, title: str, corpus: str, file: str, *, overlap: bool = False) -> Protocol:
+    """The folds of a file."""
+    return Protocol(
+        name, title, corpus, overlap, lambda clips, folder: from_file(clips, corpus, folder / file)
+    )
 
 
 PROTOCOLS = {
@@ -147,48 +150,12 @@ PROTOCOLS = {
             overlap=False,
             folds=lambda clips, _: leave_one_speaker_out(clips, "emo-db"),
         ),
-        Protocol(
-            "emo-db-emobox",
-            "EmoBox EMO-DB, 5 folds",
-            "emo-db",
-            overlap=True,
-            folds=_from_file("emo-db", "emobox-emodb.json"),
-        ),
-        Protocol(
-            "ravdess-5fold",
-            "RAVDESS, 5 folds (Luna-Jiménez)",
-            "ravdess",
-            overlap=False,
-            folds=_from_file("ravdess", "ravdess-5fold.json"),
-        ),
-        Protocol(
-            "ravdess-emobox",
-            "EmoBox RAVDESS, 6 folds",
-            "ravdess",
-            overlap=False,
-            folds=_from_file("ravdess", "emobox-ravdess.json"),
-        ),
-        Protocol(
-            "crema-d-evar",
-            "CREMA-D, EVAR",
-            "crema-d",
-            overlap=False,
-            folds=_from_file("crema-d", "cremad-evar.json"),
-        ),
-        Protocol(
-            "crema-d-emosuperb",
-            "CREMA-D, EMO-SUPERB 5 folds",
-            "crema-d",
-            overlap=False,
-            folds=_from_file("crema-d", "cremad-emosuperb.json"),
-        ),
-        Protocol(
-            "crema-d-emobox",
-            "EmoBox CREMA-D",
-            "crema-d",
-            overlap=True,
-            folds=_from_file("crema-d", "emobox-cremad.json"),
-        ),
+        _listed("emo-db-emobox", "EmoBox EMO-DB, 5 folds", "emo-db", "emobox-emodb.json", overlap=True),
+        _listed("ravdess-5fold", "RAVDESS, 5 folds (Luna-Jiménez)", "ravdess", "ravdess-5fold.json"),
+        _listed("ravdess-emobox", "EmoBox RAVDESS, 6 folds", "ravdess", "emobox-ravdess.json"),
+        _listed("crema-d-evar", "CREMA-D, EVAR", "crema-d", "cremad-evar.json"),
+        _listed("crema-d-emosuperb", "CREMA-D, EMO-SUPERB 5 folds", "crema-d", "cremad-emosuperb.json"),
+        _listed("crema-d-emobox", "EmoBox CREMA-D", "crema-d", "emobox-cremad.json", overlap=True),
         Protocol(
             "speakers",
             "held-out speakers of every corpus, 5 folds",

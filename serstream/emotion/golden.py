@@ -34,11 +34,6 @@ class GoldenClips(msgspec.Struct, frozen=True, eq=False):
     """Shape (n_clips, n_labels)."""
 
     @staticmethod
-    def record(model: EmotionModel, samples: NDArray[np.int16]) -> GoldenClips:
-        """What a model says about windows (n_clips, n_samples) now."""
-        return GoldenClips(samples, model.score_samples(_to_float(samples)))
-
-    @staticmethod
     def read(path: Path) -> GoldenClips:
         """Read the file beside a model.
 

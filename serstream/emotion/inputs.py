@@ -52,9 +52,9 @@ def as_inputs(features: FloatArray, normalised: FloatArray, spec: FeatureSpec) -
     return {FEATURES: features, FUNCTIONALS: normalised[:, :, 0]}
 
 
-def alone(features: FloatArray, spec: FeatureSpec) -> Inputs:
-    """Inputs for windows (n, n_coeffs, n_frames) before which nothing was heard."""
-    values = observed(features, summarise(features, spec), spec)
+def alone(features: FloatArray, spec: FeatureSpec, functionals: FloatArray | None = None) -> Inputs:
+    """Inputs for windows (n, n_coeffs, n_frames) before which nothing was heard; None: summarised here."""
+    values = observed(features, summarise(features, spec) if functionals is None else functionals, spec)
     return as_inputs(
         features, values if spec.baseline is None else first_of_streams(values, spec.baseline), spec
     )

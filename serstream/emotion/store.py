@@ -154,7 +154,7 @@ class ModelStore:
                 f"models {path}: cannot read it: {error}; mend it with 'serstream models activate NAME@V'"
             ) from error
 
-    def activate(self, reference: Reference) -> Pointer:
+    def activate(self, reference: Reference) -> None:
         """Point at a version; what was active becomes the previous one."""
         with self._writing():
             before = self._pointer_or_none()
@@ -165,15 +165,13 @@ class ModelStore:
             else:
                 shadow = None if before.shadow == str(reference) else before.shadow
                 after = Pointer(active=str(reference), previous=before.active, shadow=shadow)
-            self._replace(POINTER_FILE, msgspec.json.encode(after) + b"\n")
-        return after
+            self._point(after)
 
-    def set_shadow(self, reference: Reference | None) -> Pointer:
+    def set_shadow(self, reference: Reference | None) -> None:
         """Say which version is compared with the active one."""
         with self._writing():
-            after = msgspec.structs.replace(self.pointer(), shadow=str(reference) if reference else None)
-            self._replace(POINTER_FILE, msgspec.json.encode(after) + b"\n")
-        return after
+            shadow = str(reference) if reference else None
+            self._point(msgspec.structs.replace(self.pointer(), shadow=shadow))
 
     def publish(self, reference: Reference, files: Mapping[str, bytes]) -> Path:
         """Add a version; it appears complete, under its number, or not at all. It does not become active.
@@ -206,10 +204,10 @@ class ModelStore:
             _sync(self.root)
         return folder
 
-    def _replace(self, name: str, content: bytes) -> None:
-        unfinished = self.root / f"{UNFINISHED}{name}"
-        _write_synced(unfinished, content)
-        unfinished.replace(self.root / name)
+    def _point(self, pointer: Pointer) -> None:
+        unfinished = self.root / f"{UNFINISHED}{POINTER_FILE}"
+        _write_synced(unfinished, msgspec.json.encode(pointer) + b"\n")
+        unfinished.replace(self.root / POINTER_FILE)
         _sync(self.root)
 
     @contextmanager

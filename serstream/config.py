@@ -27,6 +27,11 @@ CallName = Annotated[str, Meta(pattern=r"^(?!-\Z)[A-Za-z0-9_-]{0,64}\Z")]
 the daemon's own."""
 
 
+def as_name(text: str, otherwise: str) -> str:
+    """What streams and calls may be named after a text; of one without letters and digits: ``otherwise``."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:40] or otherwise
+
+
 class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename=None):
     pass
 
@@ -143,8 +148,7 @@ class FileSettings(_Settings, frozen=True):
         """What the names of its streams begin with."""
         # The sum keeps recordings of the same name apart, and the same one played in two calls.
         key = zlib.crc32(os.fsencode(f"{self.path}\0{self.call}"))
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(self.path).stem).strip("-")[:40] or "file"
-        return f"{name}-{key:08x}"
+        return f"{as_name(Path(self.path).stem, 'file')}-{key:08x}"
 
     @property
     def label(self) -> str:

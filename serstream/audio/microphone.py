@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import re
 import threading
 import time
 from contextlib import suppress
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from serstream.audio.portaudio import BLOCK_S, InputDevice, find_input, open_input, refresh_devices
-from serstream.config import MicrophoneSettings
+from serstream.config import MicrophoneSettings, as_name
 from serstream.errors import SourceError
 from serstream.pacing import ALWAYS, Pacing
 from serstream.types import AudioChunk, Emit, EndReason, Samples, StreamEnd, StreamStart
@@ -99,8 +98,9 @@ class MicrophoneSource:
             emit([StreamEnd(stream, reason)])
 
     def _start(self, device: InputDevice, started_at: float) -> StreamStart:
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", device.name).strip("-")[:40] or "microphone"
-        stream = f"{name}-{datetime.fromtimestamp(started_at, UTC):%Y%m%dT%H%M%S%f}"
+        stream = (
+            f"{as_name(device.name, 'microphone')}-{datetime.fromtimestamp(started_at, UTC):%Y%m%dT%H%M%S%f}"
+        )
         return StreamStart(
             stream=stream,
             call=self._settings.call or stream,

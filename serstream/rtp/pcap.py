@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from serstream.config import RtpSettings
+from serstream.config import RtpSettings, as_name
 from serstream.errors import SourceError, readable
 from serstream.rtp.capture import CapturedDatagram, udp_datagrams
 from serstream.rtp.datagrams import MAX_DATAGRAM, TOO_LONG, Datagrams
@@ -28,14 +27,15 @@ def source_events(path: Path, settings: RtpSettings, base: Path = Path()) -> Ite
 
     Args:
         path: a pcap or pcapng file.
-        settings: payload types, SDP, keys, roles and bounds; ``address`` and ``port`` are not looked at.
+        settings: payload types, SDP, keys, roles and bounds; ``port`` only chooses among the
+            descriptions of an SDP, ``address`` is not looked at.
         base: folder that a relative ``sdp`` starts from.
 
     Raises:
         SourceError: the file cannot be read, is no capture, or no stream was found in it.
         ConfigError: payload types, SDP or keys of the configuration are not understood.
     """
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-") or "capture"
+    name = as_name(path.stem, "capture")
     if not (settings.call or settings.parties):
         settings = msgspec.structs.replace(settings, call=name)
     streams = Streams(

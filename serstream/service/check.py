@@ -42,7 +42,7 @@ def check(settings: Settings, base: Path) -> EmotionModel:
     """
     check_sources(settings, base)
     server_keys(settings.feed, base)
-    _check_endpoints(settings, base)
+    check_endpoints(settings, base)
     model = load_model(settings.model, base)
     warn_of_idle_alerts(settings.alert, model)
     tell_who_is_analysed(settings)
@@ -95,8 +95,12 @@ def check_sources(settings: Settings, base: Path) -> None:
         FileSource(file, base)
 
 
-def _check_endpoints(settings: Settings, base: Path) -> None:
-    """The feed's endpoint can be bound and connected to, the control socket and metrics beside it."""
+def check_endpoints(settings: Settings, base: Path) -> None:
+    """The feed's endpoint can be bound and connected to, the control socket and metrics beside it.
+
+    Raises:
+        ConfigError: otherwise.
+    """
     endpoint = settings.feed.endpoint
     transport, _, address = endpoint.partition("://")
     if transport == "inproc":

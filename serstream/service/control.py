@@ -215,10 +215,6 @@ class ControlServer:
 
     def __init__(self, path: Path):
         self.path = path
-        if len(os.fsencode(path)) > MAX_PATH_BYTES:
-            raise ControlError(
-                f"control socket {path}: longer than {MAX_PATH_BYTES} bytes; set control.socket"
-            )
         _make_private_directory(path.parent)
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.REP)

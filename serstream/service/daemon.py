@@ -24,7 +24,7 @@ from serstream.feed.publisher import Publisher
 from serstream.pacing import ALWAYS
 from serstream.pipeline import Pipeline
 from serstream.service.allocator import Ebb, keep_working_memory
-from serstream.service.check import check_sources, tell_who_is_analysed, warn_of_idle_alerts
+from serstream.service.check import check_endpoints, check_sources, tell_who_is_analysed, warn_of_idle_alerts
 from serstream.service.control import (
     Accepted,
     Activate,
@@ -82,6 +82,7 @@ class Daemon:
     def __init__(self, load: Callable[[], Settings], base: Path, signals: Signals):
         settings = load()
         check_sources(settings, base)
+        check_endpoints(settings, base)
         keep_working_memory()
         self._ebb = Ebb()
         self._settings = settings

@@ -96,7 +96,9 @@ def classify(
             case WindowUnscored():
                 unscored.setdefault(message.stream, Counter())[message.reason] += 1
             case UtteranceEmotion():
-                utterances.setdefault(message.stream, []).append(_utterance(message))
+                utterances.setdefault(message.stream, []).append(
+                    msgspec.convert(message, Utterance, from_attributes=True)
+                )
             case StreamEnded():
                 ended.append(message)
     return [
@@ -141,16 +143,6 @@ def _verdict(
         windows=len(windows),
         unscored=dict(unscored),
         utterances=utterances,
-    )
-
-
-def _utterance(message: UtteranceEmotion) -> Utterance:
-    return Utterance(
-        start=message.start,
-        end=message.end,
-        emotion=message.emotion,
-        confidence=message.confidence,
-        probabilities=message.probabilities,
     )
 
 

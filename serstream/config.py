@@ -80,6 +80,13 @@ class RtpSettings(_Settings, frozen=True):
             raise ValueError(
                 f"jitter_min_ms is {self.jitter_min_ms}, must be at most jitter_max_ms ({self.jitter_max_ms})"
             )
+        try:
+            ipaddress.ip_address(self.address)
+        except ValueError as error:
+            raise ValueError(
+                f"address is {self.address!r}, wanted an IP address of this machine, of a multicast group, "
+                "0.0.0.0 or ::"
+            ) from error
         if not self.rtcp_mux and self.port == 65535:
             raise ValueError("port is 65535, there is no next one for RTCP: choose another or set rtcp_mux")
         for key, networks in (("allow", self.allow), ("roles", tuple(self.roles))):
@@ -104,11 +111,7 @@ class RtpSettings(_Settings, frozen=True):
 
     @property
     def sockets(self) -> dict[tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int], str]:
-        """Address and UDP port of each socket that it binds, and what for.
-
-        Raises:
-            ValueError: the address is no IP address.
-        """
+        """Address and UDP port of each socket that it binds, and what for."""
         ip = ipaddress.ip_address(self.address)
         rtp = {(ip, self.port): "RTP"}
         return rtp if self.rtcp_mux else {**rtp, (ip, self.port + 1): "RTCP"}

@@ -27,7 +27,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("check none.toml", "none.toml: cannot read it: No such file or directory; give the path of a"),
         ("check folder", "folder: cannot read it: Is a directory; give the path of a serstream.toml"),
         ("run -c text.txt", "configuration text.txt: not TOML"),
-        ("run -c rtp.toml --set feed.endpoint=ipc://none/feed", "No such file or directory; make its direct"),
+        ("run -c rtp.toml --set feed.endpoint=ipc://none/feed", "there is no folder none; make it"),
         ("run -c rtp.toml --set feed.history=0.5", "feed.history is 0.5: wanted a whole number"),
         ("check marked.toml", "rtp[0].port is 0: wanted a whole number >= 1"),
         ("status -c rtp.toml", "no daemon listens at"),

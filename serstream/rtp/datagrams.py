@@ -238,28 +238,13 @@ _ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _WITHOUT_FLOW = np.frombuffer(b"\xff\xff\xff\xff\0\0\0\0", np.uint64)[0]
 
 
-def family_of(address: str) -> socket.AddressFamily:
-    """Of the socket that an address wants.
-
-    Raises:
-        SourceError: not an IP address.
-    """
-    try:
-        return socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
-    except ValueError as error:
-        raise SourceError(
-            f"rtp: address is {address!r}, wanted an IP address of this machine, of a multicast group, "
-            "0.0.0.0 or ::"
-        ) from error
-
-
 def bind(address: str, port: int) -> socket.socket:
     """A UDP socket of our own, non-blocking.
 
     Raises:
         SourceError: no IP address of this machine, a port that is in use or for root, or too many open files.
     """
-    family = family_of(address)
+    family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
     udp: socket.socket | None = None
     try:
         udp = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)

@@ -18,7 +18,7 @@ from serstream.errors import ConfigError
 from serstream.feed.protocol import snapshot_endpoint
 from serstream.feed.publisher import server_keys
 from serstream.pacing import ALWAYS
-from serstream.rtp.datagrams import IpAddress, family_of
+from serstream.rtp.datagrams import IpAddress
 from serstream.rtp.streams import Streams
 from serstream.service.control import MAX_PATH_BYTES, socket_path
 from serstream.service.metrics import HOST
@@ -67,7 +67,6 @@ def check_sources(settings: Settings, base: Path) -> None:
     taken: defaultdict[int, dict[IpAddress, str]] = defaultdict(dict)
     names: dict[str, str] = {}
     for port in settings.rtp:
-        family_of(port.address)
         where = f"{port.address}:{port.port}"
         for (ip, number), what in port.sockets.items():
             user = f"{what} of [[rtp]] {where}"

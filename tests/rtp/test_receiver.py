@@ -136,8 +136,8 @@ def test_an_address_of_another_machine_is_named() -> None:
         SourceError, match=r"rtp 192\.0\.2\.1:5004: cannot bind .* Cannot assign .*'ip address' lists"
     ):
         RtpReceiver([RtpSettings(address="192.0.2.1")])
-    with pytest.raises(SourceError, match="address is 'localhost', wanted an IP address"):
-        RtpReceiver([RtpSettings(address="localhost")])
+    with pytest.raises(ValueError, match="address is 'localhost', wanted an IP address"):
+        RtpSettings(address="localhost")
 
 
 @pytest.mark.parametrize("group", ["239.255.77.1", "ff15::77"])

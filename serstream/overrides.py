@@ -51,7 +51,9 @@ def from_arguments(assignments: Iterable[str]) -> list[Override]:
     Raises:
         ConfigError: an assignment has no ``=`` or its key is none.
     """
-    return [_override(f"--set {text}", *text.partition("=")[::2], given="=" in text) for text in assignments]
+    pairs = (text.partition("=") for text in assignments)
+    # The value may be a key of SRTP, which no error shows.
+    return [_override(f"--set {key}", key, value, given=bool(sign)) for key, sign, value in pairs]
 
 
 def from_environment(environment: Mapping[str, str]) -> list[Override]:

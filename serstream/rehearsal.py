@@ -114,7 +114,7 @@ class DaemonProcess:
         SerstreamError: it does not start, or ends with an exit code other than 0.
     """
 
-    program: Sequence[str] = (sys.executable, "-m", "serstream")
+    program: Sequence[str] = (sys.executable, "-P", "-m", "serstream")
     """What is run; a test may run it under other conditions."""
 
     def __init__(self, configuration: str, history: int = FeedSettings().history):

@@ -58,8 +58,8 @@ def test_the_environment_sets_and_an_argument_has_the_last_word(tmp_path: Path) 
         ("feed.endpiont=x", "unknown key 'feed.endpiont'; did you mean 'endpoint'?"),
         ("feed.history=many", "feed.history is 'many': wanted a whole number"),
         ("feed.history", "--set feed.history: wanted KEY=VALUE"),
-        ("feed=1", "--set feed=1: wanted KEY=VALUE with a key like feed.endpoint"),
-        ("rtp[3].port=1", "--set rtp[3].port=1: there are 1 of them, wanted an index up to that"),
+        ("feed=1", "--set feed: wanted KEY=VALUE with a key like feed.endpoint"),
+        ("rtp[3].port=1", "--set rtp[3].port: there are 1 of them, wanted an index up to that"),
         ("rtp.port=1", "'port' stands where an index is expected"),
         ("feed[0].port=1", "0 stands where a key is expected"),
         ("feed.heartbeat_s.x=1", "'x' stands where no more is expected"),
@@ -69,7 +69,13 @@ def test_an_error_names_the_override(tmp_path: Path, assignment: str, message: s
     with pytest.raises(ConfigError) as error:
         load(tmp_path, assignment)
     assert message in str(error.value)
-    assert f"--set {assignment}" in str(error.value)
+    assert f"--set {assignment.partition('=')[0]}" in str(error.value)
+
+
+def test_no_error_shows_a_value_that_may_be_a_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, 'rtp[0].srtp=["AES_CM_128_HMAC_SHA1_80 inline:c2VjcmV0"]', "feed.history=-1")
+    assert "c2VjcmV0" not in str(error.value)
 
 
 def test_an_error_names_the_variable(tmp_path: Path) -> None:

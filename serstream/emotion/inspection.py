@@ -53,7 +53,9 @@ def inspect_apart(path: Path) -> Inspected:
     Raises:
         ModelError: a check failed, or the process crashed or took too much time or memory.
     """
-    command = [sys.executable, "-m", __name__, str(path)]
+    # A model is not trusted, and Python code that lies beside it must not be imported for ours.
+    isolation = "-I" if sys.flags.isolated else "-P"
+    command = [sys.executable, isolation, "-m", __name__, str(path)]
     try:
         child = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL)  # nosec B603
     except subprocess.TimeoutExpired as error:

@@ -161,7 +161,7 @@ class ModelStore:
             if before is None:
                 after = Pointer(active=str(reference))
             elif before.active == str(reference):
-                after = before
+                return
             else:
                 shadow = None if before.shadow == str(reference) else before.shadow
                 after = Pointer(active=str(reference), previous=before.active, shadow=shadow)

@@ -149,7 +149,7 @@ def _keys(audio: _Audio, where: str) -> tuple[Key, ...]:
 
 
 def _sdp_text(sdp: str, base: Path, where: str) -> str:
-    if sdp.lstrip().startswith(("v=", "m=", "SDP:")):
+    if "\n" in sdp or sdp.lstrip()[1:2] == "=":  # no path, whatever is wrong with it: it may hold keys
         return sdp
     path = base / sdp
     try:

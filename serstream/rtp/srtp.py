@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -64,10 +65,12 @@ class Key:
         Raises:
             ConfigError: unknown suite, or a key that does not fit it. The key itself is never shown.
         """
-        suite, _, parameters = crypto.strip().partition(" ")
+        suite, parameters = [*crypto.split(maxsplit=1), "", ""][:2]
         if suite not in SUITES:
-            raise ConfigError(f"{where}: crypto suite {suite!r}, wanted one of {', '.join(SUITES)}")
-        method, _, value = parameters.strip().partition(":")
+            # Where the suite was left out its place is the key's.
+            seen = repr(suite) if re.fullmatch(r"[A-Z0-9_]{0,40}", suite) else "not shown: it may be the key"
+            raise ConfigError(f"{where}: crypto suite {seen}, wanted one of {', '.join(SUITES)}")
+        method, _, value = parameters.partition(":")
         encoded, *options = value.split()[0].split("|") if value.strip() else [""]
         if method != "inline" or any(":" in option for option in options):
             raise ConfigError(f"{where}: wanted '{suite} inline:KEY' with one key and no MKI")

@@ -33,6 +33,12 @@ def test_a_good_model_passes(folder: Path) -> None:
     assert inspect_apart(folder) == inspect(folder / "model.onnx")
 
 
+def test_code_beside_a_model_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "onnx.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(folder)
+    inspect_apart(folder / "model.onnx")
+
+
 def test_a_file_outside_a_repository_is_judged_by_itself(tiny_model: Path) -> None:
     assert inspect(tiny_model).reference == "tiny@1"
 

@@ -96,6 +96,14 @@ def test_activating_remembers_what_was_active(models: ModelStore) -> None:
     assert models.pointer() == store.Pointer(active="tiny@1", previous="tiny@2")
 
 
+def test_what_is_active_already_is_not_written_again(models: ModelStore) -> None:
+    """The daemon follows a pointer that another wrote where it may not write itself."""
+    models.activate(ONE)
+    written = (models.root / store.POINTER_FILE).stat().st_ino
+    models.activate(ONE)
+    assert (models.root / store.POINTER_FILE).stat().st_ino == written
+
+
 def test_a_repository_without_a_pointer_says_what_to_do(models: ModelStore) -> None:
     with pytest.raises(
         ModelError, match="choose one with 'serstream models activate NAME@V'; there is tiny@1"

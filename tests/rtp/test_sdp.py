@@ -2,6 +2,7 @@
 
 import base64
 from pathlib import Path
+from typing import Any
 
 import pytest
 from network import (
@@ -101,6 +102,25 @@ def test_an_sdp_may_hold_tabs() -> None:
     agreed = media_of(RtpSettings(sdp=offer.replace(" ", "\t")))
     assert agreed.formats[96] == ("OPUS", 48000, 2)
     assert agreed.keys == (srtp.Key.of(CRYPTO, ""),)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"srtp": (CRYPTO.partition(" ")[2],)},
+        {"sdp": f"m=audio 1 RTP/SAVP 0\na=crypto:1 {CRYPTO.partition(' ')[2]}"},
+        {"sdp": f"SDP begins here:\na=crypto:1 {CRYPTO}"},
+        {"sdp": f"a=crypto:1 {CRYPTO}"},
+    ],
+)
+def test_no_error_shows_a_key(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as error:
+        media_of(RtpSettings(**settings))
+    assert CRYPTO.partition("inline:")[2] not in str(error.value)
+
+
+def test_tabs_may_stand_between_suite_and_key() -> None:
+    assert srtp.Key.of(CRYPTO.replace(" ", "\t"), "") == srtp.Key.of(CRYPTO, "")
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,8 @@ def _parser() -> argparse.ArgumentParser:
         "run the daemon",
         "Listen to the configured sources and publish emotions until Ctrl-C or SIGTERM.\n"
         "Then every stream is ended, its last window scored, and the feed closed.\n"
-        "Exit code 0; 2 when the configuration, a source or the model cannot be used.",
+        "Exit code 0; 1 when a source failed through a defect; 2 when the configuration, a source\n"
+        "or the model cannot be used.",
         "  serstream run -c config/serstream.toml\n  serstream live         # in another terminal",
     )
     add_configuration(run, "serstream.toml", required=True)

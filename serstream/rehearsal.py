@@ -107,7 +107,7 @@ class DaemonProcess:
     Its end is SIGTERM; what it logged is in the error if it ends badly.
 
     Args:
-        configuration: TOML without ``[feed]``.
+        configuration: TOML without ``[feed]``, ``[metrics]`` and ``[control]``.
         history: ``feed.history``.
 
     Raises:

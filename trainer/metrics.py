@@ -92,7 +92,7 @@ def figures(
 ) -> dict[str, Any]:
     """What metrics.json holds; ``calibration`` is that of the predictions."""
     heard_s = predictions.most_heard_s
-    counts = pooled_confusion(predictions, "clean", heard_s)
+    counts = pooled_confusion(predictions, heard_s)
     return {
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256,
@@ -145,9 +145,9 @@ def short_of_speech(predictions: Predictions) -> str:
     return " ".join(sentences)
 
 
-def pooled_confusion(predictions: Predictions, condition: str, heard_s: float) -> Counts:
-    """Clips of all folds and seeds, shape (n_labels, n_labels)."""
-    label, predicted = _by_clip(predictions, _chosen(predictions, condition, heard_s))[1:]
+def pooled_confusion(predictions: Predictions, heard_s: float) -> Counts:
+    """Clean clips of all folds and seeds, shape (n_labels, n_labels)."""
+    label, predicted = _by_clip(predictions, _chosen(predictions, "clean", heard_s))[1:]
     return confusion(label, predicted, len(predictions.labels))
 
 

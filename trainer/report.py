@@ -43,7 +43,7 @@ def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: 
     if short:
         logger.warning("%s", short)
     text = _markdown(recipe, protocol, metrics, short, learned=learned)
-    counts = pooled_confusion(predictions, "clean", predictions.most_heard_s)
+    counts = pooled_confusion(predictions, predictions.most_heard_s)
     draw_confusion(counts, predictions.labels, folder / "confusion.png")
     _draw_calibration(calibration, folder / "calibration.png")
     if learned:

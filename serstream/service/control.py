@@ -7,7 +7,9 @@ batches, so a request is answered by the thread that owns what is asked about. R
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,8 @@ import serstream
 from serstream.errors import UNDECODABLE, ControlError, NotRunningError, SerstreamError
 from serstream.service.health import Health
 from serstream.unix_socket import check_free, connect_error
+
+log = logging.getLogger(__name__)
 
 REQUESTS_PER_POLL = 16
 """Requests answered before the daemon goes on with sound; the rest wait for the next poll."""
@@ -215,23 +219,17 @@ class ControlServer:
 
     def __init__(self, path: Path):
         self.path = path
-        _make_private_directory(path.parent)
+        self._endpoint = f"ipc://{path}"
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.REP)
         self._socket.linger = 0
-        # The mode counts from the first moment on: no thread runs yet that the umask could surprise.
-        mask = os.umask(0o177)
+        self._file: tuple[int, int] | None = None
+        """Which file is ours; what somebody else has put in its place has another identity."""
         try:
-            check_free(path)
-            self._socket.bind(f"ipc://{path}")
-        except (OSError, zmq.ZMQError) as error:
+            self._bind()
+        except ControlError:
             self.close()
-            advice = _BIND_ADVICE.get(
-                error.errno or 0, f"cannot bind it: {error.strerror}; set control.socket"
-            )
-            raise ControlError(f"control socket {path}: {advice}") from error
-        finally:
-            os.umask(mask)
+            raise
 
     def poll(self, answer: Callable[[Request], Reply]) -> None:
         """Answer what has arrived; a SerstreamError of ``answer`` becomes a refusal."""
@@ -241,10 +239,53 @@ class ControlServer:
             request = b"".join(self._socket.recv_multipart())
             self._socket.send(self._reply(request, answer))
 
+    def look_after_file(self) -> None:
+        """Bind again if the file has vanished, as ``$XDG_RUNTIME_DIR`` does with its user's last logout."""
+        found = _identity(self.path)
+        if found == self._file:
+            return
+        if found:
+            log.warning(
+                "control socket %s: another file is in its place; no command reaches this daemon until it "
+                "is gone",
+                self.path,
+            )
+            return
+        try:
+            self._bind()
+        except ControlError as error:
+            log.warning("%s; until then no command reaches this daemon", error)
+        else:
+            log.warning("control socket %s was gone: bound again", self.path)
+
     def close(self) -> None:
         """Let go of the socket file."""
+        if self._file and self._file == _identity(self.path):
+            self.path.unlink()
         self._socket.close()
         self._context.term()
+
+    def _bind(self) -> None:
+        _make_private_directory(self.path.parent)
+        try:
+            check_free(self.path)
+            self.path.unlink(missing_ok=True)  # of a daemon that was killed
+            with socket.socket(socket.AF_UNIX) as listener:
+                os.fchmod(listener.fileno(), 0o600)  # the file to come has this mode from its first moment on
+                listener.bind(os.fspath(self.path))
+                listener.listen()
+                # Given a descriptor ZeroMQ leaves files alone; else it would remove even what is not ours.
+                if self._file:
+                    self._socket.unbind(self._endpoint)
+                self._socket.set(zmq.USE_FD, listener.fileno())
+                self._socket.bind(self._endpoint)
+                listener.detach()
+        except (OSError, zmq.ZMQError) as error:
+            advice = _BIND_ADVICE.get(
+                error.errno or 0, f"cannot bind it: {error.strerror or error}; set control.socket"
+            )
+            raise ControlError(f"control socket {self.path}: {advice}") from error
+        self._file = _identity(self.path)
 
     def _reply(self, frame: bytes, answer: Callable[[Request], Reply]) -> bytes:
         try:
@@ -311,6 +352,15 @@ def ask(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Status | 
     if isinstance(reply, Refused):
         raise ControlError(reply.reason)
     return reply
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file is there, by device and inode; None: none, or none that we may see."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _make_private_directory(directory: Path) -> None:

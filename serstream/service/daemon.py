@@ -212,7 +212,7 @@ class Daemon:
         self._publisher.publish(messages)
 
     def _report(self, now: float) -> None:
-        """Once a second: feed the watchdog, renew what is shown, warn of what was lost."""
+        """Once a second: feed the watchdog, renew what is shown, warn of what was lost, stay reachable."""
         stuck = self._sources.stuck(now)
         if not stuck:
             self._notifier.progress(now)
@@ -220,6 +220,7 @@ class Daemon:
             return
         self._next_report = now + REPORT_S
         self._ebb.watch(self._pipeline.n_streams)
+        self._control.look_after_file()
         status = self._status()
         self._metrics.update(status, now)
         self._notifier.status(status.health.line(status.streams, status.model.name))

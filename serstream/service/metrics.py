@@ -10,11 +10,12 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, get_args
 
@@ -36,7 +37,7 @@ STALE_S = 10.0
 REQUEST_TIMEOUT_S = 2.0
 """A client that says nothing for so long is hung up on."""
 MAX_REQUESTS = 64
-"""Answered at the same time; whoever comes then is hung up on at once."""
+"""Answered at the same time; for whoever comes then the oldest is hung up on, even if it still asks."""
 
 
 class Metrics(Collector):
@@ -242,20 +243,16 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = MAX_REQUESTS
 
     def __init__(self, *arguments: Any):
-        self._room = threading.BoundedSemaphore(MAX_REQUESTS)
+        self._latest: deque[socket.socket] = deque()
+        """Sockets of the last `MAX_REQUESTS` requests, oldest first; most are answered and closed."""
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
+        if len(self._latest) == MAX_REQUESTS:
+            with suppress(OSError):  # it is closed already
+                self._latest.popleft().shutdown(socket.SHUT_RDWR)  # wakes its thread, which closes it
+        self._latest.append(request)
+        super().process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("metrics: request of %s:%d failed", *client_address, exc_info=True)

@@ -36,6 +36,8 @@ OwnThread: TypeAlias = MicrophoneSettings | FileSettings
 
 STUCK_S = 10.0
 """A source that has not emitted for so long, not even an empty list, is stuck."""
+LOOK_S = 1.0
+"""Between two looks for stuck sources at most so much counts as their silence."""
 STOP_TIMEOUT_S = 2.0
 """How long a source that a reload opens waits for those that it ends, all together."""
 
@@ -48,7 +50,7 @@ class _Running:
     """None: the RTP ports, which have theirs."""
     thread: threading.Thread = field(init=False)
     heard: float = field(default_factory=time.monotonic)
-    """Monotonic time of the last emit, at first of the start."""
+    """Monotonic time of the last emit, at first of the start; time that does not count is added."""
 
 
 class Sources:
@@ -79,6 +81,8 @@ class Sources:
         """All but RTP."""
         self._ending: list[_Running] = []
         """What a reload has ended may still have last words."""
+        self._looked: float | None = None
+        """When `stuck` was last asked, monotonic."""
 
     def __len__(self) -> int:
         return len(self._receiver.settings) + len(self._running)
@@ -138,13 +142,20 @@ class Sources:
     def stuck(self, now: float) -> tuple[str, ...]:
         """Sources that live but have not been heard of for long; ``rtp`` stands for all ports.
 
+        To be asked again and again: while the one who asks stood still, in a process or a machine that was
+        stopped, the sources may have stood still with it, and have not had their turn yet.
+
         Args:
             now: monotonic seconds.
         """
+        stopped_s = 0.0 if self._looked is None else now - self._looked - LOOK_S
+        self._looked = now
+        every = (self._rtp, *self._running)
+        if stopped_s > 0:
+            for running in every:
+                running.heard = min(running.heard + stopped_s, now)
         return tuple(
-            running.name
-            for running in (self._rtp, *self._running)
-            if running.thread.is_alive() and now - running.heard > STUCK_S
+            running.name for running in every if running.thread.is_alive() and now - running.heard > STUCK_S
         )
 
     def reload(self, settings: Settings) -> list[str]:

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from waiting import until
 
 from serstream.feed.messages import NONE, CallEnded, StreamEnded, UtteranceEmotion, WindowEmotion
 from serstream.rehearsal import DaemonProcess, Leg, free_port_pair
 from serstream.rtp.sender import send_in_real_time
+from serstream.service.control import StatusRequest, ask
 from serstream.shipped import SAMPLE_CALL
+from serstream.unix_socket import connect_error
 
 RATE = 8000
 SECONDS = 14
@@ -203,6 +206,13 @@ def test_what_the_user_can_mend_is_named_and_ends_with_exit_code_2(
     assert result.returncode == 2, result.stderr
     assert message.replace("BUSY", port) in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_daemon_whose_control_socket_vanished_can_be_asked_again(tiny_model: Path) -> None:
+    with DaemonProcess(f'[model]\npath = "{tiny_model}"\n[[rtp]]\nport = {free_port_pair()}') as daemon:
+        daemon.control.unlink()
+        assert until(lambda: connect_error(daemon.control) is None)
+        assert ask(daemon.control, StatusRequest()).pid == daemon.process.pid
 
 
 def test_a_closed_pipe_ends_replay_quietly(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -167,6 +168,46 @@ def test_the_socket_of_a_killed_daemon_is_taken_over(tmp_path: Path) -> None:
         assert exchange(server, [b'{"request":"status"}']) == msgspec.json.decode(msgspec.json.encode(STATUS))
 
 
+def test_a_socket_file_that_vanished_is_bound_again(
+    server: ControlServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = msgspec.json.decode(msgspec.json.encode(STATUS))
+    for _ in range(2):
+        shutil.rmtree(server.path.parent)
+        server.look_after_file()
+        server.look_after_file()
+        assert exchange(server, [b'{"request":"status"}']) == known
+    assert caplog.messages == [f"control socket {server.path} was gone: bound again"] * 2
+    assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(server.path.parent.stat().st_mode) == 0o700
+    server.close()
+    assert not server.path.exists()
+
+
+def test_while_it_cannot_be_bound_again_that_is_told(
+    server: ControlServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(server.path.parent)
+    server.path.parent.touch()
+    server.look_after_file()
+    assert "cannot make" in caplog.text and "no command reaches this daemon" in caplog.text
+    server.poll(status)
+    server.path.parent.unlink()
+    server.look_after_file()
+    assert exchange(server, [b'{"request":"status"}'])
+
+
+def test_the_socket_that_another_daemon_has_by_now_is_left_to_it(
+    server: ControlServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.path.unlink()
+    with contextlib.closing(ControlServer(server.path)) as other:
+        server.look_after_file()
+        assert "another file is in its place" in caplog.text
+        server.close()
+        assert exchange(other, [b'{"request":"status"}'])
+
+
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("dear diary")
@@ -176,7 +217,7 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ControlError, match="longer than 107 characters"):
+    with pytest.raises(ControlError, match="cannot bind it: AF_UNIX path too long"):
         ControlServer(tmp_path / ("x" * 120))
 
 

@@ -18,7 +18,7 @@ from serstream.rehearsal import HOST, free_port_pair
 from serstream.service.intake import Intake
 from serstream.service.notifier import Notifier
 from serstream.service.shelf import SocketShelf
-from serstream.service.sources import STOP_TIMEOUT_S, STUCK_S, Sources
+from serstream.service.sources import LOOK_S, STOP_TIMEOUT_S, STUCK_S, Sources
 from serstream.types import SourceEvent, StreamEnd, StreamStart
 
 
@@ -147,6 +147,21 @@ def test_many_slow_ends_hold_up_a_new_source_no_longer_than_one(
         assert until(lambda: bool(began))
         assert 1.0 <= began[0] - reloaded < 3.0
         assert "microphone:USB" not in sources.stuck(began[0] + STUCK_S - 0.5)
+
+
+def test_time_in_which_nobody_could_look_is_not_silence(systemd: Systemd, tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(8000 * 60, np.int16), 8000)
+    silent = FileSettings(path=str(path), realtime=False)
+    intake = Intake(10)
+    with running(intake, systemd, file=(silent,)) as sources:
+        assert until(lambda: intake._held_s > 0)  # from now on it waits for room, and is not heard
+        now = time.monotonic()
+        assert silent.label not in sources.stuck(now)
+        now += 3 * STUCK_S  # the process was stopped, and no other thread had its turn since
+        assert silent.label not in sources.stuck(now)
+        looks = [silent.label in sources.stuck(now + i * LOOK_S) for i in range(1, 12)]
+        assert looks[0] is False and looks[-1] is True
 
 
 def test_of_two_equal_microphones_a_reload_ends_the_one_that_is_not_wanted_any_more(

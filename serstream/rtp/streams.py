@@ -117,6 +117,11 @@ class Streams:
     def __len__(self) -> int:
         return len(self._roster)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing falls due before the next packet."""
+        return not self._roster and not self._probation
+
     def receive(self, datagrams: Datagrams, *, overflowed: bool = False) -> list[SourceEvent]:
         """Take datagrams of the RTP port, in order of arrival.
 
@@ -159,6 +164,7 @@ class Streams:
                 if self._roster.last_arrived(member) < silent_since:
                     events += self._end(member, "timeout")
             self._retired = {key: until for key, until in self._retired.items() if until > now}
+            self._probation.forget_silent(now)
         return events
 
     def close(self, reason: EndReason = "shutdown") -> list[SourceEvent]:
@@ -232,11 +238,11 @@ class Streams:
         heir_of = self._predecessor(source, packet.ssrc, row[0].arrived)
         if heir_of and not self._is_missed(heir_of, row):
             return []
+        self._probation.forget(source, packet.ssrc)
         if heir_of is None and len(self._roster) >= self._settings.max_streams:
-            self.dropped[Refusal.TOO_MANY_STREAMS] += 1
+            self.dropped[Refusal.TOO_MANY_STREAMS] += len(row)
             self._warn_full(source, packet.ssrc)
             return []
-        self._probation.forget(source, packet.ssrc)
         events = self._change_ssrc(heir_of, packet.ssrc, arrived) if heir_of else self._start(source, row[0])
         member = self._roster.members[source, packet.ssrc]
         for arrival in row:

@@ -1,5 +1,6 @@
 import ipaddress
 import logging
+import pickle
 import struct
 
 import numpy as np
@@ -167,6 +168,31 @@ def test_limit_of_streams_is_told(caplog: pytest.LogCaptureFixture) -> None:
     refused = next(line for line in caplog.messages if "is refused" in line)
     assert refused.endswith("there are 3 streams, max_streams allows no more")
     assert all(len(sound(events, name)[0]) == len(SPEECH) for name in names(events))
+
+
+def test_no_sound_of_refused_senders_is_kept() -> None:
+    """Nor counted less than once."""
+    streams = Streams(RtpSettings(max_streams=1), 0.0)
+    refused = [packet for ssrc in range(2, 50) for packet in talk(SPEECH[:1600], ssrc=ssrc, source=BOB)]
+    receive(streams, [*talk(SPEECH[:1600]), *refused], settle_s=0)
+    assert streams.dropped == {"beyond max_streams": len(refused)}
+    assert SPEECH[:160] not in kept(streams)
+
+
+def test_no_sound_of_those_that_never_became_a_stream_is_kept_for_long() -> None:
+    """Though no stream lives meanwhile."""
+    streams = Streams(RtpSettings(), 0.0)
+    receive(streams, [packet for ssrc in range(50) for packet in talk(SPEECH[:160], ssrc=ssrc)], settle_s=1)
+    assert SPEECH[:160] in kept(streams)
+    assert not streams.is_idle, "or nobody would come to forget it"
+    streams.release(103.0)
+    assert SPEECH[:160] not in kept(streams)
+    assert streams.is_idle
+
+
+def kept(streams: Streams) -> bytes:
+    """All that the streams hold in memory."""
+    return pickle.dumps(streams)
 
 
 def test_a_port_without_room_is_told_once_until_a_stream_ends(caplog: pytest.LogCaptureFixture) -> None:

@@ -123,8 +123,8 @@ class RtpPort:
         return events
 
     def report(self) -> None:
-        """Renew `status`, and warn of what is new; call it about once a second."""
-        self._streams.warn(time.monotonic())
+        """Renew `status`, and log what is new; call it about once a second."""
+        self._streams.tell(time.monotonic())
         self.status = self._take_status()
 
     def _take_status(self) -> PortStatus:

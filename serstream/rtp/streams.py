@@ -24,6 +24,7 @@ from serstream.rtp.sdp import media_of
 from serstream.rtp.srtp import Refused, Unprotector
 from serstream.rtp.status import PortStatus, StreamStatus
 from serstream.rtp.stream import SOUND, Stream
+from serstream.rtp.stream_log import StreamLog
 from serstream.rtp.wallclock import WallClocks
 from serstream.types import AudioChunk, EndReason, SourceEvent, StreamEnd, StreamStart
 
@@ -84,6 +85,7 @@ class Streams:
         media = media_of(settings, base)
         self._formats = media.formats
         self._unprotector = Unprotector(media.keys, settings.max_streams) if media.keys else None
+        self._log = StreamLog(self._where)
         self._allowed = AllowList(settings)
         self._name = name or settings.prefix
         self._source = source or f"rtp:{settings.port}"
@@ -104,7 +106,7 @@ class Streams:
         self._told_undeclared: set[int] = set()
         """Those that were warned of."""
         self._pacing = Pacing()
-        """Of these warnings."""
+        """Of the warnings of these."""
         self._has_told_full = False
         """Whether it was warned that there is no room since a stream has last ended."""
         self.utc_offset = utc_offset
@@ -169,12 +171,17 @@ class Streams:
 
     def close(self, reason: EndReason = "shutdown") -> list[SourceEvent]:
         """End every stream, and tell what there is no later line for."""
-        self.warn(math.inf)
         members = list(self._roster.members.values())
-        return [event for member in members for event in self._end(member, reason)]
+        events = [event for member in members for event in self._end(member, reason)]
+        self.tell(math.inf)
+        return events
 
-    def warn(self, now: float) -> None:
-        """Tell of undeclared payload types, once of each; many share a line, for noise has all of them."""
+    def tell(self, now: float) -> None:
+        """Log what shares a line with others; call it about once a second.
+
+        Undeclared payload types are told once of each, together, for noise has all of them.
+        """
+        self._log.tell(now)
         new = self._undeclared - self._told_undeclared
         if new and self._pacing.is_due(now):
             self._pacing.tell(now)
@@ -297,16 +304,13 @@ class Streams:
             clock_rate, self._settings.jitter_min_ms / 1000, self._settings.jitter_max_ms / 1000
         )
         self._roster.enrol(Member(Stream(start, source, first.packet.ssrc, self._formats, jitter)))
-        log.info("%s: stream %s began, SSRC 0x%08X, role %s", self._where, name, first.packet.ssrc, role)
+        self._log.add(name, "began", f", SSRC 0x{first.packet.ssrc:08X}, role {role}")
         return [start]
 
     def _change_ssrc(self, member: Member, ssrc: int, now: float) -> list[SourceEvent]:
         self._roster.strike(member)
         stream = member.stream
-        log.info(
-            "%s: stream %s goes on, SSRC 0x%08X after 0x%08X",
-            *(self._where, stream.start.stream, ssrc, stream.ssrc),
-        )
+        self._log.add(stream.start.stream, "goes on", f", SSRC 0x{ssrc:08X} after 0x{stream.ssrc:08X}")
         self._retired[stream.source, stream.ssrc] = now + LEFT_S
         chunks = stream.change_ssrc(stream.source, ssrc)
         self._roster.enrol(member)
@@ -318,10 +322,8 @@ class Streams:
         self._has_told_full = False
         stream = member.stream
         self._parties.leave(stream.start.stream)
-        log.info(
-            "%s: stream %s is over (%s): %d packets, %d lost",
-            *(self._where, stream.start.stream, reason, stream.jitter.received, stream.jitter.lost),
-        )
+        counts = f": {stream.jitter.received} packets, {stream.jitter.lost} lost"
+        self._log.add(stream.start.stream, f"is over ({reason})", counts)
         rest = stream.flush()
         self._over.update(StreamStatus.of(stream).packets)
         return [*rest, StreamEnd(stream.start.stream, reason)]

@@ -16,7 +16,7 @@ MAX_CANDIDATES = 1024
 MAX_KEPT = 16
 """Packets kept of each."""
 PROBATION_S = 2.0
-"""A candidate whose next packet takes longer begins anew."""
+"""A candidate whose next packet takes longer begins anew; nothing of it is kept."""
 SOURCES_REMEMBERED = 4096
 """Verdicts of the allow-list kept; more are asked for again."""
 
@@ -72,5 +72,11 @@ class Probation:
         return row
 
     def forget(self, source: Source, ssrc: int) -> None:
-        """It is a stream now, or never will be."""
+        """It is a stream now, or is refused."""
         self._candidates.pop((source, ssrc), None)
+
+    def forget_silent(self, now: float) -> None:
+        """Keep no sound of those that have sent nothing for so long that they would begin anew."""
+        self._candidates = {
+            key: row for key, row in self._candidates.items() if now - row[-1].arrived <= PROBATION_S
+        }

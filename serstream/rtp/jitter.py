@@ -25,8 +25,11 @@ MAX_WAITING = 256
 LOSSES_REMEMBERED = 512
 """Numbers of lost packets kept, to tell the late from the duplicate."""
 TIMESTAMP_SLACK_S = 1.0
-"""How far a timestamp may run ahead of the clock; beyond it the sender has changed its timeline. And how far
-it may fall behind by pauses that nothing but the clock tells of."""
+"""How far gaps may bring timestamps ahead of the clock, all together; beyond it the sender has changed its
+timeline. And how far they may fall behind by pauses that nothing but the clock tells of."""
+LEAP_DECAY = 0.01
+"""Seconds of that which are forgiven every second: as fast as the mean follows a longer route, from which the
+next one leaps back."""
 LATE_S = 0.2
 """What comes so much later than the mean is late: it was held up, or the sender paused before it."""
 LATE_GAIN_S = 0.0002
@@ -89,6 +92,8 @@ class JitterBuffer:
         "_filled",
         "_late_at",
         "_late_depth",
+        "_leapt",
+        "_leapt_at",
         "_lost_numbers",
         "_max_depth",
         "_min_depth",
@@ -126,6 +131,9 @@ class JitterBuffer:
         """Lost packets whose ticks are not yet known, because no sound has come behind them."""
         self._late_depth = 0.0
         self._late_at = 0.0
+        self._leapt = 0.0
+        """Seconds by which gaps brought stream time ahead of the clock, as of `_leapt_at`."""
+        self._leapt_at = 0.0
         self._filled = 0
         """Ticks released as silence beyond `next_timestamp`, where the sender has not been yet."""
         self.next_sequence = -1
@@ -313,7 +321,8 @@ class JitterBuffer:
         late = transit - self.transit
         if -TIMESTAMP_SLACK_S <= late <= LATE_S:
             self.jitter += JITTER_GAIN * (abs(transit - self.last_transit) - self.jitter)
-            self.transit += TRANSIT_GAIN * (transit - self.transit)
+            # What is far too early moves the mean only when it is passed, see `_gap`.
+            self.transit += TRANSIT_GAIN * late if late >= -LATE_S else 0.0
             self.last_transit = transit
         return late
 
@@ -381,9 +390,11 @@ class JitterBuffer:
         ticks = timestamp_delta(packet.timestamp, self.next_timestamp)
         transit = self._transit(packet, arrived)
         late = transit - self.transit
-        plausible = late >= -TIMESTAMP_SLACK_S or ticks <= TIMESTAMP_SLACK_S * self.clock_rate
+        leapt = max(0.0, self._leapt - LEAP_DECAY * (self.last_arrived - self._leapt_at))
+        if late < -LATE_S:
+            leapt += min(ticks / self.clock_rate, -late)
         in_doubt = late > LATE_S and self._seems_paused(waiting)
-        if ticks >= 0 and plausible and not (in_doubt and self._has_paused(waiting)):
+        if ticks >= 0 and leapt <= TIMESTAMP_SLACK_S and not (in_doubt and self._has_paused(waiting)):
             if ticks < self._filled:
                 self._learn(packet, arrived)
             # A longer route becomes the rule by and by, a shorter one at once: none comes before it is sent.
@@ -391,6 +402,7 @@ class JitterBuffer:
                 self.transit += LATE_GAIN_S
             elif late < -LATE_S:
                 self.transit = transit + LATE_S
+                self._leapt, self._leapt_at = leapt, self.last_arrived
             if not in_doubt:
                 self.behind = transit - self.transit
             return ticks - self._filled

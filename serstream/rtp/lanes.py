@@ -261,7 +261,8 @@ class Lanes:
         mean = self._transit[lanes]
         late = transit - mean
         on_time = late <= LATE_S
-        mean = np.minimum(mean + np.where(on_time, TRANSIT_GAIN * late, LATE_GAIN_S), transit + LATE_S)
+        follow = np.where(late >= -LATE_S, TRANSIT_GAIN * late, 0.0)
+        mean = np.minimum(mean + np.where(on_time, follow, LATE_GAIN_S), transit + LATE_S)
         self._transit[lanes] = mean
         self._behind[lanes] = transit - mean
         if not on_time.all():

@@ -64,9 +64,9 @@ class RtpPort:
         log.info("%s: receiving, socket buffer %d kB", self._where, self._rtp.buffer_bytes // 1024)
 
     @property
-    def has_streams(self) -> bool:
-        """Whether something may fall due without a packet."""
-        return len(self._streams) > 0
+    def is_idle(self) -> bool:
+        """Whether nothing falls due before the next packet."""
+        return self._streams.is_idle
 
     def register(self, selector: selectors.BaseSelector) -> None:
         """Let a selector watch the sockets; its keys carry ``(port, whether it is the RTCP socket)``."""
@@ -123,8 +123,8 @@ class RtpPort:
         return events
 
     def report(self) -> None:
-        """Renew `status`, and warn of what is new; call it about once a second."""
-        self._streams.warn(time.monotonic())
+        """Renew `status`, and log what is new; call it about once a second."""
+        self._streams.tell(time.monotonic())
         self.status = self._take_status()
 
     def _take_status(self) -> PortStatus:

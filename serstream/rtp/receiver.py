@@ -21,7 +21,7 @@ from serstream.types import Emit, SourceEvent
 TICK_S = 0.01
 """Pace at which the sockets are emptied: packets of many streams are cheaper together."""
 REPORT_S = 1.0
-"""How often status is taken; the longest sleep while there is no stream."""
+"""How often status is taken; the longest sleep while all ports are idle."""
 
 Open = Callable[[RtpSettings, Counter[str]], RtpPort]
 
@@ -97,7 +97,7 @@ class RtpReceiver:
                 if reports:
                     self._report()
                     next_report = began + REPORT_S
-                idle = not any(port.has_streams for port in self._ports)
+                idle = all(port.is_idle for port in self._ports)
             if events or reports:
                 emit(events)  # nothing, once a second: says that the source lives, also while nothing arrives
             time.sleep(max(0.0, began + TICK_S - time.monotonic()))
@@ -130,7 +130,7 @@ class RtpReceiver:
         for port, rtcp in readable.items():
             events += port.receive(emit, rtcp=rtcp)
         for port in self._ports:
-            if port.has_streams:
+            if not port.is_idle:
                 events += port.release()
         return events
 

@@ -24,6 +24,7 @@ from serstream.rtp.sdp import media_of
 from serstream.rtp.srtp import Refused, Unprotector
 from serstream.rtp.status import PortStatus, StreamStatus
 from serstream.rtp.stream import SOUND, Stream
+from serstream.rtp.stream_log import StreamLog
 from serstream.rtp.wallclock import WallClocks
 from serstream.types import AudioChunk, EndReason, SourceEvent, StreamEnd, StreamStart
 
@@ -84,6 +85,7 @@ class Streams:
         media = media_of(settings, base)
         self._formats = media.formats
         self._unprotector = Unprotector(media.keys, settings.max_streams) if media.keys else None
+        self._log = StreamLog(self._where)
         self._allowed = AllowList(settings)
         self._name = name or settings.prefix
         self._source = source or f"rtp:{settings.port}"
@@ -104,7 +106,7 @@ class Streams:
         self._told_undeclared: set[int] = set()
         """Those that were warned of."""
         self._pacing = Pacing()
-        """Of these warnings."""
+        """Of the warnings of these."""
         self._has_told_full = False
         """Whether it was warned that there is no room since a stream has last ended."""
         self.utc_offset = utc_offset
@@ -116,6 +118,11 @@ class Streams:
 
     def __len__(self) -> int:
         return len(self._roster)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing falls due before the next packet."""
+        return not self._roster and not self._probation
 
     def receive(self, datagrams: Datagrams, *, overflowed: bool = False) -> list[SourceEvent]:
         """Take datagrams of the RTP port, in order of arrival.
@@ -159,16 +166,22 @@ class Streams:
                 if self._roster.last_arrived(member) < silent_since:
                     events += self._end(member, "timeout")
             self._retired = {key: until for key, until in self._retired.items() if until > now}
+            self._probation.forget_silent(now)
         return events
 
     def close(self, reason: EndReason = "shutdown") -> list[SourceEvent]:
         """End every stream, and tell what there is no later line for."""
-        self.warn(math.inf)
         members = list(self._roster.members.values())
-        return [event for member in members for event in self._end(member, reason)]
+        events = [event for member in members for event in self._end(member, reason)]
+        self.tell(math.inf)
+        return events
 
-    def warn(self, now: float) -> None:
-        """Tell of undeclared payload types, once of each; many share a line, for noise has all of them."""
+    def tell(self, now: float) -> None:
+        """Log what shares a line with others; call it about once a second.
+
+        Undeclared payload types are told once of each, together, for noise has all of them.
+        """
+        self._log.tell(now)
         new = self._undeclared - self._told_undeclared
         if new and self._pacing.is_due(now):
             self._pacing.tell(now)
@@ -232,11 +245,11 @@ class Streams:
         heir_of = self._predecessor(source, packet.ssrc, row[0].arrived)
         if heir_of and not self._is_missed(heir_of, row):
             return []
+        self._probation.forget(source, packet.ssrc)
         if heir_of is None and len(self._roster) >= self._settings.max_streams:
-            self.dropped[Refusal.TOO_MANY_STREAMS] += 1
+            self.dropped[Refusal.TOO_MANY_STREAMS] += len(row)
             self._warn_full(source, packet.ssrc)
             return []
-        self._probation.forget(source, packet.ssrc)
         events = self._change_ssrc(heir_of, packet.ssrc, arrived) if heir_of else self._start(source, row[0])
         member = self._roster.members[source, packet.ssrc]
         for arrival in row:
@@ -291,16 +304,13 @@ class Streams:
             clock_rate, self._settings.jitter_min_ms / 1000, self._settings.jitter_max_ms / 1000
         )
         self._roster.enrol(Member(Stream(start, source, first.packet.ssrc, self._formats, jitter)))
-        log.info("%s: stream %s began, SSRC 0x%08X, role %s", self._where, name, first.packet.ssrc, role)
+        self._log.add(name, "began", f", SSRC 0x{first.packet.ssrc:08X}, role {role}")
         return [start]
 
     def _change_ssrc(self, member: Member, ssrc: int, now: float) -> list[SourceEvent]:
         self._roster.strike(member)
         stream = member.stream
-        log.info(
-            "%s: stream %s goes on, SSRC 0x%08X after 0x%08X",
-            *(self._where, stream.start.stream, ssrc, stream.ssrc),
-        )
+        self._log.add(stream.start.stream, "goes on", f", SSRC 0x{ssrc:08X} after 0x{stream.ssrc:08X}")
         self._retired[stream.source, stream.ssrc] = now + LEFT_S
         chunks = stream.change_ssrc(stream.source, ssrc)
         self._roster.enrol(member)
@@ -312,10 +322,8 @@ class Streams:
         self._has_told_full = False
         stream = member.stream
         self._parties.leave(stream.start.stream)
-        log.info(
-            "%s: stream %s is over (%s): %d packets, %d lost",
-            *(self._where, stream.start.stream, reason, stream.jitter.received, stream.jitter.lost),
-        )
+        counts = f": {stream.jitter.received} packets, {stream.jitter.lost} lost"
+        self._log.add(stream.start.stream, f"is over ({reason})", counts)
         rest = stream.flush()
         self._over.update(StreamStatus.of(stream).packets)
         return [*rest, StreamEnd(stream.start.stream, reason)]

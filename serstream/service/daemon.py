@@ -148,10 +148,9 @@ class Daemon:
             self._turn(0)
             self._metrics.ready = True
             self._notifier.ready()
-            while self._sources.alive:
+            while self._sources.alive or not self._intake.is_empty:
                 self._heed_signals()
                 self._turn(TAKE_TIMEOUT_S)
-            self._turn(0)
         finally:
             if self._metrics_server:
                 self._metrics_server.close()

@@ -1,5 +1,7 @@
 import ipaddress
 import logging
+import pickle
+import re
 import struct
 
 import numpy as np
@@ -29,6 +31,7 @@ from network import speech as words
 
 from serstream.config import RtpSettings
 from serstream.rtp.datagrams import Datagrams, source_of
+from serstream.rtp.stream_log import LINES
 from serstream.rtp.streams import Streams
 from serstream.service.log_limit import GrowingPauses
 
@@ -169,6 +172,31 @@ def test_limit_of_streams_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert all(len(sound(events, name)[0]) == len(SPEECH) for name in names(events))
 
 
+def test_no_sound_of_refused_senders_is_kept() -> None:
+    """Nor counted less than once."""
+    streams = Streams(RtpSettings(max_streams=1), 0.0)
+    refused = [packet for ssrc in range(2, 50) for packet in talk(SPEECH[:1600], ssrc=ssrc, source=BOB)]
+    receive(streams, [*talk(SPEECH[:1600]), *refused], settle_s=0)
+    assert streams.dropped == {"beyond max_streams": len(refused)}
+    assert SPEECH[:160] not in kept(streams)
+
+
+def test_no_sound_of_those_that_never_became_a_stream_is_kept_for_long() -> None:
+    """Though no stream lives meanwhile."""
+    streams = Streams(RtpSettings(), 0.0)
+    receive(streams, [packet for ssrc in range(50) for packet in talk(SPEECH[:160], ssrc=ssrc)], settle_s=1)
+    assert SPEECH[:160] in kept(streams)
+    assert not streams.is_idle, "or nobody would come to forget it"
+    streams.release(103.0)
+    assert SPEECH[:160] not in kept(streams)
+    assert streams.is_idle
+
+
+def kept(streams: Streams) -> bytes:
+    """All that the streams hold in memory."""
+    return pickle.dumps(streams)
+
+
 def test_a_port_without_room_is_told_once_until_a_stream_ends(caplog: pytest.LogCaptureFixture) -> None:
     """However long the refused caller talks; and payload types are told of beside it."""
     streams = Streams(RtpSettings(max_streams=1, silence_timeout_s=1.0), 0.0)
@@ -177,7 +205,7 @@ def test_a_port_without_room_is_told_once_until_a_stream_ends(caplog: pytest.Log
         stream, refused = talk(words(10), start=start), talk(words(9), ssrc=7, source=BOB, start=start + 0.1)
         events = receive(streams, [*stream, *refused, undeclared], settle_s=3)
         assert len(names(events)) == 1
-        streams.warn(start + 9)
+        streams.tell(start + 9)
     told = [message.split()[2:5] for message in caplog.messages]
     assert told == [
         ["SSRC", "0x00000007", "of"],
@@ -205,7 +233,7 @@ def test_all_undeclared_payload_types_are_told_in_few_lines(caplog: pytest.LogCa
     for second, payload_type in enumerate(range(96, 104)):
         packet = rtp(second, 160 * second, b"x" * 40, payload_type=payload_type)
         receive(streams, [Sent(packet, 100.0 + second)], settle_s=0.0)
-        streams.warn(100.0 + second)
+        streams.tell(100.0 + second)
     streams.close()
     limit = GrowingPauses()
     lines = [record.getMessage() for record in caplog.records if limit.filter(record)]
@@ -215,6 +243,43 @@ def test_all_undeclared_payload_types_are_told_in_few_lines(caplog: pytest.LogCa
         "98, 99",
         "100, 101, 102, 103",
     ]
+
+
+def short_streams(n: int, start: float, seconds: float) -> list[Sent]:
+    """Streams of two packets that end with BYE, all from one sender."""
+    return [
+        Sent(datagram, start + i * seconds / n)
+        for i in range(n)
+        for ssrc in (round(1000 * start) + i,)
+        for datagram in (rtp(1, 0, b"x", ssrc=ssrc), rtp(2, 1, b"x", ssrc=ssrc), bye(ssrc))
+    ]
+
+
+def test_a_sender_of_short_streams_does_not_write_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """What has no line of its own is counted."""
+    caplog.set_level(logging.INFO)
+    streams = Streams(RtpSettings(), 0.0)
+    for second in range(20):
+        receive(streams, short_streams(100, 100.0 + second, 0.9), settle_s=0)
+        streams.tell(101.0 + second)
+    streams.close()
+    lines = [message for message in caplog.messages if " stream " in message]
+    counted = [re.findall(r"(\d+) times '([^']+)'", message) for message in caplog.messages]
+    assert len(caplog.messages) <= 6 * (LINES + 1), "at 0, 1, 3, 7 and 15 s, and at the end"
+    for fate in ("began", "is over (bye)"):
+        told = sum(fate in line for line in lines)
+        assert told + sum(int(count) for line in counted for count, what in line if what == fate) == 2000
+
+
+def test_a_busy_call_center_has_a_line_for_every_stream(caplog: pytest.LogCaptureFixture) -> None:
+    """600 calls of two parties a minute."""
+    caplog.set_level(logging.INFO)
+    streams = Streams(RtpSettings(), 0.0)
+    for second in range(60):
+        receive(streams, short_streams(20, 100.0 + second, 0.9), settle_s=0)
+        streams.tell(101.0 + second)
+    assert sum(" began, SSRC 0x" in message for message in caplog.messages) == 1200
+    assert sum(message.endswith(" is over (bye): 2 packets, 0 lost") for message in caplog.messages) == 1200
 
 
 def test_a_codec_may_change_in_the_middle() -> None:

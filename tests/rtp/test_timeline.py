@@ -277,6 +277,44 @@ def test_announced_silence_is_told_no_sooner_than_a_longer_route_brings_words() 
     assert sender.misplaced(line) == []
 
 
+@pytest.mark.parametrize("leap", [0.01, 0.19, 0.79, 0.99])
+@pytest.mark.parametrize("lost", [0, 3])
+def test_gaps_do_not_run_ahead_of_the_clock(leap: float, lost: int) -> None:
+    """However short the packets are, and however many come."""
+    sent = [
+        Sent(
+            rtp((1 + lost) * max(0, i - 1) + i, round(44_100 * leap * i), b"\0\0", payload_type=11),
+            100 + i / 500,
+        )
+        for i in range(2000)
+    ]
+    heard = chunks(listen(sent))
+    assert sum(len(chunk.samples) for chunk in heard) / 44_100 < 4.0 + 4.0
+    assert heard[-1].start / 44_100 < 4.0 + 4.0
+
+
+def test_a_call_whose_beginning_was_held_up_is_heard_as_it_was_spoken() -> None:
+    sender = Sender()
+    sender.speak(6.0, stall=4.0)
+    streams = Streams(PATIENT, 0.0)
+    line, lost = sound(receive(streams, sender.sent))
+    assert sender.misplaced(line) == []
+    assert (lost, streams.status().streams[0].resets) == (0, 0)
+
+
+def test_leaps_that_lie_far_apart_are_no_new_timeline() -> None:
+    """As when a route that has grown longer by and by is left in a pause, again and again."""
+    sender = Sender()
+    for _ in range(5):
+        sender.speak(1.0)
+        sender.pause(45.0)
+        sender.reroute(sender.route - 0.4)
+    streams = Streams(PATIENT, 0.0)
+    line, _ = sound(receive(streams, sender.sent))
+    assert sender.misplaced(line) == []
+    assert streams.status().streams[0].resets == 0
+
+
 def test_packets_of_padding_are_no_loss_and_delay_nothing() -> None:
     sender = Sender()
     for _ in range(20):

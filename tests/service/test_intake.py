@@ -1,8 +1,9 @@
 import threading
 
 import numpy as np
+import pytest
 
-from serstream.service.intake import Intake, mean_age_s
+from serstream.service.intake import TAKEN_SAMPLES, Intake, mean_age_s
 from serstream.types import AudioBlock, AudioChunk, StreamEnd, StreamStart
 
 
@@ -29,6 +30,19 @@ def test_the_oldest_sound_is_dropped_and_counted_but_never_a_start_or_end() -> N
     intake.put([START, *chunks, end])
     assert intake.take(0) == [START, *chunks[2:], end]
     assert intake.dropped_s == 2
+
+
+def test_a_turn_takes_no_more_than_it_can_work_off_soon_whatever_the_rate() -> None:
+    second = np.zeros(44_100, np.float32)
+    wide = [AudioChunk("s", second, 44_100, 44_100 * i) for i in range(2 * TAKEN_SAMPLES // 44_100)]
+    events = [START, *wide, StreamEnd("s", "bye")]
+    intake = Intake(capacity_s=len(wide))
+    intake.put(events)
+    first, rest = intake.take(0), intake.take(60)
+    assert [*first, *rest] == events
+    assert TAKEN_SAMPLES <= 44_100 * (len(first) - 1) < TAKEN_SAMPLES + 44_100
+    assert intake.waited_s == pytest.approx(len(wide) + 1 - len(first))
+    assert intake.is_empty
 
 
 def test_a_waiting_take_returns_what_another_thread_puts() -> None:

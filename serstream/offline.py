@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -73,13 +75,15 @@ def find_jobs(paths: Iterable[Path], output: Path) -> list[Job]:
 
 
 def score_all(
-    jobs: Iterable[Job], settings: Settings, base: Path, roles: tuple[Role, ...], processes: int
+    jobs: Sequence[Job], settings: Settings, base: Path, roles: tuple[Role, ...], processes: int
 ) -> Iterator[Done]:
     """Score recordings in several processes; yields each as it is finished.
 
     Events are written to a temporary name and renamed when they are complete. A file that exists is whole, so
-    an interrupted run goes on where it stopped if only the jobs without events are passed.
+    an interrupted run goes on where it stopped if only the jobs without events are passed. SIGTERM interrupts
+    like SIGINT; of a run that was killed the workers end, too, and the next one removes what they leave.
     """
+    _sweep({job.events.parent for job in jobs})
     pool = ProcessPoolExecutor(
         processes,
         # A fork would copy ONNX Runtime's threads in whatever state they are.
@@ -87,6 +91,7 @@ def score_all(
         initializer=_load,
         initargs=(settings, base),
     )
+    terminated = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _uninterrupted():  # submitting starts the workers
             running: list[Future[Done]] = [pool.submit(_score, job, settings, base, roles) for job in jobs]
@@ -94,24 +99,38 @@ def score_all(
             yield future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        signal.signal(signal.SIGTERM, terminated)
+
+
+def _sweep(folders: Iterable[Path]) -> None:
+    """Remove the temporary files of workers that were killed; those of another run are locked."""
+    for folder in folders:
+        for partial in folder.glob(".*.jsonl.[0-9]*"):
+            with suppress(OSError), partial.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                partial.unlink()
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """SIGINT comes when the block is over; processes that are started in it never get it.
+    """SIGINT and SIGTERM come when the block is over; processes that are started in it never get SIGINT.
 
     A terminal interrupts workers, too: what they are scoring is finished, and they are given no more.
     """
     held: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    handlers = {
+        number: signal.signal(number, lambda number, _: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a child inherits
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         if held:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(held[0])
 
 
 _model: EmotionModel
@@ -120,7 +139,15 @@ _model: EmotionModel
 
 def _load(settings: Settings, base: Path) -> None:
     global _model
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _model = load_model(settings.model, base)
+
+
+def _end_with_parent() -> None:
+    """A run that was killed gives no more jobs, which its workers would await for ever."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _score(job: Job, settings: Settings, base: Path, roles: tuple[Role, ...]) -> Done:
@@ -130,6 +157,8 @@ def _score(job: Job, settings: Settings, base: Path, roles: tuple[Role, ...]) ->
         events = recording_events(job.recording, roles, settings, base)
         job.events.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
+            with suppress(OSError):  # a file system without locks, where nothing is swept, either
+                fcntl.flock(file, fcntl.LOCK_EX)
             for message in replay(events, settings, _model):
                 file.write(encode(message) + b"\n")
                 seconds += message.end if isinstance(message, StreamEnded) else 0.0

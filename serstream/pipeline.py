@@ -16,12 +16,15 @@ from serstream.config import Settings
 from serstream.emotion.tracker import Tracker
 from serstream.feed.messages import (
     NONE,
+    STREAMS_NAMED,
     CallEnded,
     CallStarted,
     Header,
     Message,
     Mute,
+    StreamEnded,
     UnscoredReason,
+    first_ended,
     rfc3339,
 )
 from serstream.shedding import admit
@@ -218,7 +221,7 @@ class Pipeline:
         if info.call not in self._calls:
             self._calls[info.call] = _Call(info, stream.tracker.model, self._counted.pop(info.call, 0))
             messages.append(self._calls[info.call].started())
-        self._calls[info.call].join(stream.tracker)
+        self._calls[info.call].join(info.stream)
         messages.append(stream.tracker.started())
         return messages
 
@@ -227,11 +230,10 @@ class Pipeline:
         heard, position = stream.sound, stream.position
         self._shed.pop(info.stream, None)
         self.model.forget(info.stream)
-        messages: list[Message] = [
-            stream.tracker.ended(end.reason, position, heard.speech, heard.lost, stream.muted_samples)
-        ]
+        ended = stream.tracker.ended(end.reason, position, heard.speech, heard.lost, stream.muted_samples)
+        messages: list[Message] = [ended]
         call = self._calls[info.call]
-        if call.leave(info.stream, info.started_at + position / SAMPLE_RATE):
+        if call.leave(ended, info.started_at + ended.end, stream.tracker.alerts.raised):
             messages.append(call.ended())
             del self._calls[info.call]
             self._counted[info.call] = call.sequence
@@ -315,18 +317,24 @@ class _Call:
         self._first = first
         self._model = model
         self._alive: set[str] = set()
-        self._trackers: dict[str, Tracker] = {}
+        self._ended: dict[str, StreamEnded] = {}
+        """Of the last `STREAMS_NAMED` streams to end."""
+        self._alerts = 0
+        """Raised by all streams that are over."""
         self._ended_at = first.started_at
 
-    def join(self, tracker: Tracker) -> None:
-        self._alive.add(tracker.info.stream)
-        self._trackers[tracker.info.stream] = tracker
+    def join(self, stream: str) -> None:
+        self._alive.add(stream)
 
-    def leave(self, stream: str, at: float) -> bool:
+    def leave(self, end: StreamEnded, at: float, alerts: int) -> bool:
         """Whether it was the last one."""
-        self._alive.discard(stream)
+        self._alive.discard(end.stream)
+        self._ended[end.stream] = end
+        if len(self._ended) > STREAMS_NAMED:
+            del self._ended[first_ended(self._ended.values())]
+        self._alerts += alerts
         self._ended_at = max(self._ended_at, at)
-        self._model = self._trackers[stream].model
+        self._model = end.model
         return not self._alive
 
     def started(self) -> CallStarted:
@@ -335,9 +343,9 @@ class _Call:
     def ended(self) -> CallEnded:
         return CallEnded(
             **self._header(self._ended_at - self._first.started_at),
-            streams={name: tracker.info.role for name, tracker in self._trackers.items()},
-            emotions_s={name: dict(tracker.emotions_s) for name, tracker in self._trackers.items()},
-            alerts=sum(tracker.alerts.raised for tracker in self._trackers.values()),
+            streams={name: end.role for name, end in self._ended.items()},
+            emotions_s={name: end.emotions_s for name, end in self._ended.items()},
+            alerts=self._alerts,
         )
 
     def _header(self, end_s: float) -> Header:

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from serstream import offline
 from serstream.config import ModelSettings, Settings
@@ -70,13 +72,13 @@ def test_what_is_there_already_is_not_scored_again(
     assert (folder.parent / "out" / "a.flac.jsonl").read_text() == "kept\n"
 
 
-@pytest.mark.parametrize("moment", ["while the workers start", "after the first recording"])
-def test_an_interrupted_run_says_so_and_leaves_whole_files(tmp_path: Path, moment: str) -> None:
+def begin_run(tmp_path: Path) -> subprocess.Popen[str]:
+    """300 recordings, in a session of their own."""
     (tmp_path / "in").mkdir()
     for i in range(300):
         (tmp_path / "in" / f"{i}.wav").symlink_to(SAMPLE_CALL)
     command = [sys.executable, "-m", "serstream", "replay", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
         text=True,
@@ -84,6 +86,14 @@ def test_an_interrupted_run_says_so_and_leaves_whole_files(tmp_path: Path, momen
         # Who runs the tests in the background has SIGINT ignored, and so would their processes.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+@pytest.mark.parametrize("moment", ["while the workers start", "after the first recording"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_leaves_whole_files(
+    tmp_path: Path, moment: str, number: signal.Signals
+) -> None:
+    process = begin_run(tmp_path)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 60
     while True:
@@ -94,13 +104,32 @@ def test_an_interrupted_run_says_so_and_leaves_whole_files(tmp_path: Path, momen
         elif list(tmp_path.glob("out/*.jsonl")):
             break
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does: to all processes
+    else:
+        process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert errors.endswith("serstream: interrupted\n") and "Traceback" not in errors
     files = [path for path in tmp_path.glob("out/*") if path.is_file()]
     assert len(files) < 300
     assert len({file.read_bytes().count(b"\n") for file in files}) <= 1, "none is cut off"
+
+
+def test_a_killed_run_leaves_no_workers_and_the_next_one_removes_its_files(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    process = begin_run(tmp_path)
+    assert until(lambda: [*tmp_path.glob("out/.*")])
+    process.kill()
+    process.communicate(timeout=20)  # until the last of them lets go of stderr
+    (tmp_path / "out" / ".killed.wav.jsonl.1").touch()
+    settings = Settings(model=ModelSettings(path=str(tiny_model)))
+    job = offline.Job(CLIPS[0], tmp_path / "out" / "one.jsonl")
+    with (tmp_path / "out" / ".other.wav.jsonl.1").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as a run that goes on does
+        assert [done.error for done in offline.score_all([job], settings, Path(), (), 1)] == [""]
+    assert [path.name for path in tmp_path.glob("out/.*")] == [".other.wav.jsonl.1"]
 
 
 def test_a_defect_holds_up_no_other_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

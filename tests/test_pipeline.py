@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from serstream.config import QualitySettings, SegmenterSettings, Settings
+from serstream.config import AlertSettings, QualitySettings, SegmenterSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.feed.messages import (
     NONE,
+    STREAMS_NAMED,
+    Alert,
     CallEnded,
     Message,
     Mute,
@@ -137,6 +139,26 @@ def test_the_next_call_of_a_name_counts_on(model: EmotionModel) -> None:
         ("call_start", 2),
         ("call_end", 3),
     ]
+
+
+def test_a_call_that_goes_on_names_the_last_streams_to_end_and_counts_all_alerts() -> None:
+    n = STREAMS_NAMED + 20
+    rule = AlertSettings("heard", ("else",), threshold=0.5, for_s=0.0)
+    others: list[SourceEvent] = [
+        event
+        for i in range(n)
+        for event in (StreamStart(f"c{i}", "c", "customer", "test", 60.0 + i), StreamEnd(f"c{i}", "bye"))
+    ]
+    stays: list[SourceEvent] = [StreamStart("stays", "c", "agent", "test", 600.0), StreamEnd("stays", "bye")]
+    messages = Pipeline(Settings(alert=(rule,)), Listener()).feed(
+        [stays[0], *events("first"), *others, stays[1]]
+    )
+    call = messages[-1]
+    assert isinstance(call, CallEnded)
+    assert [*call.streams] == [f"c{i}" for i in range(n - STREAMS_NAMED + 1, n)] + ["stays"]
+    assert call.streams["stays"] == "agent" and call.emotions_s.keys() == call.streams.keys()
+    raised = [alert for alert in of_type(messages, Alert) if alert.state == "raised"]
+    assert call.alerts == len(raised) > 0
 
 
 def test_a_window_with_too_much_loss_is_unscored_with_the_reason(model: EmotionModel) -> None:

@@ -7,6 +7,7 @@ and ``time`` are CloudEvents 1.0's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeAlias, TypedDict, get_args
@@ -22,6 +23,9 @@ SCHEMA = "1.1"
 
 NONE = "-"
 """``stream`` of a message about a whole call; ``call`` and ``stream`` of one about the daemon."""
+
+STREAMS_NAMED = 100
+"""Streams that are over which a call remembers; see `first_ended`."""
 
 Format: TypeAlias = Literal["json", "msgpack"]
 UnscoredReason: TypeAlias = Literal["loss", "clipping", "level", "speech", "role", "overload"]
@@ -216,10 +220,11 @@ class CallEnded(FeedMessage, frozen=True, kw_only=True, tag="call_end"):
     """The last stream of a call is over: the call's summary."""
 
     streams: dict[str, Role]
+    """The last 100 to end; a call of more names no others: each had a summary of its own (``stream_end``)."""
     emotions_s: dict[str, dict[str, Seconds]]
-    """Per stream: seconds of utterances per emotion."""
+    """Per stream of ``streams``: seconds of utterances per emotion."""
     alerts: Count
-    """How many alerts were raised."""
+    """How many alerts were raised, by all of its streams."""
 
 
 class ModelChanged(FeedMessage, frozen=True, kw_only=True, tag="model_change"):
@@ -372,6 +377,15 @@ def decode(payload: bytes, format: Format = "json") -> Decoded:
     if message.schema != SCHEMA:
         _check_major(message.schema)
     return message
+
+
+def first_ended(ends: Iterable[StreamEnded]) -> str:
+    """The stream that its call forgets: one party may stay for weeks while thousands of others come and go.
+
+    In whatever order their ends are told, the same streams are left, so that a late joiner knows all that the
+    call's end will name.
+    """
+    return min((end.time, end.stream) for end in ends)[1]
 
 
 def rfc3339(utc: float) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from serstream.feed.messages import (
     NONE,
+    STREAMS_NAMED,
     Alert,
     CallEnded,
     CallStarted,
@@ -27,6 +28,7 @@ from serstream.feed.messages import (
     UtteranceEmotion,
     WindowEmotion,
     WindowUnscored,
+    first_ended,
 )
 
 
@@ -59,6 +61,8 @@ class CallState:
 
     started: CallStarted | None = None
     streams: dict[str, StreamState] = field(default_factory=dict)
+    ended: dict[str, StreamEnded] = field(default_factory=dict)
+    """Of those of ``streams`` that are over; the last `STREAMS_NAMED` to end are kept."""
 
 
 @dataclass(slots=True)
@@ -81,7 +85,8 @@ class FeedState:
             case ModelRefused() | ComparisonReport():
                 self.sequence = message.sequence
             case CallEnded():
-                for stream in (*message.streams, NONE):
+                ended = self.calls[message.call].ended if message.call in self.calls else ()
+                for stream in (*message.streams, *ended, NONE):
                     self.forget(message.call, stream)
             case CallStarted():
                 self.calls.setdefault(message.call, CallState()).started = message
@@ -94,6 +99,7 @@ class FeedState:
             if stream == NONE:
                 state.started = None
             state.streams.pop(stream, None)
+            state.ended.pop(stream, None)
             if not state.streams:
                 del self.calls[call]
 
@@ -132,6 +138,7 @@ class FeedState:
         if (call := self.calls.get(message.call)) is None:
             call = self.calls[message.call] = CallState()
         if isinstance(message, StreamStarted):
+            call.ended.pop(message.stream, None)
             call.streams[message.stream] = StreamState(started=message, sequence=message.sequence)
             return
         if (stream := call.streams.get(message.stream)) is None:
@@ -146,6 +153,9 @@ class FeedState:
                 stream.utterance = message
             case StreamEnded():
                 stream.ended = message
+                call.ended[message.stream] = message
+                if len(call.ended) > STREAMS_NAMED:
+                    self.forget(message.call, first_ended(call.ended.values()))
             case Alert(state="raised"):
                 stream.alerts[message.rule] = message
             case Alert():

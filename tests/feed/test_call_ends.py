@@ -6,7 +6,7 @@ from msgspec import structs
 from scripted_feed import Script, call
 
 from serstream.feed.inbox import Inbox
-from serstream.feed.messages import NONE, CallEnded, CallStarted, Gap, Message
+from serstream.feed.messages import NONE, STREAMS_NAMED, CallEnded, CallStarted, Gap, Message
 from serstream.feed.order import REPLY_TIMEOUT_S
 from serstream.feed.state import FeedState
 
@@ -143,3 +143,60 @@ def test_a_stream_that_the_daemon_has_forgotten_is_not_gone_while_its_end_is_hel
     feed.answer()
     told = [event for event in feed.received if event.call == "a"]
     assert told[2:] == [Gap(call="a", stream="a-a", first=1, last=1), *held]
+
+
+def long_call(n: int) -> list[Message]:
+    """A party stays while ``n`` others come and go one after another; without its end."""
+    own, agent = Script("a", NONE, "unknown"), Script("a", "agent", "agent")
+    messages: list[Message] = [own.call_started(), agent.started()]
+    for i in range(n):
+        other = Script("a", f"c{i}", began=i)
+        messages += [other.started(), other.window(2, "angry"), other.ended(3)]
+    return messages
+
+
+def end_of_call(n: int) -> list[Message]:
+    """Of `long_call`: it names the last streams to end."""
+    own, agent = Script("a", NONE, "unknown"), Script("a", "agent", "agent")
+    own.sequence = agent.sequence = 1
+    named = [f"c{i}" for i in range(n - STREAMS_NAMED + 1, n)]
+    return [agent.ended(n + 9), own.call_ended(n + 9, {**dict.fromkeys(named, "customer"), "agent": "agent"})]
+
+
+@pytest.mark.parametrize("history", [1, 10, 350, 10_000])
+@pytest.mark.parametrize("from_history", [False, True])
+@pytest.mark.parametrize("n_before", [0, 1, 350, 700])
+def test_streams_that_a_call_has_forgotten_are_no_gap(
+    history: int, from_history: bool, n_before: int
+) -> None:
+    n = 3 * STREAMS_NAMED
+    feed = Feed(Inbox(history=from_history), history=history)
+    messages = long_call(n)
+    for message in messages[:n_before]:
+        feed.publish(message, arrives=False)
+    feed.beat(arrives=False)
+    feed.beat()
+    feed.answer()
+    for message in messages[n_before:]:
+        feed.publish(message)
+    kept = feed.memory.state.calls["a"].streams
+    assert kept.keys() == {"agent", *(f"c{i}" for i in range(n - STREAMS_NAMED, n))}
+    assert feed.state() == feed.memory.state
+    for message in (over := end_of_call(n)):
+        feed.publish(message)
+    feed.beat(arrives=False)  # which makes it ask for a snapshot
+    feed.beat()
+    feed.answer()
+    assert not any(isinstance(event, Gap) for event in feed.received)
+    assert feed.received[-2:] == over
+    assert not feed.memory.state.calls and not feed.state().calls
+
+
+def test_the_order_in_which_streams_end_does_not_matter() -> None:
+    messages = long_call(2 * STREAMS_NAMED)
+    one, other = FeedState(), FeedState()
+    for message in messages:
+        one.update(message)
+    for message in sorted(messages, key=lambda message: (message.stream, message.sequence)):
+        other.update(message)
+    assert one == other

@@ -157,10 +157,9 @@ def test_who_connects_and_says_nothing_is_cut_off(tmp_path: Path, monkeypatch: p
         publisher.poll(time.monotonic(), 0.0)
         return publisher.counters.subscribers
 
-    with silent_connections(tmp_path / "feed", 3):
+    with contextlib.closing(publisher), silent_connections(tmp_path / "feed", 3):
         assert until(lambda: connected() == 3, 5)
         assert until(lambda: connected() == 0, 5)
-    publisher.close()
 
 
 @pytest.mark.parametrize("snapshots", [False, True])
@@ -180,7 +179,11 @@ def test_too_many_connections_are_cut_before_they_use_up_the_descriptors_and_sub
         publisher.poll(time.monotonic(), 0.0)
         return publisher.counters.full > 0
 
-    with zmq.Context() as outside, listener(outside, endpoint) as subscriber:
+    with (
+        contextlib.closing(publisher),
+        zmq.Context() as outside,
+        listener(outside, endpoint) as subscriber,
+    ):
         subscriber.linger = 0
         with silent_connections(Path(attacked.removeprefix("ipc://")), 30):
             assert not until(is_full, 0.5)
@@ -195,7 +198,6 @@ def test_too_many_connections_are_cut_before_they_use_up_the_descriptors_and_sub
                 assert until(comes_back, 5)
     assert re.search(r"feed: cut all \d+ connections: more than 40 may use up", caplog.text)
     assert publisher.counters.full == 1
-    publisher.close()
 
 
 def test_rubbish_at_the_snapshot_endpoint_is_not_answered(context: Context) -> None:

@@ -48,10 +48,7 @@ class Connections:
 
         Closing a socket only asks ZeroMQ's own thread to do so: its endpoint stays in use for a moment.
         """
-        endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
-        self._socket.unbind(endpoint)
-        if endpoint.startswith("inproc:"):
-            return  # done already, and not told
+        self._socket.unbind(self._socket.get_string(zmq.LAST_ENDPOINT))
         while self._monitor.poll(UNBIND_LIMIT_MS):
             if parse_monitor_message(self._monitor.recv_multipart())["event"] & _UNBOUND:
                 return

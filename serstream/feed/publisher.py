@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import resource
 import uuid
 from collections import Counter
 from collections.abc import Iterable
@@ -37,11 +38,18 @@ logger = logging.getLogger(__name__)
 
 REQUESTS_PER_POLL = 64
 """Answered before publishing goes on; the rest wait for the next poll."""
-MAX_FILTER_BYTES = 64 * 1024
-"""Who subscribes to a longer prefix is cut off: anybody on this machine can, and ZeroMQ needs a hundred times
-the memory for it."""
+MAX_FILTER_BYTES = 512
+"""Who subscribes to a longer prefix is cut off: ZeroMQ needs fifty times the memory for it. The longest topic
+has some 200 bytes, the handshake with a key, which must fit as well, 300."""
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """Of a request, which names the calls that somebody listens to."""
+HANDSHAKE_LIMIT_MS = 3000
+"""Who connects and says nothing is cut off then. A client with a key waits for the next poll meanwhile."""
+MAX_CONNECTIONS = 4096
+"""At both endpoints; a subscriber needs two."""
+CONNECTIONS_SHARE = 4
+"""Nor more than this part of the process's descriptors: without one left ZeroMQ spins, or aborts the process.
+Before the next poll up to 2,000 more come at each endpoint, and RTP ports need descriptors, too."""
 REPLIES_QUEUED = 64
 """That a client has not read yet, each of up to hundreds of kilobytes; further ones are dropped."""
 
@@ -68,6 +76,8 @@ class FeedCounters:
     """Messages sent again because a subscriber had missed them, by its key's name (empty without keys)."""
     refused: int = 0
     """Connections turned away for their keys."""
+    full: int = 0
+    """How often all connections were cut because there were too many."""
 
 
 def server_keys(settings: FeedSettings, directory: Path) -> ServerKeys | None:
@@ -126,6 +136,9 @@ class Publisher:
         self._next_heartbeat = 0.0
         self._pacing = Pacing()
         self._told_overflows = 0
+        self._max_connections = min(
+            MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // CONNECTIONS_SHARE
+        )
         try:
             self._bind()
         except FeedError:
@@ -152,6 +165,7 @@ class Publisher:
             if self._gatekeeper.poll(now, strangers):
                 self._rebind()
             self.counters.refused = self._gatekeeper.refused
+        self._limit_connections()
         for _ in range(REQUESTS_PER_POLL):
             if not self._router.poll(0):
                 break
@@ -179,6 +193,7 @@ class Publisher:
         ):
             socket.sndhwm = queue
             socket.maxmsgsize = longest
+            socket.handshake_ivl = HANDSHAKE_LIMIT_MS
             socket.ipv6 = "[" in endpoint
             if self._gatekeeper:
                 self._gatekeeper.guard(socket)
@@ -197,14 +212,27 @@ class Publisher:
         self._publisher.setsockopt(zmq.XPUB_NODROP, 1)
 
     def _rebind(self) -> None:
-        """Cut all connections, so that a client whose key was revoked must shake hands again.
+        """Cut all connections: of a client whose key was revoked, or of too many.
 
-        ZeroMQ cannot cut a single one. The others come back by themselves and repair what they missed.
+        ZeroMQ cannot cut a single one, and a listener that it closes takes along all that came by it. Clients
+        come back by themselves, shake hands again and repair what they missed.
         """
         for connections in self._connections:
             connections.unbind()
         self._close_sockets(linger_ms=0)
         self._bind()
+
+    def _limit_connections(self) -> None:
+        connected = sum(map(len, self._connections))
+        if connected > self._max_connections:
+            self.counters.full += 1
+            logger.warning(
+                "feed: cut all %s connections: more than %s may use up the file descriptors; subscribers "
+                "come back by themselves, 'ss -tnp' tells who else does",
+                connected,
+                self._max_connections,
+            )
+            self._rebind()
 
     def _close_sockets(self, linger_ms: int) -> None:
         for connections in self._connections:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,7 @@ class Daemon:
         check_sources(settings, base)
         check_endpoints(settings, base)
         keep_working_memory()
+        _allow_descriptors()
         self._ebb = Ebb()
         self._settings = settings
         self._load = load
@@ -313,8 +315,15 @@ class Daemon:
             subscribers=feed.subscribers,
             snapshots=feed.snapshots,
             refused_clients=feed.refused,
+            feed_full=feed.full,
             reloads=self._reloads,
             reload_error=self._reload_error,
             ports=self._sources.ports,
             microphone_lost_s=self._sources.microphone_lost_s,
         )
+
+
+def _allow_descriptors() -> None:
+    """As many as the process may have: a shell gives 1,024, which the ports of 500 calls would use up."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

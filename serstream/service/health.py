@@ -51,6 +51,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: int = 0
     refused_clients: int = 0
     """Connections turned away for their keys."""
+    feed_full: int = 0
+    """How often all connections to the feed were cut because there were too many."""
     reloads: int = 0
     reload_error: str = ""
     """Why the last reload was refused, or which sources it could not open; empty when all went well."""

@@ -131,6 +131,7 @@ class Metrics(Collector):
         yield _counter("feed_repeated", "Messages sent again", sum(health.repeated.values()))
         yield _counter("feed_snapshots", "Snapshots sent to subscribers", health.snapshots)
         yield _counter("feed_refused", "Connections refused for their keys", health.refused_clients)
+        yield _counter("feed_full", "Times that all connections were cut, as too many", health.feed_full)
         yield _counter("reloads", "Configuration reloads", health.reloads)
         yield _gauge(
             "reload_failed",

@@ -68,6 +68,15 @@ def test_an_allowed_client_hears_the_feed(publisher: Publisher, endpoint: str, t
     assert publisher.counters.refused == 0
 
 
+def test_an_allowed_client_may_ask_for_the_call_with_the_longest_name(
+    publisher: Publisher, endpoint: str, tmp_path: Path
+) -> None:
+    longest = "x" * 64 + "-call-123456"
+    publisher.publish(call(longest)[:5])
+    with subscribe(endpoint, keys=tmp_path / "anna.toml", calls=[longest]) as subscription:
+        assert hears(publisher, subscription)
+
+
 def test_messages_that_are_asked_for_again_are_counted_by_the_name_of_the_key(
     publisher: Publisher, endpoint: str, tmp_path: Path
 ) -> None:

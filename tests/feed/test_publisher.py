@@ -1,5 +1,6 @@
 import contextlib
 import re
+import resource
 import socket as sockets
 import time
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,10 @@ from waiting import until
 
 from serstream.config import FeedSettings
 from serstream.errors import FeedError
+from serstream.feed import publisher as publisher_module
 from serstream.feed.messages import Format, Heartbeat, decode
 from serstream.feed.protocol import read_header, snapshot_endpoint
-from serstream.feed.publisher import MAX_FILTER_BYTES, MAX_REQUEST_BYTES, Publisher
+from serstream.feed.publisher import MAX_REQUEST_BYTES, Publisher
 from serstream.service.log_limit import GrowingPauses
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -139,6 +141,65 @@ def test_subscribers_are_counted_while_they_are_connected(tmp_path: Path) -> Non
     publisher.close()
 
 
+def silent_connections(path: Path, number: int) -> contextlib.ExitStack:
+    """Strangers that connect and say nothing."""
+    strangers = contextlib.ExitStack()
+    for _ in range(number):
+        strangers.enter_context(sockets.socket(sockets.AF_UNIX)).connect(str(path))
+    return strangers
+
+
+def test_who_connects_and_says_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher_module, "HANDSHAKE_LIMIT_MS", 200)
+    publisher = Publisher(FeedSettings(endpoint=f"ipc://{tmp_path}/feed"))
+
+    def connected() -> int:
+        publisher.poll(time.monotonic(), 0.0)
+        return publisher.counters.subscribers
+
+    with contextlib.closing(publisher), silent_connections(tmp_path / "feed", 3):
+        assert until(lambda: connected() == 3, 5)
+        assert until(lambda: connected() == 0, 5)
+
+
+@pytest.mark.parametrize("snapshots", [False, True])
+def test_too_many_connections_are_cut_before_they_use_up_the_descriptors_and_subscribers_come_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, snapshots: bool
+) -> None:
+    endpoint = f"ipc://{tmp_path}/feed"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (160, hard))
+    try:
+        publisher = Publisher(FeedSettings(endpoint=endpoint, heartbeat_s=0.05))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    attacked = snapshot_endpoint(endpoint) if snapshots else endpoint
+
+    def is_full() -> bool:
+        publisher.poll(time.monotonic(), 0.0)
+        return publisher.counters.full > 0
+
+    with (
+        contextlib.closing(publisher),
+        zmq.Context() as outside,
+        listener(outside, endpoint) as subscriber,
+    ):
+        subscriber.linger = 0
+        with silent_connections(Path(attacked.removeprefix("ipc://")), 30):
+            assert not until(is_full, 0.5)
+            with silent_connections(Path(attacked.removeprefix("ipc://")), 30):
+                assert until(is_full, 5)
+                received(subscriber)
+
+                def comes_back() -> bool:
+                    publisher.poll(time.monotonic(), 0.0)
+                    return bool(subscriber.poll(0))
+
+                assert until(comes_back, 5)
+    assert re.search(r"feed: cut all \d+ connections: more than 40 may use up", caplog.text)
+    assert publisher.counters.full == 1
+
+
 def test_rubbish_at_the_snapshot_endpoint_is_not_answered(context: Context) -> None:
     publisher = Publisher(FeedSettings(endpoint="inproc://feed"), context=context)
     dealer = context.socket(zmq.DEALER)
@@ -159,7 +220,7 @@ def test_who_sends_more_than_a_request_needs_is_cut_off_and_answers_may_be_longe
         zmq.Context() as outside,
         outside.socket(zmq.DEALER) as dealer,
     ):
-        assert not can_be_heard(publisher, endpoint, (b"", MAX_FILTER_BYTES * b"x"), timeout_s=0.5)
+        assert not can_be_heard(publisher, endpoint, (b"", 1000 * b"x"), timeout_s=0.5)
         publisher.publish([message for n in range(200) for message in call(f"c{n}")[:3]])
         dealer.connect(snapshot_endpoint(endpoint))
         for request in ((MAX_REQUEST_BYTES + 1) * b"x", b'{"request":"snapshot"}'):
@@ -167,7 +228,7 @@ def test_who_sends_more_than_a_request_needs_is_cut_off_and_answers_may_be_longe
             assert not dealer.poll(100)  # whoever is cut off comes back
             publisher.poll(time.monotonic(), 0.0)
         assert dealer.poll(5000)
-        assert sum(map(len, dealer.recv_multipart())) > MAX_FILTER_BYTES
+        assert sum(map(len, dealer.recv_multipart())) > 64 * 1024
 
 
 def test_an_endpoint_in_use_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A hundred subscribers at once, twice, while a call goes on."""
 
 import os
+import resource
 import threading
 import time
 from contextlib import ExitStack
@@ -49,3 +50,13 @@ def test_a_storm_of_subscribers_costs_no_window_and_leaves_nothing_behind() -> N
         assert leg.lost == 0 < len(leg.expected)
         assert ask(daemon.control, StatusRequest()).health.snapshots >= 2 * SUBSCRIBERS
         assert until(lambda: len(os.listdir(descriptors)) <= before)
+
+
+def test_a_daemon_takes_all_the_descriptors_that_it_may_have() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        with DaemonProcess(f"[[rtp]]\nport = {free_port_pair()}\n") as daemon:
+            assert resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -7,12 +7,14 @@ import pytest
 from feed_channel import HEADER, Feed, joined, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted_feed import Script, call, model_change
+from scripted_feed import Script, call, calls, model_change
 
 from serstream.errors import FeedError
 from serstream.feed.inbox import HELD_LIMIT, Inbox
+from serstream.feed.memory import Memory
 from serstream.feed.messages import NONE, Gap, Message, encode, topic
 from serstream.feed.order import ATTEMPTS, REPLY_TIMEOUT_S
+from serstream.feed.protocol import SnapshotRequest
 
 
 def test_what_arrives_in_order_is_delivered_at_once() -> None:
@@ -265,6 +267,16 @@ def test_only_the_wanted_calls_are_asked_for() -> None:
     feed.beat()
     feed.answer()
     assert {event.call for event in feed.received} == {"b"}
+
+
+def test_a_request_that_names_many_calls_costs_the_daemon_no_more_than_reading_it() -> None:
+    memory = Memory(10_000, "json")
+    for message in calls(100):
+        memory.add(message)
+    request = SnapshotRequest(("nobody",) * 200_000)
+    began = time.process_time()
+    memory.answer(request)
+    assert time.process_time() - began < 0.5
 
 
 def test_history_brings_all_that_is_kept_of_live_calls() -> None:

@@ -7,7 +7,7 @@ Within a stream a gap shows in the sequence numbers; at its end somebody who kno
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from serstream.feed.messages import (
@@ -106,31 +106,23 @@ class Order:
         self._ended.clear()
         self.n_held = 0
 
-    def align(self, snapshot: Sequence[Position], messages: list[Decoded], joined: bool, now: float) -> None:
-        """Have repaired what is behind the snapshot, join what is new, forget what is gone.
+    def join(self, snapshot: Sequence[Position], messages: list[Decoded], now: float) -> None:
+        """Begin with the calls of which nothing has come yet.
 
         Args:
             snapshot: how far every stream has come.
             messages: rebuild the state.
-            joined: there was a snapshot of this feed before: every message since is owed to the reader.
             now: in seconds.
         """
-        positions = {(p.call, p.stream): p.sequence for p in snapshot}
-        for name, call in list(self._calls.items()):
-            gone = [stream for stream in call.next if (name, stream) not in positions]
-            for stream in [stream for stream in gone if stream not in call.seen]:  # what is held tells more
-                self._lose(name, stream, call.next.pop(stream), None)
-                call.repairs.pop(stream, None)
-        new: dict[Key, list[Decoded]] = {}
+        states: dict[Key, list[Decoded]] = {}
         for message in messages:
-            if self._position(message.call, message.stream) is None:
-                new.setdefault((message.call, message.stream), []).append(message)
+            states.setdefault((message.call, message.stream), []).append(message)
         known = set(self._calls)
-        for (name, stream), last in positions.items():
-            state = new.get((name, stream), [])
-            if joined or name in known or (name, stream) in self._ended:
-                self.expect(name, stream, last, now)
-            elif state and self._history:
+        for name, stream, last in ((p.call, p.stream, p.sequence) for p in snapshot):
+            state = states.get((name, stream), [])
+            if name in known or (name, stream) in self._ended:
+                continue
+            if state and self._history:
                 self._start_repair(name, stream, _Repair(last, joining=True), now)
             elif state:
                 self.events.extend(message for message in state if not isinstance(message, NewerMessage))
@@ -140,7 +132,14 @@ class Order:
                     self._call(name).next[stream] = last + 1
             else:
                 self._remember_end(name, stream, _End(last + 1, now + REPLY_TIMEOUT_S))
+
+    def end_all_but(self, alive: Set[Key], now: float) -> None:
+        """Streams that are none of these are over, and their ends are lost."""
         for name, call in list(self._calls.items()):
+            gone = [stream for stream in call.next if (name, stream) not in alive]
+            for stream in [stream for stream in gone if stream not in call.seen]:  # what is held tells more
+                call.repairs.pop(stream, None)
+                self._lose_end(name, stream, call.next[stream])
             self._settle(name, call, now)
 
     def expect(self, name: str, stream: str, last: int, now: float) -> None:
@@ -291,6 +290,11 @@ class Order:
     def _lose(self, call: str, stream: str, first: int, last: int | None) -> None:
         self.lost += 0 if last is None else last - first + 1
         self.events.append(Gap(call=call, stream=stream, first=first, last=last))
+
+    def _lose_end(self, name: str, stream: str, position: int) -> None:
+        """The stream is over, and nothing of it will come any more."""
+        self._lose(name, stream, self._position(name, stream) or 0, None)
+        self._remember_end(name, stream, _End(position, 0.0))
 
     def _pass(self, name: str, stream: str, position: int) -> None:
         """Go on behind a loss. A stream that is over stays so; a call's own count goes on with the name."""

@@ -101,6 +101,8 @@ def test_a_gap_in_a_call_whose_name_was_used_before_is_told_once() -> None:
     feed.beat(arrives=False)
     feed.beat()
     feed.answer()
+    feed.beat()
+    feed.answer()
     assert feed.received.count(Gap(call="a", stream=NONE, first=2, last=2)) == 1
     assert feed.received[-1] == third[-1]
     for message in fourth:

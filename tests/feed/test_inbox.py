@@ -72,8 +72,48 @@ def test_a_lost_heartbeat_leads_to_a_snapshot() -> None:
     feed.beat(arrives=False)
     feed.beat()
     feed.answer()
+    feed.beat()
+    feed.answer()
     assert same(feed.received, [*messages, *call("b")]), "a call that came and went meanwhile is told, too"
     assert feed.received[-1] == call("b")[-1]
+
+
+def test_what_was_lost_before_a_snapshot_that_overtakes_the_backlog_is_told() -> None:
+    feed = joined(history=3)
+    lost = call("a")
+    feed.beat(arrives=False)
+    feed.beat()
+    feed.slow_down(True)
+    for message in lost[:5]:
+        feed.publish(message)
+    for message in (*lost[5:], *call("b")):
+        feed.publish(message, arrives=False)
+    feed.beat(arrives=False)
+    feed.answer()
+    feed.publish(begun := Script("c", "c-c").started())
+    feed.beat()
+    feed.slow_down(False)
+    feed.answer()
+    gone = {event.stream for event in feed.received if isinstance(event, Gap) and event.last is None}
+    assert gone >= {NONE, "a-c", "a-a"}
+    assert feed.received[:5] == lost[:5] and begun in feed.received
+    assert feed.state() == feed.memory.state
+
+
+def test_a_backlog_that_a_snapshot_overtakes_is_neither_asked_for_again_nor_told_to_be_lost() -> None:
+    feed = joined(history=3)
+    messages = call("a")
+    feed.publish(messages[0])
+    feed.beat(arrives=False)
+    feed.beat()
+    feed.slow_down(True)
+    for message in (*messages[1:], *call("b")):
+        feed.publish(message)
+    feed.answer()
+    feed.beat()
+    feed.slow_down(False)
+    assert feed.received == [*messages, *call("b")]
+    assert not feed.inbox.requests
 
 
 def test_a_snapshot_of_many_calls_takes_time_in_proportion_to_them() -> None:

@@ -181,17 +181,21 @@ class Inbox:
         following = heartbeat.sequence if self._heartbeat is None else self._heartbeat + 1
         self._heartbeat = max(heartbeat.sequence, self._heartbeat or 0)
         self._expect(heartbeat.positions, now)
-        if snapshot := self._snapshot:
-            following = snapshot.next_heartbeat
-            if heartbeat.sequence < following:
-                return
-            self._snapshot = None
-            self._expect(snapshot.positions, now)
-            if heartbeat.sequence == following:  # and so tells of all that began since the snapshot
-                alive = {(p.call, p.stream) for p in (*snapshot.positions, *heartbeat.positions)}
-                self._order.end_all_but(alive, now)
+        if self._snapshot:
+            following = self._snapshot.next_heartbeat
+            if heartbeat.sequence >= following:
+                self._align(self._snapshot, heartbeat, now)
         if heartbeat.sequence > following:
             self._ask(now)
+        self._order.passed(heartbeat.sequence, now)
+
+    def _align(self, snapshot: Snapshot, heartbeat: Heartbeat, now: float) -> None:
+        """The snapshot's place in the feed is reached: its heartbeat is here, or that is lost."""
+        self._snapshot = None
+        self._expect(snapshot.positions, now)
+        if heartbeat.sequence == snapshot.next_heartbeat:  # and so tells of all that began since the snapshot
+            alive = {(p.call, p.stream) for p in (*snapshot.positions, *heartbeat.positions)}
+            self._order.end_all_but(alive, heartbeat.sequence)
 
     def _expect(self, positions: Iterable[Position], now: float) -> None:
         for position in positions:

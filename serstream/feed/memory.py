@@ -56,8 +56,10 @@ class Memory:
             known = self.state.about(*key) if first > request.first or not bodies else []
             if known and not bodies:
                 first = known[-1].sequence + 1
+            gone = not known and not bodies and request.call != NONE
+            head = Missed(*key, first, self._heartbeats if gone else None)
             state = (self._encode(message) for message in known if message.sequence < first)
-            return [msgspec.json.encode(Missed(*key, first)), *state, *bodies]
+            return [msgspec.json.encode(head), *state, *bodies]
         calls = frozenset(request.calls)
         snapshot = Snapshot(self._positions(calls), self._heartbeats)
         messages = self.state.messages(calls)

@@ -41,6 +41,8 @@ class _Repair:
     """The stream began before this reader did: what the history has forgotten is no loss."""
     asked_at: float = 0.0
     attempts: int = 0
+    gone_by: int | None = None
+    """See `Missed`: what is not here by that heartbeat is lost."""
 
 
 @dataclass(slots=True)
@@ -133,14 +135,14 @@ class Order:
             else:
                 self._remember_end(name, stream, _End(last + 1, now + REPLY_TIMEOUT_S))
 
-    def end_all_but(self, alive: Set[Key], now: float) -> None:
-        """Streams that are none of these are over, and their ends are lost."""
+    def end_all_but(self, alive: Set[Key], heartbeat: int) -> None:
+        """Streams that are none of these are over; their ends, if not here, are lost by that heartbeat."""
         for name, call in list(self._calls.items()):
-            gone = [stream for stream in call.next if (name, stream) not in alive]
-            for stream in [stream for stream in gone if stream not in call.seen]:  # what is held tells more
-                call.repairs.pop(stream, None)
-                self._lose_end(name, stream, call.next[stream])
-            self._settle(name, call, now)
+            for stream in {*call.next, *call.repairs, *call.seen} - _held_ends(call):
+                if (name, stream) not in alive:
+                    repair = call.repairs.setdefault(stream, _Repair(-1))
+                    repair.last = max(repair.last, call.seen.get(stream, -1))
+                    repair.gone_by = heartbeat
 
     def expect(self, name: str, stream: str, last: int, now: float) -> None:
         """The message with this sequence number exists: if it is not here, have it repaired."""
@@ -162,6 +164,9 @@ class Order:
         repair = call.repairs.get(reply.stream) if call else None
         if call is None or repair is None:
             return  # given up meanwhile
+        if reply.gone_by is not None:
+            repair.gone_by = reply.gone_by
+            return
         position = self._position(reply.call, reply.stream) or 0
         expected = position
         holds = False
@@ -199,8 +204,17 @@ class Order:
         """Ask again for what was not answered in time, and in the end do without it."""
         for name, call in list(self._calls.items()):
             for stream, repair in list(call.repairs.items()):
-                if now - repair.asked_at > REPLY_TIMEOUT_S:
+                if repair.gone_by is None and now - repair.asked_at > REPLY_TIMEOUT_S:
                     self._request(name, stream, repair, now)
+
+    def passed(self, heartbeat: int, now: float) -> None:
+        """All that was published before this heartbeat has come or is lost."""
+        for name, call in list(self._calls.items()):
+            gone = {s for s, r in call.repairs.items() if r.gone_by is not None and r.gone_by <= heartbeat}
+            for stream in gone - {NONE}:
+                self._give_up(name, stream, now)
+            if NONE in gone and len(call.repairs) == 1:  # a call ends after its streams
+                self._give_up(name, NONE, now)
 
     def give_up(self, now: float) -> None:
         """Wait for nothing any more: the gaps will show."""
@@ -233,8 +247,7 @@ class Order:
     def _expect_ends(self, message: CallEnded, now: float) -> None:
         """A call ends after its streams: one whose end is not here has lost it."""
         call = self._call(message.call)
-        here = {held.stream for held in call.held if isinstance(held, StreamEnded)}
-        for stream in message.streams.keys() - here:
+        for stream in message.streams.keys() - _held_ends(call):
             if (message.call, stream) not in self._ended:
                 position = max(self._position(message.call, stream) or 0, call.seen.get(stream, -1) + 1)
                 self.expect(message.call, stream, position, now)
@@ -255,8 +268,18 @@ class Order:
         call = self._calls[name]
         repair = call.repairs.pop(stream)
         position = self._position(name, stream) or 0
-        if position <= repair.last:
-            if not repair.joining:
+        told = position > 0 or not repair.joining
+        over = (
+            self._is_over(name, stream) or call.seen.get(stream, -1) > repair.last
+        )  # what is held tells more
+        if repair.gone_by is not None and not over and (stream in call.next or position <= repair.last):
+            self._remember_end(name, stream, _End(max(position, repair.last + 1), 0.0))
+            if stream == NONE:  # a call ends after its streams
+                self._settle(name, call, now)
+            if told:
+                self._lose(name, stream, position, None)
+        elif position <= repair.last:
+            if told:
                 self._lose(name, stream, position, repair.last)
             self._pass(name, stream, repair.last + 1)
         self._settle(name, call, now)
@@ -291,17 +314,16 @@ class Order:
         self.lost += 0 if last is None else last - first + 1
         self.events.append(Gap(call=call, stream=stream, first=first, last=last))
 
-    def _lose_end(self, name: str, stream: str, position: int) -> None:
-        """The stream is over, and nothing of it will come any more."""
-        self._lose(name, stream, self._position(name, stream) or 0, None)
-        self._remember_end(name, stream, _End(position, 0.0))
-
     def _pass(self, name: str, stream: str, position: int) -> None:
-        """Go on behind a loss. A stream that is over stays so; a call's own count goes on with the name."""
-        if stream != NONE and (name, stream) in self._ended:
+        """Go on behind a loss."""
+        if self._is_over(name, stream):
             self._remember_end(name, stream, _End(position, 0.0))
         else:
             self._call(name).next[stream] = position
+
+    def _is_over(self, name: str, stream: str) -> bool:
+        """A stream that is over stays so; a call's own count goes on with the name."""
+        return stream != NONE and (name, stream) in self._ended
 
     def _call(self, name: str) -> _Call:
         if (call := self._calls.get(name)) is None:
@@ -322,6 +344,11 @@ class Order:
         self._ended[call, stream] = end
         if len(self._ended) > ENDED_LIMIT:
             del self._ended[next(iter(self._ended))]
+
+
+def _held_ends(call: _Call) -> set[str]:
+    """Streams whose end is held back; `NONE` if the call's is."""
+    return {held.stream for held in call.held if isinstance(held, StreamEnded | CallEnded)}
 
 
 def _one_call_after_another(held: list[Decoded]) -> list[Decoded]:

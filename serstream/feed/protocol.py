@@ -58,6 +58,9 @@ class Missed(msgspec.Struct, frozen=True, tag_field="reply", tag="missed"):
     call: str
     stream: str
     first: int
+    gone_by: int | None = None
+    """Set if the stream is over and forgotten: sequence number of the heartbeat behind which nothing of it
+    comes."""
 
 
 Request: TypeAlias = SnapshotRequest | MissedRequest

@@ -94,7 +94,7 @@ class FeedState:
             if stream == NONE:
                 state.started = None
             state.streams.pop(stream, None)
-            if not state.streams:
+            if not state.started and all(other.ended for other in state.streams.values()):
                 del self.calls[call]
 
     def messages(self, calls: frozenset[str] = frozenset()) -> list[Message]:

@@ -94,6 +94,7 @@ def test_what_was_lost_before_a_snapshot_that_overtakes_the_backlog_is_told() ->
     feed.beat()
     feed.slow_down(False)
     feed.answer()
+    feed.beat()
     gone = {event.stream for event in feed.received if isinstance(event, Gap) and event.last is None}
     assert gone >= {NONE, "a-c", "a-a"}
     assert feed.received[:5] == lost[:5] and begun in feed.received
@@ -185,6 +186,50 @@ def test_a_long_absence_is_repaired_in_pages() -> None:
     feed.answer()
     assert feed.received == messages
     assert feed.inbox.repaired == len(messages) - 1
+
+
+def test_a_call_whose_end_was_lost_and_is_forgotten_is_gone() -> None:
+    feed = joined(history=3)
+    messages = call("a")
+    for message in messages:
+        feed.publish(message, arrives=message not in messages[3:])
+    for message in call("b"):
+        feed.publish(message)
+    feed.beat()
+    feed.answer()
+    assert len(feed.received) == 3 + len(call("b")), "more of it may be on its way"
+    feed.beat()
+    gaps = [event for event in feed.received if isinstance(event, Gap)]
+    assert len(gaps) == 3 and all(gap.first == 1 and gap.last is None for gap in gaps)
+    assert feed.state() == feed.memory.state
+    feed.beat(arrives=False)
+    for _ in range(2):
+        feed.beat()
+        feed.answer()
+    assert [event for event in feed.received if isinstance(event, Gap)] == gaps, "told once"
+
+
+def test_what_is_on_its_way_of_a_forgotten_stream_is_not_told_to_be_lost() -> None:
+    feed = joined(history=3)
+    script = Script("a", "a-c")
+    first, lost, third, end = (
+        script.started(),
+        script.window(2, "angry"),
+        script.window(3, "sad"),
+        script.ended(4),
+    )
+    feed.publish(first)
+    feed.publish(lost, arrives=False)
+    feed.beat()
+    feed.slow_down(True)
+    for message in (third, end, *call("b")):
+        feed.publish(message)
+    feed.memory.state.forget("a", "a-c")
+    feed.answer()
+    feed.beat()
+    feed.slow_down(False)
+    told = [event for event in feed.received if event.call == "a"]
+    assert told == [first, Gap(call="a", stream="a-c", first=1, last=1), third, end]
 
 
 def test_a_gap_leaves_out_what_the_daemon_still_knows() -> None:

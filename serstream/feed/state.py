@@ -89,7 +89,7 @@ class FeedState:
                 self._update_stream(message)
 
     def forget(self, call: str, stream: str) -> None:
-        """Drop a stream of which nothing more will come, and its call when it was the last."""
+        """Drop a stream of which nothing more will come, and its call when nothing of it goes on."""
         if state := self.calls.get(call):
             if stream == NONE:
                 state.started = None

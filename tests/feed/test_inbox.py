@@ -209,6 +209,21 @@ def test_a_call_whose_end_was_lost_and_is_forgotten_is_gone() -> None:
     assert [event for event in feed.received if isinstance(event, Gap)] == gaps, "told once"
 
 
+def test_a_call_of_which_only_its_own_end_was_lost_is_gone() -> None:
+    feed = joined(history=3)
+    for message in call("a"):
+        feed.publish(message, arrives=message.type != "call_end")
+    for message in call("b"):
+        feed.publish(message)
+    for _ in range(2):
+        feed.beat()
+        feed.answer()
+    assert [event for event in feed.received if isinstance(event, Gap)] == [
+        Gap(call="a", stream=NONE, first=1, last=None)
+    ]
+    assert feed.state() == feed.memory.state
+
+
 def test_what_is_on_its_way_of_a_forgotten_stream_is_not_told_to_be_lost() -> None:
     feed = joined(history=3)
     script = Script("a", "a-c")

@@ -138,8 +138,9 @@ class Order:
     def end_all_but(self, alive: Set[Key], heartbeat: int) -> None:
         """Streams that are none of these are over; their ends, if not here, are lost by that heartbeat."""
         for name, call in list(self._calls.items()):
-            for stream in {*call.next, *call.repairs, *call.seen} - _held_ends(call):
-                if (name, stream) not in alive:
+            here = _held_ends(call)
+            for stream in dict.fromkeys([*call.next, *call.repairs, *call.seen]):
+                if (name, stream) not in alive and stream not in here:
                     repair = call.repairs.setdefault(stream, _Repair(-1))
                     repair.last = max(repair.last, call.seen.get(stream, -1))
                     repair.gone_by = heartbeat
@@ -210,11 +211,10 @@ class Order:
     def passed(self, heartbeat: int, now: float) -> None:
         """All that was published before this heartbeat has come or is lost."""
         for name, call in list(self._calls.items()):
-            gone = {s for s, r in call.repairs.items() if r.gone_by is not None and r.gone_by <= heartbeat}
-            for stream in gone - {NONE}:
-                self._give_up(name, stream, now)
-            if NONE in gone and len(call.repairs) == 1:  # a call ends after its streams
-                self._give_up(name, NONE, now)
+            gone = [s for s, r in call.repairs.items() if r.gone_by is not None and r.gone_by <= heartbeat]
+            for stream in sorted(gone, key=lambda stream: stream == NONE):
+                if stream != NONE or len(call.repairs) == 1:  # a call ends after its streams
+                    self._give_up(name, stream, now)
 
     def give_up(self, now: float) -> None:
         """Wait for nothing any more: the gaps will show."""
@@ -268,18 +268,17 @@ class Order:
         call = self._calls[name]
         repair = call.repairs.pop(stream)
         position = self._position(name, stream) or 0
-        told = position > 0 or not repair.joining
-        over = (
-            self._is_over(name, stream) or call.seen.get(stream, -1) > repair.last
-        )  # what is held tells more
-        if repair.gone_by is not None and not over and (stream in call.next or position <= repair.last):
+        is_owed = position > 0 or not repair.joining
+        holds_more = call.seen.get(stream, -1) > repair.last
+        is_open = stream in call.next or (position <= repair.last and not self._is_over(name, stream))
+        if repair.gone_by is not None and is_open and not holds_more:
             self._remember_end(name, stream, _End(max(position, repair.last + 1), 0.0))
-            if stream == NONE:  # a call ends after its streams
-                self._settle(name, call, now)
-            if told:
+            if stream == NONE:
+                self._settle(name, call, now)  # a call ends after its streams
+            if is_owed:
                 self._lose(name, stream, position, None)
         elif position <= repair.last:
-            if told:
+            if is_owed:
                 self._lose(name, stream, position, repair.last)
             self._pass(name, stream, repair.last + 1)
         self._settle(name, call, now)

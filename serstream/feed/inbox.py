@@ -2,7 +2,9 @@
 
 No socket and no clock: it takes frames and ``now``, and leaves events and requests to be fetched. How loss is
 noticed: within a stream by its sequence numbers; at a stream's end by the positions in the heartbeats; after
-a cut connection by a missing heartbeat or another feed name, which makes it ask for a snapshot.
+a cut connection by a missing heartbeat or another feed name, which makes it ask for a snapshot. A snapshot
+overtakes what is still to be read, so its place is before the heartbeat that it names: only when that is here
+do streams count as behind it, or as over.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from serstream.errors import UNDECODABLE, FeedError
-from serstream.feed.messages import NONE, Decoded, Format, Heartbeat, decode
+from serstream.feed.messages import NONE, Decoded, Format, Heartbeat, Position, decode
 from serstream.feed.order import ATTEMPTS, REPLY_TIMEOUT_S, Order
 from serstream.feed.protocol import Missed, Reply, Snapshot, SnapshotRequest, read_header, reply_decoder
 
@@ -49,7 +51,10 @@ class Inbox:
         self._format: Format = "json"
         self._joined = False
         """Whether there was a snapshot of this feed: from then on every message is owed to the reader."""
+        self._snapshot: Snapshot | None = None
+        """The last one, until its place in the feed is reached. It covers all that was missed before."""
         self._heartbeat: int | None = None
+        """Sequence number of the last one."""
         self._asked_at: float | None = None
         """When the snapshot that is awaited was asked for."""
         self._asked = 0
@@ -140,7 +145,7 @@ class Inbox:
             self._order.forget()
             self._awaiting.clear()
             self._feed, self._joined = feed, False
-            self._heartbeat = None
+            self._snapshot = self._heartbeat = None
             self._asked = 0
             self._ask(now)
         return format
@@ -151,9 +156,10 @@ class Inbox:
         self.requests.append(SnapshotRequest(tuple(self._wanted)))
 
     def _apply(self, snapshot: Snapshot, messages: list[Decoded], now: float) -> None:
-        self._order.align(snapshot.positions, messages, self._joined, now)
-        self._joined = True
-        self._heartbeat = snapshot.next_heartbeat - 1
+        if not self._joined:
+            self._order.join(snapshot.positions, messages, now)
+            self._joined = True
+        self._snapshot = snapshot
         self._asked_at, self._asked = None, 0
         self._release(now)
 
@@ -164,14 +170,34 @@ class Inbox:
             self._take(message, now)
 
     def _take(self, message: Decoded, now: float) -> None:
-        if not isinstance(message, Heartbeat):
+        if isinstance(message, Heartbeat):
+            self._beat(message, now)
+        else:
             self._order.take(message, now)
-            return
-        self._interval_s = message.interval_s
-        self.events.append(message)
-        if self._heartbeat is not None and message.sequence > self._heartbeat + 1:
+
+    def _beat(self, heartbeat: Heartbeat, now: float) -> None:
+        self._interval_s = heartbeat.interval_s
+        self.events.append(heartbeat)
+        following = heartbeat.sequence if self._heartbeat is None else self._heartbeat + 1
+        self._heartbeat = max(heartbeat.sequence, self._heartbeat or 0)
+        self._expect(heartbeat.positions, now)
+        if self._snapshot:
+            following = self._snapshot.next_heartbeat
+            if heartbeat.sequence >= following:
+                self._align(self._snapshot, heartbeat, now)
+        if heartbeat.sequence > following:
             self._ask(now)
-        self._heartbeat = max(message.sequence, self._heartbeat or 0)
-        for position in message.positions:
+        self._order.passed(heartbeat.sequence, now)
+
+    def _align(self, snapshot: Snapshot, heartbeat: Heartbeat, now: float) -> None:
+        """The snapshot's place in the feed is reached: its heartbeat is here, or that is lost."""
+        self._snapshot = None
+        self._expect(snapshot.positions, now)
+        if heartbeat.sequence == snapshot.next_heartbeat:  # and so tells of all that began since the snapshot
+            alive = {(p.call, p.stream) for p in (*snapshot.positions, *heartbeat.positions)}
+            self._order.end_all_but(alive, heartbeat.sequence)
+
+    def _expect(self, positions: Iterable[Position], now: float) -> None:
+        for position in positions:
             if not self._wanted or position.call in self._wanted or position.call == NONE:
                 self._order.expect(position.call, position.stream, position.sequence, now)

@@ -56,16 +56,19 @@ class Memory:
             known = self.state.about(*key) if first > request.first or not bodies else []
             if known and not bodies:
                 first = known[-1].sequence + 1
+            gone = not known and not bodies and request.call != NONE
+            head = Missed(*key, first, self._heartbeats if gone else None)
             state = (self._encode(message) for message in known if message.sequence < first)
-            return [msgspec.json.encode(Missed(*key, first)), *state, *bodies]
-        snapshot = Snapshot(self._positions(request.calls), self._heartbeats)
-        messages = self.state.messages(frozenset(request.calls))
+            return [msgspec.json.encode(head), *state, *bodies]
+        calls = frozenset(request.calls)
+        snapshot = Snapshot(self._positions(calls), self._heartbeats)
+        messages = self.state.messages(calls)
         return [msgspec.json.encode(snapshot), *map(self._encode, messages)]
 
     def _encode(self, message: Message) -> bytes:
         return encode(message, self._format)
 
-    def _positions(self, calls: tuple[str, ...]) -> tuple[Position, ...]:
+    def _positions(self, calls: frozenset[str]) -> tuple[Position, ...]:
         """Of streams in the history, and of live ones that have been silent for longer than it goes back."""
         positions = {(p.call, p.stream): p for p in chain(self._history.positions(), self.state.positions())}
-        return tuple(p for p in positions.values() if not calls or p.call in (*calls, NONE))
+        return tuple(p for p in positions.values() if not calls or p.call in calls or p.call == NONE)

@@ -7,7 +7,7 @@ Within a stream a gap shows in the sequence numbers; at its end somebody who kno
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from serstream.feed.messages import (
@@ -41,6 +41,8 @@ class _Repair:
     """The stream began before this reader did: what the history has forgotten is no loss."""
     asked_at: float = 0.0
     attempts: int = 0
+    gone_by: int | None = None
+    """See `Missed`: what is not here by that heartbeat is lost."""
 
 
 @dataclass(slots=True)
@@ -106,31 +108,23 @@ class Order:
         self._ended.clear()
         self.n_held = 0
 
-    def align(self, snapshot: Sequence[Position], messages: list[Decoded], joined: bool, now: float) -> None:
-        """Have repaired what is behind the snapshot, join what is new, forget what is gone.
+    def join(self, snapshot: Sequence[Position], messages: list[Decoded], now: float) -> None:
+        """Begin with the calls of which nothing has come yet.
 
         Args:
             snapshot: how far every stream has come.
             messages: rebuild the state.
-            joined: there was a snapshot of this feed before: every message since is owed to the reader.
             now: in seconds.
         """
-        positions = {(p.call, p.stream): p.sequence for p in snapshot}
-        for name, call in list(self._calls.items()):
-            gone = [stream for stream in call.next if (name, stream) not in positions]
-            for stream in [stream for stream in gone if stream not in call.seen]:  # what is held tells more
-                self._lose(name, stream, call.next.pop(stream), None)
-                call.repairs.pop(stream, None)
-        new: dict[Key, list[Decoded]] = {}
+        states: dict[Key, list[Decoded]] = {}
         for message in messages:
-            if self._position(message.call, message.stream) is None:
-                new.setdefault((message.call, message.stream), []).append(message)
+            states.setdefault((message.call, message.stream), []).append(message)
         known = set(self._calls)
-        for (name, stream), last in positions.items():
-            state = new.get((name, stream), [])
-            if joined or name in known or (name, stream) in self._ended:
-                self.expect(name, stream, last, now)
-            elif state and self._history:
+        for name, stream, last in ((p.call, p.stream, p.sequence) for p in snapshot):
+            state = states.get((name, stream), [])
+            if name in known or (name, stream) in self._ended:
+                continue
+            if state and self._history:
                 self._start_repair(name, stream, _Repair(last, joining=True), now)
             elif state:
                 self.events.extend(message for message in state if not isinstance(message, NewerMessage))
@@ -140,8 +134,16 @@ class Order:
                     self._call(name).next[stream] = last + 1
             else:
                 self._remember_end(name, stream, _End(last + 1, now + REPLY_TIMEOUT_S))
+
+    def end_all_but(self, alive: Set[Key], heartbeat: int) -> None:
+        """Streams that are none of these are over; their ends, if not here, are lost by that heartbeat."""
         for name, call in list(self._calls.items()):
-            self._settle(name, call, now)
+            here = _held_ends(call)
+            for stream in dict.fromkeys([*call.next, *call.repairs, *call.seen]):
+                if (name, stream) not in alive and stream not in here:
+                    repair = call.repairs.setdefault(stream, _Repair(-1))
+                    repair.last = max(repair.last, call.seen.get(stream, -1))
+                    repair.gone_by = heartbeat
 
     def expect(self, name: str, stream: str, last: int, now: float) -> None:
         """The message with this sequence number exists: if it is not here, have it repaired."""
@@ -163,6 +165,9 @@ class Order:
         repair = call.repairs.get(reply.stream) if call else None
         if call is None or repair is None:
             return  # given up meanwhile
+        if reply.gone_by is not None:
+            repair.gone_by = reply.gone_by
+            return
         position = self._position(reply.call, reply.stream) or 0
         expected = position
         holds = False
@@ -200,8 +205,16 @@ class Order:
         """Ask again for what was not answered in time, and in the end do without it."""
         for name, call in list(self._calls.items()):
             for stream, repair in list(call.repairs.items()):
-                if now - repair.asked_at > REPLY_TIMEOUT_S:
+                if repair.gone_by is None and now - repair.asked_at > REPLY_TIMEOUT_S:
                     self._request(name, stream, repair, now)
+
+    def passed(self, heartbeat: int, now: float) -> None:
+        """All that was published before this heartbeat has come or is lost."""
+        for name, call in list(self._calls.items()):
+            gone = [s for s, r in call.repairs.items() if r.gone_by is not None and r.gone_by <= heartbeat]
+            for stream in sorted(gone, key=lambda stream: stream == NONE):
+                if stream != NONE or len(call.repairs) == 1:  # a call ends after its streams
+                    self._give_up(name, stream, now)
 
     def give_up(self, now: float) -> None:
         """Wait for nothing any more: the gaps will show."""
@@ -234,8 +247,7 @@ class Order:
     def _expect_ends(self, message: CallEnded, now: float) -> None:
         """A call ends after its streams: one whose end is not here has lost it."""
         call = self._call(message.call)
-        here = {held.stream for held in call.held if isinstance(held, StreamEnded)}
-        for stream in message.streams.keys() - here:
+        for stream in message.streams.keys() - _held_ends(call):
             if (message.call, stream) not in self._ended:
                 position = max(self._position(message.call, stream) or 0, call.seen.get(stream, -1) + 1)
                 self.expect(message.call, stream, position, now)
@@ -256,8 +268,17 @@ class Order:
         call = self._calls[name]
         repair = call.repairs.pop(stream)
         position = self._position(name, stream) or 0
-        if position <= repair.last:
-            if not repair.joining:
+        is_owed = position > 0 or not repair.joining
+        holds_more = call.seen.get(stream, -1) > repair.last
+        is_open = stream in call.next or (position <= repair.last and not self._is_over(name, stream))
+        if repair.gone_by is not None and is_open and not holds_more:
+            self._remember_end(name, stream, _End(max(position, repair.last + 1), 0.0))
+            if stream == NONE:
+                self._settle(name, call, now)  # a call ends after its streams
+            if is_owed:
+                self._lose(name, stream, position, None)
+        elif position <= repair.last:
+            if is_owed:
                 self._lose(name, stream, position, repair.last)
             self._pass(name, stream, repair.last + 1)
         self._settle(name, call, now)
@@ -293,11 +314,15 @@ class Order:
         self.events.append(Gap(call=call, stream=stream, first=first, last=last))
 
     def _pass(self, name: str, stream: str, position: int) -> None:
-        """Go on behind a loss. A stream that is over stays so; a call's own count goes on with the name."""
-        if stream != NONE and (name, stream) in self._ended:
+        """Go on behind a loss."""
+        if self._is_over(name, stream):
             self._remember_end(name, stream, _End(position, 0.0))
         else:
             self._call(name).next[stream] = position
+
+    def _is_over(self, name: str, stream: str) -> bool:
+        """A stream that is over stays so; a call's own count goes on with the name."""
+        return stream != NONE and (name, stream) in self._ended
 
     def _call(self, name: str) -> _Call:
         if (call := self._calls.get(name)) is None:
@@ -318,6 +343,11 @@ class Order:
         self._ended[call, stream] = end
         if len(self._ended) > ENDED_LIMIT:
             del self._ended[next(iter(self._ended))]
+
+
+def _held_ends(call: _Call) -> set[str]:
+    """Streams whose end is held back; `NONE` if the call's is."""
+    return {held.stream for held in call.held if isinstance(held, StreamEnded | CallEnded)}
 
 
 def _one_call_after_another(held: list[Decoded]) -> list[Decoded]:

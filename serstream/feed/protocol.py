@@ -44,7 +44,8 @@ class Snapshot(msgspec.Struct, frozen=True, tag_field="reply", tag="snapshot"):
     positions: tuple[Position, ...]
     """Of every stream in the history, those of ended calls included."""
     next_heartbeat: int
-    """Sequence number of the heartbeat that tells what happened since."""
+    """Sequence number of the heartbeat that tells what happened since: the snapshot's place in the feed is
+    before it. A stream that is in the positions of neither is over."""
 
 
 class Missed(msgspec.Struct, frozen=True, tag_field="reply", tag="missed"):
@@ -57,6 +58,9 @@ class Missed(msgspec.Struct, frozen=True, tag_field="reply", tag="missed"):
     call: str
     stream: str
     first: int
+    gone_by: int | None = None
+    """Set if the stream is over and forgotten: sequence number of the heartbeat behind which nothing of it
+    comes."""
 
 
 Request: TypeAlias = SnapshotRequest | MissedRequest

@@ -41,7 +41,7 @@ REQUESTS_PER_POLL = 64
 MAX_FILTER_BYTES = 512
 """Who subscribes to a longer prefix is cut off: ZeroMQ needs fifty times the memory for it. The longest topic
 has some 200 bytes, the handshake with a key, which must fit as well, 300."""
-MAX_REQUEST_BYTES = 4 * 1024 * 1024
+MAX_REQUEST_BYTES = 1024 * 1024
 """Of a request, which names the calls that somebody listens to."""
 HANDSHAKE_LIMIT_MS = 3000
 """Who connects and says nothing is cut off then. A client with a key waits for the next poll meanwhile."""

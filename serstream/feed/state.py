@@ -94,13 +94,13 @@ class FeedState:
                 self._update_stream(message)
 
     def forget(self, call: str, stream: str) -> None:
-        """Drop a stream of which nothing more will come, and its call when it was the last."""
+        """Drop a stream of which nothing more will come, and its call when nothing of it goes on."""
         if state := self.calls.get(call):
             if stream == NONE:
                 state.started = None
             state.streams.pop(stream, None)
             state.ended.pop(stream, None)
-            if not state.streams:
+            if not state.started and len(state.ended) == len(state.streams):
                 del self.calls[call]
 
     def messages(self, calls: frozenset[str] = frozenset()) -> list[Message]:

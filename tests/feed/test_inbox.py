@@ -7,12 +7,14 @@ import pytest
 from feed_channel import HEADER, Feed, joined, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted_feed import Script, call, model_change
+from scripted_feed import Script, call, calls, model_change
 
 from serstream.errors import FeedError
 from serstream.feed.inbox import HELD_LIMIT, Inbox
+from serstream.feed.memory import Memory
 from serstream.feed.messages import NONE, Gap, Message, encode, topic
 from serstream.feed.order import ATTEMPTS, REPLY_TIMEOUT_S
+from serstream.feed.protocol import SnapshotRequest
 
 
 def test_what_arrives_in_order_is_delivered_at_once() -> None:
@@ -70,8 +72,49 @@ def test_a_lost_heartbeat_leads_to_a_snapshot() -> None:
     feed.beat(arrives=False)
     feed.beat()
     feed.answer()
+    feed.beat()
+    feed.answer()
     assert same(feed.received, [*messages, *call("b")]), "a call that came and went meanwhile is told, too"
     assert feed.received[-1] == call("b")[-1]
+
+
+def test_what_was_lost_before_a_snapshot_that_overtakes_the_backlog_is_told() -> None:
+    feed = joined(history=3)
+    lost = call("a")
+    feed.beat(arrives=False)
+    feed.beat()
+    feed.slow_down(True)
+    for message in lost[:5]:
+        feed.publish(message)
+    for message in (*lost[5:], *call("b")):
+        feed.publish(message, arrives=False)
+    feed.beat(arrives=False)
+    feed.answer()
+    feed.publish(begun := Script("c", "c-c").started())
+    feed.beat()
+    feed.slow_down(False)
+    feed.answer()
+    feed.beat()
+    gone = {event.stream for event in feed.received if isinstance(event, Gap) and event.last is None}
+    assert gone >= {NONE, "a-c", "a-a"}
+    assert feed.received[:5] == lost[:5] and begun in feed.received
+    assert feed.state() == feed.memory.state
+
+
+def test_a_backlog_that_a_snapshot_overtakes_is_neither_asked_for_again_nor_told_to_be_lost() -> None:
+    feed = joined(history=3)
+    messages = call("a")
+    feed.publish(messages[0])
+    feed.beat(arrives=False)
+    feed.beat()
+    feed.slow_down(True)
+    for message in (*messages[1:], *call("b")):
+        feed.publish(message)
+    feed.answer()
+    feed.beat()
+    feed.slow_down(False)
+    assert feed.received == [*messages, *call("b")]
+    assert not feed.inbox.requests
 
 
 def test_a_snapshot_of_many_calls_takes_time_in_proportion_to_them() -> None:
@@ -143,6 +186,65 @@ def test_a_long_absence_is_repaired_in_pages() -> None:
     feed.answer()
     assert feed.received == messages
     assert feed.inbox.repaired == len(messages) - 1
+
+
+def test_a_call_whose_end_was_lost_and_is_forgotten_is_gone() -> None:
+    feed = joined(history=3)
+    messages = call("a")
+    for message in messages:
+        feed.publish(message, arrives=message not in messages[3:])
+    for message in call("b"):
+        feed.publish(message)
+    feed.beat()
+    feed.answer()
+    assert len(feed.received) == 3 + len(call("b")), "more of it may be on its way"
+    feed.beat()
+    gaps = [event for event in feed.received if isinstance(event, Gap)]
+    assert len(gaps) == 3 and all(gap.first == 1 and gap.last is None for gap in gaps)
+    assert feed.state() == feed.memory.state
+    feed.beat(arrives=False)
+    for _ in range(2):
+        feed.beat()
+        feed.answer()
+    assert [event for event in feed.received if isinstance(event, Gap)] == gaps, "told once"
+
+
+def test_a_call_of_which_only_its_own_end_was_lost_is_gone() -> None:
+    feed = joined(history=3)
+    for message in call("a"):
+        feed.publish(message, arrives=message.type != "call_end")
+    for message in call("b"):
+        feed.publish(message)
+    for _ in range(2):
+        feed.beat()
+        feed.answer()
+    assert [event for event in feed.received if isinstance(event, Gap)] == [
+        Gap(call="a", stream=NONE, first=1, last=None)
+    ]
+    assert feed.state() == feed.memory.state
+
+
+def test_what_is_on_its_way_of_a_forgotten_stream_is_not_told_to_be_lost() -> None:
+    feed = joined(history=3)
+    script = Script("a", "a-c")
+    first, lost, third, end = (
+        script.started(),
+        script.window(2, "angry"),
+        script.window(3, "sad"),
+        script.ended(4),
+    )
+    feed.publish(first)
+    feed.publish(lost, arrives=False)
+    feed.beat()
+    feed.slow_down(True)
+    for message in (third, end, *call("b")):
+        feed.publish(message)
+    feed.memory.state.forget("a", "a-c")
+    feed.answer()
+    feed.beat()
+    feed.slow_down(False)
+    told = [event for event in feed.received if event.call == "a"]
+    assert told == [first, Gap(call="a", stream="a-c", first=1, last=1), third, end]
 
 
 def test_a_gap_leaves_out_what_the_daemon_still_knows() -> None:
@@ -265,6 +367,16 @@ def test_only_the_wanted_calls_are_asked_for() -> None:
     feed.beat()
     feed.answer()
     assert {event.call for event in feed.received} == {"b"}
+
+
+def test_a_request_that_names_many_calls_costs_the_daemon_no_more_than_reading_it() -> None:
+    memory = Memory(10_000, "json")
+    for message in calls(100):
+        memory.add(message)
+    request = SnapshotRequest(("nobody",) * 200_000)
+    began = time.process_time()
+    memory.answer(request)
+    assert time.process_time() - began < 0.5
 
 
 def test_history_brings_all_that_is_kept_of_live_calls() -> None:

@@ -106,6 +106,8 @@ def _sweep(folders: Iterable[Path]) -> None:
     """Remove the temporary files of workers that were killed; those of another run are locked."""
     for folder in folders:
         for partial in folder.glob(".*.jsonl.[0-9]*"):
+            if not partial.name.rpartition(".")[2].isdecimal():
+                continue  # not one of ours
             with suppress(OSError), partial.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 partial.unlink()
@@ -115,7 +117,7 @@ def _sweep(folders: Iterable[Path]) -> None:
 def _uninterrupted() -> Iterator[None]:
     """SIGINT and SIGTERM come when the block is over; processes that are started in it never get SIGINT.
 
-    A terminal interrupts workers, too: what they are scoring is finished, and they are given no more.
+    A terminal interrupts workers, too: what they have been given, a recording or two each, is finished.
     """
     held: list[int] = []
     handlers = {

@@ -131,6 +131,7 @@ class Inbox:
                 logger.warning("feed: the snapshot endpoint does not answer; going on without what it knows")
             self._ask(now)
             if self._asked > ATTEMPTS:
+                self._order.give_up(now)
                 self._release(now)
         self._order.ask_again(now)
 

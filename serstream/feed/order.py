@@ -6,6 +6,7 @@ Within a stream a gap shows in the sequence numbers; at its end somebody who kno
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
@@ -165,10 +166,14 @@ class Order:
         repair = call.repairs.get(reply.stream) if call else None
         if call is None or repair is None:
             return  # given up meanwhile
-        if reply.gone_by is not None:
-            repair.gone_by = reply.gone_by
+        if reply.gone_by is not None and call.seen.get(reply.stream, -1) <= repair.last:
+            repair.gone_by = reply.gone_by  # what comes behind the loss may still be on its way
             return
         position = self._position(reply.call, reply.stream) or 0
+        if reply.first > position and reply.stream != NONE:  # the history no longer has what may be held here
+            held = [message for message in call.held if message.stream == reply.stream]
+            here = {message.sequence: message for message in (*held, *messages)}
+            messages = [here[sequence] for sequence in sorted(here)]
         expected = position
         holds = False
         for message in messages:
@@ -304,6 +309,10 @@ class Order:
         if isinstance(message, StreamEnded):
             self._remember_end(message.call, message.stream, _End(message.sequence + 1, 0.0))
         elif isinstance(message, CallEnded):
+            if not self._repair:  # nothing is held back: what is still open has lost its end
+                for stream in call.next.keys() - {NONE, *message.streams}:
+                    self._lose(message.call, stream, call.next[stream], None)
+                    self._remember_end(message.call, stream, _End(sys.maxsize, 0.0))
             for stream in call.next.keys() & {NONE, *message.streams}:
                 self._remember_end(message.call, stream, _End(call.next[stream], 0.0))
             if not (call.next or call.repairs):

@@ -6,7 +6,7 @@ from msgspec import structs
 from scripted_feed import Script, call
 
 from serstream.feed.inbox import Inbox
-from serstream.feed.messages import NONE, STREAMS_NAMED, CallEnded, CallStarted, Gap, Message
+from serstream.feed.messages import NONE, STREAMS_NAMED, CallEnded, CallStarted, Gap, Message, StreamEnded
 from serstream.feed.order import REPLY_TIMEOUT_S
 from serstream.feed.state import FeedState
 
@@ -193,6 +193,18 @@ def test_streams_that_a_call_has_forgotten_are_no_gap(
     assert not any(isinstance(event, Gap) for event in feed.received)
     assert feed.received[-2:] == over
     assert not feed.memory.state.calls and not feed.state().calls
+
+
+def test_without_repair_a_lost_end_that_its_call_does_not_name_is_told_with_the_calls() -> None:
+    feed = joined(Inbox(repair=False))
+    messages = [*long_call(STREAMS_NAMED + 20), *end_of_call(STREAMS_NAMED + 20)]
+    ends = [message for message in messages if isinstance(message, StreamEnded)]
+    for message in messages:
+        feed.publish(message, arrives=message is not ends[0])
+    gap = Gap(call="a", stream=ends[0].stream, first=ends[0].sequence, last=None)
+    assert feed.received[-2:] == [messages[-1], gap]
+    Feed(feed.inbox, name="feed-2").beat()
+    assert sum(isinstance(event, Gap) for event in feed.received) == 1
 
 
 def test_the_order_in_which_streams_end_does_not_matter() -> None:

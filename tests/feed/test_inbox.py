@@ -247,6 +247,54 @@ def test_what_is_on_its_way_of_a_forgotten_stream_is_not_told_to_be_lost() -> No
     assert told == [first, Gap(call="a", stream="a-c", first=1, last=1), third, end]
 
 
+def test_what_came_behind_a_forgotten_loss_waits_for_no_heartbeat() -> None:
+    feed = joined(history=5)
+    own, customer = Script("a", NONE, "unknown"), Script("a", "a-c")
+    feed.publish(own.call_started())
+    feed.publish(customer.started())
+    feed.publish(customer.window(1, "sad"), arrives=False)
+    ends = [customer.ended(2), own.call_ended(2, {"a-c": "customer"})]
+    for message in [*ends, *call("b")]:
+        feed.publish(message)
+    feed.answer()
+    told = [event for event in feed.received if event.call == "a"]
+    assert told[2:] == [Gap(call="a", stream="a-c", first=1, last=1), *ends]
+
+
+def test_what_is_held_back_is_no_gap_when_the_history_has_forgotten_it() -> None:
+    feed = joined(history=5)
+    customer = Script("a", "a-c")
+    feed.publish(customer.started())
+    feed.publish(customer.window(1, "sad"), arrives=False)
+    arrived = [customer.utterance(i, i + 1, "sad") for i in range(8)]
+    for message in [*arrived, *call("b"), customer.window(20, "sad")]:
+        feed.publish(message)
+    feed.answer()
+    told = [event for event in feed.received if event.call == "a"]
+    assert told[1] == Gap(call="a", stream="a-c", first=1, last=1)
+    assert told[2:-1] == arrived and feed.inbox.lost == 1
+
+
+def test_a_daemon_that_dies_leaves_nothing_held_back() -> None:
+    feed = joined(history=3)
+    customer, agent = Script("a", "a-c"), Script("a", "a-a", "agent")
+    feed.publish(customer.started())
+    feed.publish(agent.started())
+    feed.publish(customer.ended(2), arrives=False)
+    for message in call("b"):
+        feed.publish(message)
+    feed.memory.state.forget("a", "a-c")
+    feed.beat()
+    feed.answer()
+    alert = agent.alert(2)
+    feed.publish(alert)
+    assert alert not in feed.received
+    for _ in range(20):
+        feed.wait(REPLY_TIMEOUT_S + 1)
+        feed.answer(arrives=False)
+    assert alert in feed.received and not feed.inbox._order.n_held
+
+
 def test_a_gap_leaves_out_what_the_daemon_still_knows() -> None:
     feed = joined(history=3)
     script = Script("a", "a-c")

@@ -29,7 +29,7 @@ the daemon's own."""
 
 def as_name(text: str, otherwise: str) -> str:
     """What streams and calls may be named after a text; of one without letters and digits: ``otherwise``."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:40] or otherwise
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or otherwise
 
 
 class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename=None):
@@ -151,7 +151,7 @@ class FileSettings(_Settings, frozen=True):
         """What the names of its streams begin with."""
         # The sum keeps recordings of the same name apart, and the same one played in two calls.
         key = zlib.crc32(os.fsencode(f"{self.path}\0{self.call}"))
-        return f"{as_name(Path(self.path).stem, 'file')}-{key:08x}"
+        return f"{as_name(Path(self.path).stem, 'file')[:40]}-{key:08x}"
 
     @property
     def label(self) -> str:

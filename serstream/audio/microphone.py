@@ -98,9 +98,8 @@ class MicrophoneSource:
             emit([StreamEnd(stream, reason)])
 
     def _start(self, device: InputDevice, started_at: float) -> StreamStart:
-        stream = (
-            f"{as_name(device.name, 'microphone')}-{datetime.fromtimestamp(started_at, UTC):%Y%m%dT%H%M%S%f}"
-        )
+        name = as_name(device.name, "microphone")[:40]
+        stream = f"{name}-{datetime.fromtimestamp(started_at, UTC):%Y%m%dT%H%M%S%f}"
         return StreamStart(
             stream=stream,
             call=self._settings.call or stream,

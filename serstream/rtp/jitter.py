@@ -25,11 +25,10 @@ MAX_WAITING = 256
 LOSSES_REMEMBERED = 512
 """Numbers of lost packets kept, to tell the late from the duplicate."""
 TIMESTAMP_SLACK_S = 1.0
-"""How far gaps may bring timestamps ahead of the clock, all together; beyond it the sender has changed its
-timeline. And how far they may fall behind by pauses that nothing but the clock tells of."""
-LEAP_DECAY = 0.01
-"""Seconds of that which are forgiven every second: as fast as the mean follows a longer route, from which the
-next one leaps back."""
+"""How far a gap may bring timestamps ahead of the clock, see `JitterBuffer.earliest`; beyond it the sender
+has changed its timeline. And how far they may fall behind by pauses that nothing but the clock tells of."""
+EARLIEST_RISE = 0.01
+"""Seconds by which the earliest transit rises in every second of the stream: routes grow, clocks drift."""
 LATE_S = 0.2
 """What comes so much later than the mean is late: it was held up, or the sender paused before it."""
 LATE_GAIN_S = 0.0002
@@ -92,8 +91,6 @@ class JitterBuffer:
         "_filled",
         "_late_at",
         "_late_depth",
-        "_leapt",
-        "_leapt_at",
         "_lost_numbers",
         "_max_depth",
         "_min_depth",
@@ -103,6 +100,7 @@ class JitterBuffer:
         "behind",
         "clock_rate",
         "duplicates",
+        "earliest",
         "jitter",
         "last_arrived",
         "last_transit",
@@ -131,9 +129,6 @@ class JitterBuffer:
         """Lost packets whose ticks are not yet known, because no sound has come behind them."""
         self._late_depth = 0.0
         self._late_at = 0.0
-        self._leapt = 0.0
-        """Seconds by which gaps brought stream time ahead of the clock, as of `_leapt_at`."""
-        self._leapt_at = 0.0
         self._filled = 0
         """Ticks released as silence beyond `next_timestamp`, where the sender has not been yet."""
         self.next_sequence = -1
@@ -146,6 +141,9 @@ class JitterBuffer:
         """Duration of the last packet of sound."""
         self.silent = False
         """The sender said (RFC 3389) that it stays silent until the next packet."""
+        self.earliest = 0.0
+        """Transit of the earliest packets, seconds. A packet lowers it by no more than its own sound lasts:
+        so gaps bring stream time no further ahead than the slack, whatever small packets claim."""
         self.transit = 0.0
         """Mean of arrival minus stream time of the packets on time, seconds."""
         self.last_transit = 0.0
@@ -302,7 +300,7 @@ class JitterBuffer:
             gap = round((arrived - self.transit) * self.clock_rate) - self.position
             gap = max(gap if gap > duration else 0, self._missing * self.packet_ticks)
         else:
-            self.transit = self.last_transit = arrived
+            self.transit = self.last_transit = self.earliest = arrived
         self.next_sequence = packet.sequence_number
         self.next_timestamp = (packet.timestamp - gap) & 0xFFFF_FFFF
         self._filled = 0
@@ -321,8 +319,7 @@ class JitterBuffer:
         late = transit - self.transit
         if -TIMESTAMP_SLACK_S <= late <= LATE_S:
             self.jitter += JITTER_GAIN * (abs(transit - self.last_transit) - self.jitter)
-            # What is far too early moves the mean only when it is passed, see `_gap`.
-            self.transit += TRANSIT_GAIN * late if late >= -LATE_S else 0.0
+            self.transit += TRANSIT_GAIN * late
             self.last_transit = transit
         return late
 
@@ -390,11 +387,10 @@ class JitterBuffer:
         ticks = timestamp_delta(packet.timestamp, self.next_timestamp)
         transit = self._transit(packet, arrived)
         late = transit - self.transit
-        leapt = max(0.0, self._leapt - LEAP_DECAY * (self.last_arrived - self._leapt_at))
-        if late < -LATE_S:
-            leapt += min(ticks / self.clock_rate, -late)
+        earliest = self.earliest + EARLIEST_RISE * (ticks + duration) / self.clock_rate
+        plausible = ticks == 0 or transit >= earliest - TIMESTAMP_SLACK_S
         in_doubt = late > LATE_S and self._seems_paused(waiting)
-        if ticks >= 0 and leapt <= TIMESTAMP_SLACK_S and not (in_doubt and self._has_paused(waiting)):
+        if ticks >= 0 and plausible and not (in_doubt and self._has_paused(waiting)):
             if ticks < self._filled:
                 self._learn(packet, arrived)
             # A longer route becomes the rule by and by, a shorter one at once: none comes before it is sent.
@@ -402,14 +398,15 @@ class JitterBuffer:
                 self.transit += LATE_GAIN_S
             elif late < -LATE_S:
                 self.transit = transit + LATE_S
-                self._leapt, self._leapt_at = leapt, self.last_arrived
+            self.earliest = min(max(transit, earliest - duration / self.clock_rate), earliest)
             if not in_doubt:
                 self.behind = transit - self.transit
             return ticks - self._filled
         # The sender has changed its timeline (re-INVITE, hold, transfer): ours goes on by the clock.
         self.resets += 1
         self.behind = 0.0
-        gap = ticks + round(late * self.clock_rate) - self._filled
+        self.transit = max(self.transit, self.earliest - TIMESTAMP_SLACK_S)
+        gap = ticks + round((transit - self.transit) * self.clock_rate) - self._filled
         return gap if gap > duration else 0
 
     def _seems_paused(self, waiting: _Waiting) -> bool:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from serstream.rtp.codecs import ALAW, ULAW
 from serstream.rtp.datagrams import Datagrams
 from serstream.rtp.jitter import (
+    EARLIEST_RISE,
     JITTER_GAIN,
     LATE_GAIN_S,
     LATE_S,
@@ -75,6 +76,7 @@ class Lanes:
         self._lost = np.zeros(n_lanes, np.int64)
         self._transit = np.zeros(n_lanes)
         self._last_transit = np.zeros(n_lanes)
+        self._earliest = np.zeros(n_lanes)
         self._behind = np.zeros(n_lanes)
         self._jitter = np.zeros(n_lanes)
         self.last_arrived = np.zeros(n_lanes)
@@ -113,6 +115,7 @@ class Lanes:
         self._lost[lane] = jitter.lost
         self._transit[lane] = jitter.transit
         self._last_transit[lane] = jitter.last_transit
+        self._earliest[lane] = jitter.earliest
         self._behind[lane] = jitter.behind
         self._jitter[lane] = jitter.jitter
         self.last_arrived[lane] = jitter.last_arrived
@@ -127,6 +130,7 @@ class Lanes:
         jitter.lost = int(self._lost[lane])
         jitter.transit = float(self._transit[lane])
         jitter.last_transit = float(self._last_transit[lane])
+        jitter.earliest = float(self._earliest[lane])
         jitter.behind = float(self._behind[lane])
         jitter.jitter = float(self._jitter[lane])
         jitter.last_arrived = float(self.last_arrived[lane])
@@ -166,7 +170,7 @@ class Lanes:
             plain = fit & (missing <= max_missing)
             other.append(now[~plain])
             own = lanes[now[plain]]
-            self._measure(own, transit[plain])
+            self._measure(own, transit[plain], missing[plain])
             pieces += self._advance(headers, datagrams, now[plain], own, missing[plain])
             if not plain.all() and len(later):
                 # What follows an irregular packet of its stream must not overtake it.
@@ -216,6 +220,7 @@ class Lanes:
             & (length == headers.end[packets] - headers.begin[packets])
             & (late <= np.maximum(TIMESTAMP_SLACK_S, self._behind[lanes] + LATE_S))
             & (late >= -TIMESTAMP_SLACK_S)
+            & ((missing == 0) | (transit >= self._earliest[lanes] - TIMESTAMP_SLACK_S))
         )
         return missing, transit, fit
 
@@ -256,13 +261,17 @@ class Lanes:
             pieces.append(Pieces(lanes[group], pcm, position[group], arrived[group], n_lost))
         return pieces
 
-    def _measure(self, lanes: NDArray[np.int64], transit: NDArray[np.float64]) -> None:
-        """Mean and jitter of what is on time; what is late raises the mean a little."""
+    def _measure(
+        self, lanes: NDArray[np.int64], transit: NDArray[np.float64], missing: NDArray[np.int64]
+    ) -> None:
+        """Mean and jitter of what is on time, what is late raises the mean a little; and the earliest."""
+        duration = self._length[lanes] / CLOCK_RATE
+        earliest = self._earliest[lanes] + EARLIEST_RISE * (missing + 1) * duration
+        self._earliest[lanes] = np.minimum(np.maximum(transit, earliest - duration), earliest)
         mean = self._transit[lanes]
         late = transit - mean
         on_time = late <= LATE_S
-        follow = np.where(late >= -LATE_S, TRANSIT_GAIN * late, 0.0)
-        mean = np.minimum(mean + np.where(on_time, follow, LATE_GAIN_S), transit + LATE_S)
+        mean = np.minimum(mean + np.where(on_time, TRANSIT_GAIN * late, LATE_GAIN_S), transit + LATE_S)
         self._transit[lanes] = mean
         self._behind[lanes] = transit - mean
         if not on_time.all():

@@ -70,6 +70,7 @@ def _turn(streams: Streams, tick: list[CapturedDatagram], now: float) -> list[So
     if tick:
         datagrams = Datagrams.of([(datagram.payload, datagram.source, datagram.time) for datagram in tick])
         events = streams.receive(datagrams)
+    streams.tell(now)
     return _replayed(events + streams.release(now))
 
 

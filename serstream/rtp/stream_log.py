@@ -43,16 +43,14 @@ class StreamLog:
             self._held[fate] += 1
 
     def tell(self, now: float) -> None:
-        """Count those without a line, ever more rarely while it goes on; until then there are no more lines.
+        """There may be lines again; those without one are counted, ever more rarely while it goes on.
 
         Args:
             now: monotonic seconds; call it about once a second.
         """
-        if self._held:
-            if not self._pacing.is_due(now):
-                return
+        self._left = LINES
+        if self._held and self._pacing.is_due(now):
             self._pacing.tell(now)
             told = ", ".join(f"{count} times '{fate}'" for fate, count in self._held.items())
             log.info("%s: streams without a line of their own: %s", self._where, told, extra=ALWAYS)
             self._held.clear()
-        self._left = LINES

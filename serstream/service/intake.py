@@ -71,6 +71,8 @@ class Intake:
                 if isinstance(event, AudioChunk | AudioBlock):
                     self._held_s -= event.duration_s
                     n_samples += event.duration_s * event.sample_rate
+            if not self._events:
+                self._held_s = 0.0  # what is left of it are rounding errors
             self._room.notify_all()
             return events
 

@@ -1,4 +1,5 @@
 import ipaddress
+import logging
 import struct
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from serstream.errors import SourceError
 from serstream.rtp.capture import udp_datagrams
 from serstream.rtp.datagrams import address_of
 from serstream.rtp.pcap import source_events
+from serstream.rtp.stream_log import LINES
 from serstream.types import SourceEvent, StreamEnd, StreamStart
 
 SPEECH = words(2)
@@ -108,6 +110,28 @@ def test_a_call_is_heard_in_every_link_type(tmp_path: Path, link: str) -> None:
     np.testing.assert_array_equal(sound(events)[0], decoded(SPEECH))
     assert events[-1] == StreamEnd("my-call-1", "eof")
     assert all(chunk.arrived == 0 for chunk in chunks(events))
+
+
+def test_captures_of_long_names_that_begin_alike_are_different_calls(tmp_path: Path) -> None:
+    calls = set()
+    for number in "1", "2":
+        path = tmp_path / f"2026-11-22_customer-service-berlin-queue-north_{number}.pcap"
+        path.write_bytes(pcap(*frames("raw")))
+        calls.add(replay(path)[0].call)
+    assert len(calls) == 2
+
+
+def test_every_stream_of_a_capture_has_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    packets = [
+        (UTC + 60 * ssrc + 0.02 * i, ipv4(rtp(i, 160 * i, bytes(160), ssrc=ssrc)))
+        for ssrc in range(1, LINES + 2)
+        for i in range(5)
+    ]
+    path = tmp_path / "call.pcap"
+    path.write_bytes(pcap(101, packets))
+    replay(path)
+    assert sum(" began, SSRC" in message for message in caplog.messages) == LINES + 1
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -265,10 +265,21 @@ def test_a_sender_of_short_streams_does_not_write_the_log(caplog: pytest.LogCapt
     streams.close()
     lines = [message for message in caplog.messages if " stream " in message]
     counted = [re.findall(r"(\d+) times '([^']+)'", message) for message in caplog.messages]
-    assert len(caplog.messages) <= 6 * (LINES + 1), "at 0, 1, 3, 7 and 15 s, and at the end"
+    assert len(caplog.messages) <= 20 * LINES + 6, "counted after 0, 1, 3, 7 and 15 s, and at the end"
     for fate in ("began", "is over (bye)"):
         told = sum(fate in line for line in lines)
         assert told + sum(int(count) for line in counted for count, what in line if what == fate) == 2000
+
+
+def test_a_burst_of_streams_hides_none_that_come_later(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    streams = Streams(RtpSettings(), 0.0)
+    for second in range(60):
+        n = 100 if second % 20 == 0 else 2
+        caplog.clear()
+        receive(streams, short_streams(n, 100.0 + second, 0.9), settle_s=0)
+        assert sum(" stream " in message for message in caplog.messages) == min(2 * n, LINES)
+        streams.tell(101.0 + second)
 
 
 def test_a_busy_call_center_has_a_line_for_every_stream(caplog: pytest.LogCaptureFixture) -> None:

@@ -181,6 +181,15 @@ def test_a_corpus_has_one_spelling_and_no_comma(name: str, tiny_data: Path) -> N
     assert str(error.value).startswith(f"corpus {name!r}: ")
 
 
+@pytest.mark.parametrize("name", ["female", "male", "unknown"])
+def test_a_corpus_is_not_called_as_a_sex(name: str, tiny_data: Path, tmp_path: Path) -> None:
+    """Its figures would stand where those of the sex do."""
+    (tmp_path / name).symlink_to(tiny_data / "tiny")
+    assert corpora.found(tmp_path) == [name]
+    with pytest.raises(corpora.CorpusError, match=f"corpus {name}: reports call .* so; rename the folder"):
+        corpora.read(name, tmp_path)
+
+
 def test_speakers_of_two_corpora_are_never_the_same(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -6,9 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from trainer.corpora import cremad, emodb, manifest, ravdess, savee, tess
-from trainer.corpora.clip import Clip, Corpus, CorpusError
+from trainer.corpora.clip import Clip, Corpus, CorpusError, Sex
 
 __all__ = ["KNOWN", "Clip", "Corpus", "CorpusError", "found", "read", "read_all"]
 
@@ -36,6 +37,10 @@ def read(name: str, data: Path) -> list[Clip]:
     if not _NAME.fullmatch(name):
         raise CorpusError(
             f"corpus {name!r}: wanted the name of a folder below {data}, of letters, digits, '-', '_' and '.'"
+        )
+    if name in get_args(Sex):  # figures by corpus and by sex stand side by side
+        raise CorpusError(
+            f"corpus {name}: reports call the figures of a sex so; rename the folder, for example my-{name}"
         )
     folder, corpus = data / name, KNOWN.get(name)
     if corpus is not None:

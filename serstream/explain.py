@@ -71,13 +71,21 @@ def _value_at(value: Any, steps: list[str]) -> Any:
 
 def _type_at(kind: inspect.Type, steps: list[str]) -> inspect.Type:
     for step in steps:
+        kind = _when_there(kind)
         if isinstance(kind, inspect.StructType):
             kind = next(field.type for field in kind.fields if field.name == step)
         elif isinstance(kind, inspect.VarTupleType):
             kind = kind.item_type
         elif isinstance(kind, inspect.DictType):
             kind = kind.value_type
-    return kind
+    return _when_there(kind)
+
+
+def _when_there(kind: inspect.Type) -> inspect.Type:
+    """The table that an optional one is; others as they are."""
+    kinds = kind.types if isinstance(kind, inspect.UnionType) else ()
+    tables = [one for one in kinds if isinstance(one, inspect.StructType)]
+    return tables[0] if len(tables) == 1 else kind
 
 
 def _choices(kind: inspect.Type) -> list[str]:

@@ -26,7 +26,7 @@ class BaselineTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Greatest weight of what was heard against the average speaker."""
     cold: Annotated[float, Meta(ge=0, le=1)] = 0.3
     """Share of training windows that are the first of their stream."""
-    windows: Annotated[int, Meta(ge=1)] = 40
+    windows: Annotated[int, Meta(ge=1, le=1000)] = 40
     """The others come after 1 to so many windows."""
     deviation: bool = True
     """Whether the speaker's deviation is mapped too, or only the mean."""

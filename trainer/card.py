@@ -7,7 +7,7 @@ from typing import Any
 
 from serstream.emotion.metadata import ModelMetadata
 from trainer.corpora import KNOWN
-from trainer.metrics import confidence_at, short_of_speech
+from trainer.metrics import confidence_at, interval_of, short_of_speech
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
 
@@ -94,8 +94,7 @@ def write_card(
         ]
         lines += [
             f"| {row['condition']} | {row['heard_s']:.0f} s | {row['seeds']} | **{row['ua']:.1f}** | "
-            f"{row['ua_interval'][0]:.1f} to {row['ua_interval'][1]:.1f} | {row['ua_unmasked']:.1f} | "
-            f"{row['window_ua']:.1f} | "
+            f"{interval_of(row)} | {row['ua_unmasked']:.1f} | {row['window_ua']:.1f} | "
             f"{' | '.join(format(row[name], '.1f') if name in row else '-' for name in groups)} | "
             f"{_confidence(predictions, row, metadata)} |"
             for row in rows

@@ -18,6 +18,8 @@ MASKED = -1e4
 """Logit of a label that may not win, for example one that the clip's corpus does not have."""
 DRAWS = 10_000
 """Resamplings of a bootstrap."""
+MIN_DRAWS = DRAWS // 10
+"""Fewer that have every label say too little of how speakers differ."""
 CALIBRATION_BINS = 15
 LOG_TEMPERATURE = 3.0
 """Temperatures are sought between its exponential and the inverse."""
@@ -71,17 +73,24 @@ def macro_f1(counts: Counts) -> float:
 def drawn_uar(counts: Counts) -> NDArray[np.float64]:
     """UAR of speakers drawn with replacement, the same ones every time, shape (DRAWS,).
 
+    NaN where nobody drawn has a label that others have: the mean over the rest is another figure.
+
     Args:
         counts: a confusion matrix for each speaker, shape (n_speakers, n_labels, n_labels).
     """
     n = len(counts)
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), DRAWS)
-    return uar(np.tensordot(weights, counts, axes=1))
+    drawn = recalls(np.tensordot(weights, counts, axes=1))
+    mean: NDArray[np.float64] = drawn[:, counts.any(axis=(0, 2))].mean(axis=-1)
+    return mean
 
 
-def interval(draws: NDArray[np.float64]) -> tuple[float, float]:
-    """The middle 95 %."""
-    low, high = np.percentile(draws, [2.5, 97.5])
+def interval(draws: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The middle 95 % of the draws that have every label; None where these are fewer than ``MIN_DRAWS``."""
+    complete = draws[~np.isnan(draws)]
+    if len(complete) < MIN_DRAWS:
+        return None
+    low, high = np.percentile(complete, [2.5, 97.5])
     return float(low), float(high)
 
 

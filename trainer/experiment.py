@@ -166,7 +166,7 @@ def run(
     heard = _heard(tests, folds) if recipe.baseline else {}
     known = Targets.of(windows, recipe.labels).known
     for fold in folds:
-        taught = {windows.clips[i].emotion for i in fold.train + fold.valid}
+        taught = {windows.clips[i].emotion for i in _taught(recipe, fold)}
         known[fold.test] &= [label in taught for label in recipe.labels]
     write_run(folder, recipe, protocol.name, trainings, windows.clips, known, heard, windows.digest + before)
     return read_run(folder)[2]
@@ -191,10 +191,16 @@ def train_fold(
     pretrained: Trained | None = None,
 ) -> Trained:
     """Train on a fold; its validation speakers choose the epoch, or are trained on too."""
-    taught, valid = fold.train + fold.valid, None
+    valid = None
     if recipe.training.choose_epoch and fold.valid:
-        taught, valid = fold.train, windows.of_clips(fold.valid).of_line(0)
-    return _train(recipe, windows.of_clips(taught), valid, checkpoint, on_epoch, device, pretrained)
+        valid = windows.of_clips(fold.valid).of_line(0)
+    taught = windows.of_clips(_taught(recipe, fold))
+    return _train(recipe, taught, valid, checkpoint, on_epoch, device, pretrained)
+
+
+def _taught(recipe: Recipe, fold: Fold) -> list[int]:
+    """Clips that a fold's network learns from: not those that choose its epoch."""
+    return fold.train if recipe.training.choose_epoch else fold.train + fold.valid
 
 
 def _pretrained(
@@ -214,8 +220,7 @@ def _pretrained(
 def _folds(recipe: Recipe, protocol: Protocol, windows: WindowSet, workplace: Workplace) -> list[Fold]:
     folds = protocol.folds(windows.clips, workplace.folds)
     for fold in folds:
-        trained = fold.train if recipe.training.choose_epoch else fold.train + fold.valid
-        for part, clips in (("test", fold.test), ("training", trained)):
+        for part, clips in (("test", fold.test), ("training", _taught(recipe, fold))):
             if not clips:
                 raise ConfigError(
                     f"protocol {protocol.name}, {fold.name}: no {part} clips with a label of recipe "

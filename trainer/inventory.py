@@ -103,7 +103,7 @@ def show(stock: Stock, console: Console) -> None:
 
 
 def draw(inventories: Sequence[Inventory], path: Path) -> None:
-    """A row per corpus: clips of each emotion, and of each speaker, by sex."""
+    """A PNG with a row per corpus: clips of each emotion, and of each speaker, by sex."""
     figure = Figure(figsize=(10, 2.8 * len(inventories)), layout="constrained")
     rows = figure.subplots(len(inventories), 2, squeeze=False)
     for (left, right), inventory in zip(rows, inventories, strict=True):
@@ -121,7 +121,7 @@ def draw(inventories: Sequence[Inventory], path: Path) -> None:
         right.set(ylabel="clips", xlabel="speakers, most clips first", xticks=[], title=f"{begin} speakers")
     handles = [Patch(color=colour, label=sex) for sex, colour in COLOURS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, format="png", dpi=110)
 
 
 def _range(counts: list[int]) -> str:

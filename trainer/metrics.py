@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +126,12 @@ def modes(predictions: Predictions) -> list[dict[str, Any]]:
     """
     keys = sorted({(part.condition, part.heard_s) for part in predictions.parts}, key=_clean_first)
     return [_mode(predictions, condition, heard_s) for condition, heard_s in keys]
+
+
+def interval_of(mode: Mapping[str, Any]) -> str:
+    """The 95 % interval of an entry of `modes` as tables say it; a dash where there is none."""
+    bounds = mode["ua_interval"]
+    return "-" if bounds is None else f"{bounds[0]:.1f} to {bounds[1]:.1f}"
 
 
 def short_of_speech(predictions: Predictions) -> str:
@@ -274,6 +280,7 @@ def _mode(predictions: Predictions, condition: str, heard_s: float) -> dict[str,
     by_speaker = np.stack(
         [confusion(label[speakers == s], predicted[speakers == s], n_labels) for s in np.unique(speakers)]
     )
+    bounds = interval(drawn_uar(by_speaker))
     by_class = 100 * recalls(confusion(label, predicted, n_labels))
     return {
         "condition": condition,
@@ -282,7 +289,7 @@ def _mode(predictions: Predictions, condition: str, heard_s: float) -> dict[str,
         "clips": len(np.unique(clip)),
         **{name: round(float(np.mean([row[name] for row in rows])), 2) for name in rows[0]},
         "ua_sd": round(float(np.std([row["ua"] for row in rows], ddof=1)), 2) if len(rows) > 1 else None,
-        "ua_interval": [round(100 * bound, 2) for bound in interval(drawn_uar(by_speaker))],
+        "ua_interval": None if bounds is None else [round(100 * bound, 2) for bound in bounds],
         "recall": {
             name: round(float(recall), 2)
             for name, recall in zip(predictions.labels, by_class, strict=True)

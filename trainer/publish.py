@@ -140,7 +140,10 @@ def compare(model: EmotionModel, active: EmotionModel | None, clips: Sequence[Cl
         shared = ", ".join(labels) or "no label"
         return f"it shares {shared} with {active.reference}, wanted two and clips of them"
     own, other = _counts(model, judged, labels), _counts(active, judged, labels)
-    return Comparison(active.reference, interval(drawn_uar(own) - drawn_uar(other)), len(own))
+    difference = interval(drawn_uar(own) - drawn_uar(other))
+    if difference is None:
+        return f"too few of the {len(own)} speakers have every label, wanted several for each"
+    return Comparison(active.reference, difference, len(own))
 
 
 def _active(store: ModelStore) -> EmotionModel | None:

@@ -18,19 +18,18 @@ from trainer.augment import Augmentation
 from trainer.calls import BaselineTraining
 from trainer.corpora import KNOWN
 
-Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``[training]``: the loop."""
 
-    epochs: Positive = 40
+    epochs: Annotated[int, Meta(ge=1, le=10_000)] = 40
     """Passes over the clips."""
-    batch: Positive = 64
+    batch: Annotated[int, Meta(ge=1, le=10_000)] = 64
     learning_rate: Annotated[float, Meta(gt=0, le=1)] = 2e-3
     """Peak of the one-cycle schedule (Smith and Topin 2018)."""
-    weight_decay: Annotated[float, Meta(ge=0)] = 1e-2
+    weight_decay: Annotated[float, Meta(ge=0, le=10)] = 1e-2
     label_smoothing: Share = 0.1
     mixup: Annotated[float, Meta(ge=0, le=10)] = 0.0
     """Parameter of the beta distribution (Zhang et al. 2018); 0 is off."""
@@ -40,7 +39,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Decay of the averaged weights, per step, less in the first steps; the average is what is kept."""
     choose_epoch: bool = False
     """Keep the epoch with the best UAR on validation speakers; otherwise they are trained on, to the end."""
-    patience: Annotated[int, Meta(ge=0)] = 0
+    patience: Annotated[int, Meta(ge=0, le=10_000)] = 0
     """With ``choose_epoch``: stop when the UAR has not risen for so many epochs; 0 never stops early."""
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
 

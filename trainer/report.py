@@ -20,6 +20,7 @@ from trainer.metrics import (
     Calibration,
     calibrate,
     figures,
+    interval_of,
     percent,
     pooled_confusion,
     short_of_speech,
@@ -55,7 +56,8 @@ def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: 
 
 def draw_confusion(counts: Counts, labels: Sequence[str], path: Path) -> None:
     """Shares of each true label, one row per label."""
-    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    more = 0.45 * max(0, len(labels) - 8)  # inches
+    figure = Figure(figsize=(5.5 + more, 5 + more), layout="constrained")
     axes = figure.subplots()
     shares = percent(counts)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
@@ -69,7 +71,7 @@ def draw_confusion(counts: Counts, labels: Sequence[str], path: Path) -> None:
             va="center",
             color="white" if dark else "black",
         )
-    axes.set_xticks(range(len(labels)), labels, rotation=45)
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), labels)
     axes.set(xlabel="predicted", ylabel="acted", title="percent of the acted emotion")
     figure.savefig(path, dpi=110)
@@ -143,8 +145,8 @@ def _markdown(
     clean_ua = {row["heard_s"]: row["ua"] for row in clean}
     lines += [
         f"| {row['condition']} | {row['heard_s']:.0f} s | {row['seeds']} | **{row['ua']:.1f}** | "
-        f"{'-' if row['ua_sd'] is None else format(row['ua_sd'], '.1f')} | {row['ua_interval'][0]:.1f} to "
-        f"{row['ua_interval'][1]:.1f} | {_kept(row['ua'], clean_ua[row['heard_s']])} | "
+        f"{'-' if row['ua_sd'] is None else format(row['ua_sd'], '.1f')} | {interval_of(row)} | "
+        f"{_kept(row['ua'], clean_ua[row['heard_s']])} | "
         f"{row['wa']:.1f} | {row['f1']:.1f} | {row['window_ua']:.1f} |"
         for row in rows
     ]

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from serstream.errors import ConfigError
-from trainer import recipe, report
+from trainer import evaluation, recipe, report
 from trainer.corpora import Clip
 from trainer.folds import PROTOCOLS
 from trainer.metrics import calibrate, confidence_at, modes, short_of_speech
@@ -126,6 +127,26 @@ def test_a_report_is_written_where_every_clean_clip_is_wrong(tiny_recipe: Path, 
     )
     report.write(recipe.load(tiny_recipe), PROTOCOLS["speakers"], found, tmp_path)
     assert "| **0.0** | - | 0.0 to 0.0 | - | 0.0 |" in (tmp_path / "report.md").read_text()
+
+
+def test_without_draws_of_every_label_the_interval_is_a_dash(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "MIN_DRAWS", evaluation.DRAWS + 1)
+    metrics = report.write(recipe.load(tiny_recipe), PROTOCOLS["speakers"], predictions({}), tmp_path)
+    assert metrics["modes"][0]["ua_interval"] is None
+    assert "| **100.0** | - | - | 100 % | 100.0 |" in (tmp_path / "report.md").read_text()
+
+
+def test_many_labels_have_a_larger_picture(tmp_path: Path) -> None:
+    """Long names would stand on one another."""
+    sizes = []
+    for n in (6, 8, 16):
+        report.draw_confusion(
+            np.eye(n, dtype=np.int64), [f"emotion-{k}" for k in range(n)], tmp_path / "x.png"
+        )
+        sizes.append(imread(tmp_path / "x.png").shape[:2])
+    assert sizes[0] == sizes[1] < sizes[2]
 
 
 def test_a_label_that_nobody_taught_does_not_win_unmasked() -> None:

@@ -155,10 +155,54 @@ def test_blanks_and_composition_make_no_other_speaker_or_emotion(tmp_path: Path)
     assert said == {("own/J\u00f6rg", "sad", "male")}
 
 
-def test_a_table_with_semicolons_is_found_and_refused(tmp_path: Path) -> None:
+def test_blanks_around_a_file_and_a_language_do_not_count(tmp_path: Path) -> None:
+    """The letters of a file's name stay as they are: two names on a disk may differ by their composition."""
     (tmp_path / "own").mkdir()
-    (tmp_path / "own/manifest.csv").write_text("file;speaker;emotion\n")
+    (tmp_path / "own/o\u0308.wav").touch()
+    (tmp_path / "own/manifest.csv").write_text(
+        "file,speaker,emotion,language\n o\u0308.wav ,x,sad, de\n", encoding="utf-8"
+    )
+    (clip,) = corpora.read("own", tmp_path)
+    assert (clip.path, clip.language) == (tmp_path / "own/o\u0308.wav", "de")
+
+
+def test_rows_of_empty_cells_are_skipped(tmp_path: Path) -> None:
+    """As spreadsheets write them below a table."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/b.wav").touch()
+    (tmp_path / "own/manifest.csv").write_text("file,speaker,sex,emotion\nb.wav,x,,sad\n,,,\n , ,,,\n")
+    assert [clip.name for clip in corpora.read("own", tmp_path)] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("table", "encoding"),
+    [
+        ("file;speaker;emotion\n", "utf-8"),
+        ("file\tspeaker\temotion\n", "utf-8"),
+        ("file, speaker, emotion\n", "utf-8"),
+        ("File,Speaker,Emotion\n", "utf-8"),
+        ("file,speaker,emotion\n", "utf-16"),
+        ('"file,speaker,emotion' + 140_000 * "x", "utf-8"),
+        ("", "utf-8"),
+    ],
+)
+def test_a_table_that_makes_no_sense_is_found_and_refused(tmp_path: Path, table: str, encoding: str) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/manifest.csv").write_text(table, encoding=encoding)
     assert corpora.found(tmp_path) == ["own"]
+    with pytest.raises(corpora.CorpusError, match=r"manifest\.csv"):
+        corpora.read("own", tmp_path)
+
+
+def test_a_table_with_quotes_is_read_and_one_of_noises_is_none_of_a_corpus(tmp_path: Path) -> None:
+    """R writes quotes."""
+    for folder in ("own", "noise"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "own/b.wav").touch()
+    (tmp_path / "own/manifest.csv").write_text('"file","speaker","emotion"\n"b.wav","x","sad"\n')
+    (tmp_path / "noise/manifest.csv").write_text("file,dataset,category\nrain.flac,esc10-noise,rain\n")
+    assert corpora.found(tmp_path) == ["own"]
+    assert [clip.emotion for clip in corpora.read("own", tmp_path)] == ["sad"]
 
 
 def test_a_manifest_that_excel_saved_is_read(tmp_path: Path) -> None:
@@ -179,6 +223,15 @@ def test_a_corpus_has_one_spelling_and_no_comma(name: str, tiny_data: Path) -> N
     with pytest.raises(corpora.CorpusError, match="wanted the name of a folder below") as error:
         corpora.read(name, tiny_data)
     assert str(error.value).startswith(f"corpus {name!r}: ")
+
+
+@pytest.mark.parametrize("name", ["female", "male", "unknown"])
+def test_a_corpus_is_not_called_as_a_sex(name: str, tiny_data: Path, tmp_path: Path) -> None:
+    """Its figures would stand where those of the sex do."""
+    (tmp_path / name).symlink_to(tiny_data / "tiny")
+    assert corpora.found(tmp_path) == [name]
+    with pytest.raises(corpora.CorpusError, match=f"corpus {name}: reports call .* so; rename the folder"):
+        corpora.read(name, tmp_path)
 
 
 def test_speakers_of_two_corpora_are_never_the_same(tmp_path: Path) -> None:

@@ -62,3 +62,17 @@ def test_the_interval_widens_when_speakers_differ() -> None:
     assert interval(drawn_uar(np.array(alike))) == pytest.approx((0.8, 0.8))
     low, high = interval(drawn_uar(np.array(unlike)))
     assert low < 0.76 < 0.84 < high
+
+
+def test_the_interval_is_that_of_all_labels() -> None:
+    """One speaker alone has the label that is never found; draws without her would be of an easier task."""
+    easy, hard = np.array([[9, 1], [0, 0]]), np.array([[9, 1], [10, 0]])
+    counts = np.array([easy] * 9 + [hard])
+    assert uar(counts.sum(axis=0)) == pytest.approx(0.45)
+    assert interval(drawn_uar(counts)) == pytest.approx((0.45, 0.45))
+
+
+def test_speakers_who_share_no_label_have_no_interval() -> None:
+    alone = np.zeros((5, 5, 5), np.int64)
+    alone[range(5), range(5), range(5)] = 3
+    assert interval(drawn_uar(alone)) is None

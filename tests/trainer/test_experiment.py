@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the trainer extra")
 
 from serstream.errors import ConfigError
-from trainer import recipe
+from trainer import corpora, recipe
 from trainer.experiment import Workplace, run
 from trainer.folds import PROTOCOLS, Fold, Protocol
 from trainer.history import Epoch
@@ -89,6 +89,25 @@ def test_a_fold_that_lacks_a_part_is_named_before_anything_is_trained(
     with pytest.raises(ConfigError, match="protocol incomplete: no clips of tiny with a label of recipe"):
         run(ridge, nobody, [0], workplace, lambda *_: None)
     assert not list(tmp_path.rglob("seed-*"))
+
+
+def test_a_label_of_those_who_choose_the_epoch_is_not_taught(
+    tiny_data: Path, write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Only s1 and s2 are sad: one chooses the epoch, the other one tests."""
+    torch.set_num_threads(1)
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    table = data / "tiny/manifest.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(line for line in lines if not (line[0] in "03" and ",sad," in line)))
+    training = "epochs = 1\nbatch = 8\nchoose_epoch = true"
+    small = recipe.load(write_recipe("tiny", network="cnn_2d", variants=0, training=training, windows=2))
+    clips = corpora.read("tiny", data)
+    own = [[i for i, clip in enumerate(clips) if clip.speaker == f"tiny/s{k}"] for k in range(4)]
+    fold = Fold("fold 1", own[0] + own[3], own[1], own[2])
+    protocol = Protocol("chosen", "", "tiny", overlap=False, folds=lambda *_: [fold])
+    predictions = run(small, protocol, [0], Workplace(data, data, tmp_path / "runs"), lambda *_: None)
+    assert (predictions.known[fold.test] == [True, True, False]).all()
 
 
 def assert_equal(one: Predictions, other: Predictions) -> None:

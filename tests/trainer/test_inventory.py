@@ -57,6 +57,18 @@ def test_files_without_a_name_of_their_corpus_are_counted(
     assert said == f"{tmp_path / 'emo-db'}: audio files left out, not named as published: 7 ({names}, ...)"
 
 
+@pytest.mark.parametrize("name", ["counts", "counts.xyz", "counts.png"])
+def test_the_picture_is_a_png_whatever_its_name(name: str, tiny_data: Path, tmp_path: Path) -> None:
+    assert main(["corpora", "--data", str(tiny_data), "--picture", str(tmp_path / name)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_is_no_picture(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["corpora", "--data", str(tiny_data), "--picture", str(tmp_path)]) == 2
+    assert f"error: {tmp_path}: Is a directory" in capsys.readouterr().err
+
+
 def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"no corpus in it; wanted folders emo-db, .*manifest\.csv"):
         inventory.take(tmp_path)

@@ -101,6 +101,13 @@ def test_a_model_is_not_worse_than_itself(draft: Path, held_out: list[Clip]) -> 
     assert compare(model, model, held_out) == Comparison("tiny@2", (0.0, 0.0), 5)
 
 
+def test_models_are_not_compared_by_speakers_who_share_no_label(draft: Path) -> None:
+    model = EmotionModel(draft / "model.onnx")
+    clips = [clip(path, label) for path, label in zip(CLIPS[:5], LABELS[:5], strict=True)]
+    assert len({c.speaker for c in clips}) == 5
+    assert str(compare(model, model, clips)).startswith("too few of the 5 speakers have every label")
+
+
 def test_models_are_compared_over_the_labels_both_have(
     tmp_path: Path, draft: Path, held_out: list[Clip]
 ) -> None:

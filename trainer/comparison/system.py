@@ -17,8 +17,9 @@ from trainer.comparison.copies import Effect
 from trainer.comparison.features import FEATURES, FeatureSet, mfcc_matrix, trimmed
 from trainer.networks import NETWORKS, Ensemble, build
 from trainer.networks.studies import STUDIES, StudyNetwork
-from trainer.recipe import Positive, Share
+from trainer.recipe import Share
 
+Positive = Annotated[int, Meta(ge=1)]
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "studies"
 FOREST = "forest"
 _TALK = ("title", "reported", "unstated", "verdict", "across", "short")

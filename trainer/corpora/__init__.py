@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from trainer.corpora import cremad, emodb, manifest, ravdess, savee, tess
-from trainer.corpora.clip import Clip, Corpus, CorpusError
+from trainer.corpora.clip import Clip, Corpus, CorpusError, Sex
 
 __all__ = ["KNOWN", "Clip", "Corpus", "CorpusError", "found", "read", "read_all"]
 
@@ -20,11 +22,15 @@ _NAME = re.compile(r"\w[\w.-]*")
 
 
 def found(data: Path) -> list[str]:
-    """Names of the corpora below a data folder: known ones, and folders with a manifest of emotions."""
+    """Names of the corpora below a data folder: known ones, and folders with a manifest.
+
+    A manifest that lists files without emotions, noises for example, is none of a corpus; one that makes no
+    sense is, and `read` says what is wrong with it.
+    """
     if not data.is_dir():
         raise CorpusError(f"data folder {data}: no such folder; give one with --data")
     names = sorted(folder.name for folder in data.iterdir() if folder.is_dir())
-    return [name for name in names if name in KNOWN or _has_emotions(data / name / manifest.MANIFEST)]
+    return [name for name in names if name in KNOWN or _of_corpus(data / name / manifest.MANIFEST)]
 
 
 def read(name: str, data: Path) -> list[Clip]:
@@ -36,6 +42,10 @@ def read(name: str, data: Path) -> list[Clip]:
     if not _NAME.fullmatch(name):
         raise CorpusError(
             f"corpus {name!r}: wanted the name of a folder below {data}, of letters, digits, '-', '_' and '.'"
+        )
+    if name in get_args(Sex):  # figures by corpus and by sex stand side by side
+        raise CorpusError(
+            f"corpus {name}: reports call the figures of a sex so; rename the folder, for example my-{name}"
         )
     folder, corpus = data / name, KNOWN.get(name)
     if corpus is not None:
@@ -65,8 +75,12 @@ def read_all(names: Sequence[str], data: Path) -> list[Clip]:
     return [clip for name in names for clip in read(name, data)]
 
 
-def _has_emotions(table: Path) -> bool:
+def _of_corpus(table: Path) -> bool:
     if not table.is_file():
         return False
-    with table.open(encoding="utf-8-sig", errors="replace") as text:
-        return "emotion" in re.split("[,;]", text.readline().strip())
+    with table.open(newline="", encoding="utf-8-sig", errors="replace") as text:
+        try:
+            columns = [column.strip().casefold() for column in next(csv.reader(text), [])]
+        except csv.Error:
+            return True
+    return "emotion" in columns or "file" not in columns

@@ -16,7 +16,8 @@ REQUIRED = ("file", "speaker", "emotion")
 def read(folder: Path) -> list[Clip]:
     """Read ``manifest.csv``: columns file, speaker, emotion; sex and language if known; others are ignored.
 
-    Blanks around a speaker, an emotion or a sex do not count, nor does how Unicode composes its letters.
+    Blanks around a cell do not count, nor rows of empty cells, nor how Unicode composes the letters of a name
+    (but for files: a disk may tell both apart).
 
     Raises:
         CorpusError: it is not UTF-8 or no table separated by commas, it lists nothing, a column or a value
@@ -51,6 +52,8 @@ def _clips(rows: csv.DictReader[str], folder: Path, table: Path) -> list[Clip]:
     sexes: dict[str, Sex] = {}
     spelt: dict[tuple[str, str], str] = {}
     for row in rows:
+        if not any(_said(row, column) for column in columns):
+            continue
         where = f"{table} line {rows.line_num}"
         clip = _clip(row, folder, where)
         if clip.path in clips:
@@ -76,7 +79,7 @@ def _clip(row: dict[str, str], folder: Path, where: str) -> Clip:
     empty = [column for column in REQUIRED if not _said(row, column)]
     if empty:
         raise CorpusError(f"{where}: {', '.join(empty)} is empty")
-    path = folder / row["file"]
+    path = folder / row["file"].strip()
     try:
         there = path.is_file()
     except OSError as error:
@@ -95,7 +98,7 @@ def _clip(row: dict[str, str], folder: Path, where: str) -> Clip:
         speaker=f"{folder.name}/{_said(row, 'speaker')}",
         sex=sexes[spoken],
         emotion=_said(row, "emotion"),
-        language=row.get("language") or "und",
+        language=_said(row, "language") or "und",
     )
 
 

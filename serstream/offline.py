@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import traceback
@@ -21,6 +22,9 @@ from serstream.errors import SerstreamError, SourceError
 from serstream.feed.messages import StreamEnded, encode
 from serstream.replay import CAPTURES, recording_events, replay
 from serstream.types import Role
+
+_PARTIAL = re.compile(r"\..+\.jsonl\.[0-9]+")
+"""Name of the temporary file of a worker; the number is its process's."""
 
 SUFFIXES = CAPTURES | {".aif", ".aiff", ".au", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".w64", ".wav"}
 """What counts as a recording when a folder is searched; a file that is named may be of any kind."""
@@ -105,9 +109,10 @@ def score_all(
 def _sweep(folders: Iterable[Path]) -> None:
     """Remove the temporary files of workers that were killed; those of another run are locked."""
     for folder in folders:
-        for partial in folder.glob(".*.jsonl.[0-9]*"):
-            if not partial.name.rpartition(".")[2].isdecimal():
-                continue  # not one of ours
+        partials: list[Path] = []
+        with suppress(OSError):  # why it cannot be listed is told when it cannot be written, either
+            partials = [path for path in folder.iterdir() if _PARTIAL.fullmatch(path.name)]
+        for partial in partials:
             with suppress(OSError), partial.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 partial.unlink()

@@ -25,10 +25,13 @@ MAX_WAITING = 256
 LOSSES_REMEMBERED = 512
 """Numbers of lost packets kept, to tell the late from the duplicate."""
 TIMESTAMP_SLACK_S = 1.0
-"""How far a gap may bring timestamps ahead of the clock, see `JitterBuffer.earliest`; beyond it the sender
-has changed its timeline. And how far they may fall behind by pauses that nothing but the clock tells of."""
+"""How far a gap, and all of them (`JitterBuffer.earliest`), may bring timestamps ahead of the clock; beyond it
+the sender has changed its timeline. And how far they may fall behind by pauses that nothing but the clock tells of."""
+HELD_UP_S = 3.0
+"""So long the network may have held up the first packets of a stream; the clock knows nothing of it then."""
 EARLIEST_RISE = 0.01
-"""Seconds by which the earliest transit rises in every second of the stream: routes grow, clocks drift."""
+"""Seconds by which the earliest transit rises towards the mean in every second of the stream: routes grow
+longer, clocks drift."""
 LATE_S = 0.2
 """What comes so much later than the mean is late: it was held up, or the sender paused before it."""
 LATE_GAIN_S = 0.0002
@@ -142,8 +145,8 @@ class JitterBuffer:
         self.silent = False
         """The sender said (RFC 3389) that it stays silent until the next packet."""
         self.earliest = 0.0
-        """Transit of the earliest packets, seconds. A packet lowers it by no more than its own sound lasts:
-        so gaps bring stream time no further ahead than the slack, whatever small packets claim."""
+        """Transit of the earliest packets, seconds; at first less what may have held them up. A packet lowers
+        it by no more than its sound lasts, so gaps bring stream time no further ahead than that and slack."""
         self.transit = 0.0
         """Mean of arrival minus stream time of the packets on time, seconds."""
         self.last_transit = 0.0
@@ -300,7 +303,8 @@ class JitterBuffer:
             gap = round((arrived - self.transit) * self.clock_rate) - self.position
             gap = max(gap if gap > duration else 0, self._missing * self.packet_ticks)
         else:
-            self.transit = self.last_transit = self.earliest = arrived
+            self.transit = self.last_transit = arrived
+            self.earliest = arrived - HELD_UP_S
         self.next_sequence = packet.sequence_number
         self.next_timestamp = (packet.timestamp - gap) & 0xFFFF_FFFF
         self._filled = 0
@@ -387,8 +391,10 @@ class JitterBuffer:
         ticks = timestamp_delta(packet.timestamp, self.next_timestamp)
         transit = self._transit(packet, arrived)
         late = transit - self.transit
-        earliest = self.earliest + EARLIEST_RISE * (ticks + duration) / self.clock_rate
-        plausible = ticks == 0 or transit >= earliest - TIMESTAMP_SLACK_S
+        rise = EARLIEST_RISE * (ticks + duration) / self.clock_rate
+        earliest = max(self.earliest, min(self.earliest + rise, self.transit))
+        by_itself = late >= -TIMESTAMP_SLACK_S or ticks <= TIMESTAMP_SLACK_S * self.clock_rate
+        plausible = ticks == 0 or (by_itself and transit >= earliest - TIMESTAMP_SLACK_S)
         in_doubt = late > LATE_S and self._seems_paused(waiting)
         if ticks >= 0 and plausible and not (in_doubt and self._has_paused(waiting)):
             if ticks < self._filled:

@@ -265,15 +265,15 @@ class Lanes:
         self, lanes: NDArray[np.int64], transit: NDArray[np.float64], missing: NDArray[np.int64]
     ) -> None:
         """Mean and jitter of what is on time, what is late raises the mean a little; and the earliest."""
-        duration = self._length[lanes] / CLOCK_RATE
-        earliest = self._earliest[lanes] + EARLIEST_RISE * (missing + 1) * duration
-        self._earliest[lanes] = np.minimum(np.maximum(transit, earliest - duration), earliest)
         mean = self._transit[lanes]
         late = transit - mean
         on_time = late <= LATE_S
         mean = np.minimum(mean + np.where(on_time, TRANSIT_GAIN * late, LATE_GAIN_S), transit + LATE_S)
         self._transit[lanes] = mean
         self._behind[lanes] = transit - mean
+        duration, earliest = self._length[lanes] / CLOCK_RATE, self._earliest[lanes]
+        earliest = np.maximum(earliest, np.minimum(earliest + EARLIEST_RISE * (missing + 1) * duration, mean))
+        self._earliest[lanes] = np.minimum(np.maximum(transit, earliest - duration), earliest)
         if not on_time.all():
             lanes, transit = lanes[on_time], transit[on_time]
         jitter = self._jitter[lanes]

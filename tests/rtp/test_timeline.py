@@ -14,11 +14,14 @@ from network import speech as words
 
 from serstream.config import RtpSettings
 from serstream.rtp.datagrams import Datagrams
+from serstream.rtp.jitter import HELD_UP_S, TIMESTAMP_SLACK_S
 from serstream.rtp.streams import Streams
 from serstream.types import AudioBlock, AudioChunk, Samples
 
 SPEECH = words(60)
 PATIENT = RtpSettings(silence_timeout_s=60.0)
+AHEAD_S = HELD_UP_S + TIMESTAMP_SLACK_S + 0.1
+"""By which gaps may bring stream time ahead of the clock."""
 
 
 class Sender:
@@ -290,8 +293,8 @@ def test_gaps_do_not_run_ahead_of_the_clock(leap: float, lost: int) -> None:
         for i in range(2000)
     ]
     heard = chunks(listen(sent))
-    assert sum(len(chunk.samples) for chunk in heard) / 44_100 < 4.0 + 1.1
-    assert heard[-1].start / 44_100 < 4.0 + 1.1
+    assert sum(len(chunk.samples) for chunk in heard) / 44_100 < 4.0 + AHEAD_S
+    assert heard[-1].start / 44_100 < 4.0 + AHEAD_S
 
 
 @pytest.mark.parametrize("overflowed", [False, True])
@@ -307,7 +310,7 @@ def test_losses_do_not_run_ahead_of_the_clock(overflowed: bool) -> None:
                 end = max(end, *((start + event.pcm.shape[1]) / 8000 for start in event.starts))
             elif isinstance(event, AudioChunk):
                 end = max(end, (event.start + len(event.samples)) / 8000)
-    assert end < 4.0 + 1.1
+    assert end < 4.0 + AHEAD_S
 
 
 @pytest.mark.parametrize("jitter", [0.1, 0.4])
@@ -325,12 +328,28 @@ def test_jitter_around_pauses_moves_nothing(jitter: float) -> None:
 
 
 def test_a_call_whose_beginning_was_held_up_is_heard_as_it_was_spoken() -> None:
+    """Pauses and all."""
     sender = Sender()
-    sender.speak(6.0, stall=4.0)
+    for _ in range(6):
+        sender.speak(0.3, stall=HELD_UP_S - sender.now)
+        sender.pause(0.7)
+    sender.speak(2.0)
     streams = Streams(PATIENT, 0.0)
     line, lost = sound(receive(streams, sender.sent))
     assert sender.misplaced(line) == []
     assert (lost, streams.status().streams[0].resets) == (0, 0)
+
+
+def test_long_pauses_are_no_new_timeline() -> None:
+    """Of somebody who listens, and whose radio wakes up late."""
+    sender = Sender()
+    for _ in range(90):
+        sender.speak(0.3, late=0.3)
+        sender.pause(39.7)
+    streams = Streams(PATIENT, 0.0)
+    line, _ = sound(receive(streams, sender.sent))
+    assert sender.misplaced(line) == []
+    assert streams.status().streams[0].resets == 0
 
 
 def test_leaps_that_lie_far_apart_are_no_new_timeline() -> None:

@@ -26,8 +26,8 @@ LOSSES_REMEMBERED = 512
 """Numbers of lost packets kept, to tell the late from the duplicate."""
 TIMESTAMP_SLACK_S = 1.0
 """How far a gap, and all of them (`JitterBuffer.earliest`), may bring timestamps ahead of the clock; beyond
-that the sender has changed its timeline. And how far they may fall behind by pauses that nothing but the clock
-tells of."""
+that the sender has changed its timeline. And how far they may fall behind by pauses of which nothing but the
+clock tells."""
 HELD_UP_S = 3.0
 """So long the network may have held up the first packets of a stream; the clock knows nothing of it then."""
 EARLIEST_RISE = 0.01

@@ -25,7 +25,8 @@ from serstream.shipped import SAMPLE_CALL
 
 SECONDS = 12
 SWAPS = 30
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0
+"""Models are inspected at a low priority, so the tests beside this one come first."""
 
 
 def configuration(store: ModelStore, ports: list[int]) -> str:
@@ -39,7 +40,7 @@ def model_status(daemon: DaemonProcess) -> ModelStatus:
 
 
 def wait_until(daemon: DaemonProcess, what: Callable[[ModelStatus], bool]) -> ModelStatus:
-    status = until(lambda: what(status := model_status(daemon)) and status)
+    status = until(lambda: what(status := model_status(daemon)) and status, TIMEOUT_S)
     assert status, model_status(daemon)
     return status
 

@@ -23,7 +23,8 @@ from serstream.rtp.sender import send_in_real_time
 from serstream.service.control import Activate, ModelStatus, StatusRequest, ask
 from serstream.shipped import SAMPLE_CALL
 
-SECONDS = 12
+SECONDS = 40
+"""Of the calls: beside other tests a swap may take ten."""
 SWAPS = 30
 TIMEOUT_S = 300.0
 """Models are inspected at a low priority, so the tests beside this one come first."""

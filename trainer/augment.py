@@ -173,7 +173,8 @@ def transmit(samples: Samples, line: Line, rng: np.random.Generator) -> Samples:
         rng: chooses the part of the noise recording.
 
     Returns:
-        shape (about n / (line.speed * line.stretch),), clipped to [-1, 1].
+        shape (about n / (line.speed * line.stretch),). Clipped to [-1, 1] before the line, whose filters
+        may overshoot that.
     """
     if line.stretch != 1.0 or line.pitch:
         samples = stretched(samples, line.stretch, line.pitch)
@@ -231,7 +232,9 @@ def beside_neutral(samples: Samples, neutral: Samples, n_samples: int, rng: np.r
 
 def g711(samples: Samples, law: Law, loss: float, rng: np.random.Generator) -> Samples:
     """Through an 8 kHz G.711 line and back (libsndfile's coder, the daemon's concealment)."""
-    narrow = soxr.resample(samples, SAMPLE_RATE, TELEPHONE_RATE)
+    # The filter overshoots clipped peaks, and libsndfile reads beyond its table for what is louder than full
+    # scale: random samples.
+    narrow = np.clip(soxr.resample(samples, SAMPLE_RATE, TELEPHONE_RATE), -1, 1)
     octets = io.BytesIO()
     soundfile.write(octets, narrow, TELEPHONE_RATE, format="RAW", subtype=law)
     octets.seek(0)

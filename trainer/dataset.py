@@ -36,7 +36,7 @@ from trainer.windows import cut, load_clip
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Raise it when the code here or in augment.py gives other features for the same recipe."""
 
 SEGMENTER = SegmenterSettings()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 
+from serstream.audio.resample import Resampler
 from serstream.config import SegmenterSettings
 from serstream.emotion.features import FeatureSpec, pad
 from serstream.speech.segmenter import Segmenter
@@ -22,7 +22,7 @@ SILENCE_S = 0.5
 
 @lru_cache(maxsize=256)
 def load(path: Path) -> Samples:
-    """Samples of a recording, float32 mono at ``SAMPLE_RATE``, shape (n,).
+    """Samples of a recording, float32 mono at ``SAMPLE_RATE``, shape (n,), resampled as the daemon does it.
 
     Raises:
         CorpusError: the file is not a readable recording, empty, or has a sample that is not a number.
@@ -40,8 +40,10 @@ def load(path: Path) -> Samples:
             "remove it from the corpus"
         )
     mono = samples.mean(axis=1)
-    resampled: Samples = mono if rate == SAMPLE_RATE else soxr.resample(mono, rate, SAMPLE_RATE)
-    return resampled
+    if rate == SAMPLE_RATE:
+        return mono
+    resampler = Resampler(rate, SAMPLE_RATE)
+    return np.concatenate([resampler.push(mono), resampler.flush()])
 
 
 def load_clip(clip: Clip) -> Samples:

@@ -251,7 +251,7 @@ def pad(samples: FloatArray, spec: FeatureSpec, sample_rate: int | None = None) 
 
 def _power(windows: FloatArray) -> FloatArray:
     """Mean square of each window, shape (n_windows,)."""
-    power: FloatArray = np.einsum("ij,ij->i", windows, windows) / np.float32(windows.shape[1])
+    power: FloatArray = np.square(windows).mean(axis=1)
     return power
 
 

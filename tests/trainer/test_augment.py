@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soxr
 
 pytest.importorskip("python_stretch", reason="needs the trainer extra")
 
@@ -42,6 +43,15 @@ def test_a_telephone_passes_the_voice_band_only(law: str) -> None:
     assert level_dbfs(low) == pytest.approx(level_dbfs(SPEECH), abs=0.3)
     high = (0.05 * np.sin(2 * np.pi * 6000 * np.arange(32_000) / 16_000)).astype(np.float32)
     assert level_dbfs(transmit(high, Line(law=law), rng())) < level_dbfs(high) - 30
+
+
+@pytest.mark.parametrize("law", ["ULAW", "ALAW"])
+def test_a_telephone_saturates_what_is_too_loud(law: str) -> None:
+    loud = np.clip(60 * SPEECH, -1, 1)
+    overshoot = soxr.resample(loud, 16_000, 8_000)
+    assert np.abs(overshoot).max() > 1.02
+    received = soxr.resample(transmit(loud, Line(law=law), rng()), 16_000, 8_000)
+    np.testing.assert_allclose(received, np.clip(overshoot, -1, 1), atol=0.1)
 
 
 def test_lost_packets_are_concealed() -> None:

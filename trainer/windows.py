@@ -39,7 +39,7 @@ def load(path: Path) -> Samples:
             f"{path}: sample {first} is {samples[first].tolist()}, wanted finite numbers; record it again or "
             "remove it from the corpus"
         )
-    mono = samples.mean(axis=1)
+    mono: Samples = samples.mean(axis=1)
     if rate == SAMPLE_RATE:
         return mono
     resampler = Resampler(rate, SAMPLE_RATE)

@@ -19,8 +19,8 @@ from trainer.windows import load_clip
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Raise it when the code here, in features.py or in copies.py gives other features for the same recipe."""
+FORMAT = 2
+"""Raise it when the code here, in windows.py, features.py or copies.py gives other features for the same recipe."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,10 +6,9 @@ import copy
 import json
 import logging
 import math
-import pickle  # nosec B403 # for the name of its error
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from serstream.emotion.features import FeatureSpec, FloatArray
 from serstream.emotion.inputs import FEATURES, Inputs
 from serstream.errors import ConfigError
+from trainer import checkpoint as checkpoints
 from trainer import history
 from trainer.calls import BaselineTraining, Calls, as_heard, average_speaker
 from trainer.dataset import WindowSet
@@ -29,7 +29,7 @@ from trainer.evaluation import clip_scores, confusion, uar
 from trainer.history import Epoch
 from trainer.networks import Ensemble, build
 from trainer.recipe import Recipe, Training
-from trainer.whole import whole
+from trainer.whole import BROKEN_WEIGHTS, whole
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +123,7 @@ def train(
     state = _State(recipe, spec, windows, steps, device, pretrained.network if pretrained else None)
     baseline = recipe.baseline if state.network.learned_with_baseline else None
     draw = _Draw(windows, targets, baseline, spec, state.rng)
-    if checkpoint.is_file():
-        state.restore(checkpoint, data)
+    state.restore(checkpoint, data)
     history.write(checkpoint.with_suffix(".csv"), state.history)
     epochs = settings.epochs if state.network.learned else 0
     for number in range(len(state.history) + 1, epochs + 1):
@@ -189,39 +188,26 @@ class _State:
         self.history: list[Epoch] = []
 
     def save(self, path: Path, data: str) -> None:
-        with whole(path) as unfinished:
-            parts = {name: getattr(self, name).state_dict() for name in _STATEFUL}
-            numpy_rng = json.dumps(self.rng.bit_generator.state)
-            rngs = {"torch_rng": torch.get_rng_state(), "numpy_rng": numpy_rng}
-            if self.device.type == "cuda":
-                rngs["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-            torch.save(
-                {"parts": parts, "history": [astuple(epoch) for epoch in self.history], "data": data, **rngs},
-                unfinished,
-            )
+        parts = {name: getattr(self, name).state_dict() for name in _STATEFUL}
+        numpy_rng = json.dumps(self.rng.bit_generator.state)
+        checkpoints.save(path, parts, self.history, self.device, data=data, numpy_rng=numpy_rng)
 
     def restore(self, path: Path, data: str) -> None:
-        """Go on from there, unless that training had other data or is not readable any more."""
-        try:
-            stored = torch.load(path, weights_only=True, map_location=CPU)
-        except _BROKEN_WEIGHTS as error:
-            logger.warning("%s: cannot read it: %s; training begins anew", path, error)
+        """Go on from there, unless nothing is there or that training had other data."""
+        stored = checkpoints.load(path)
+        if stored is None:
             return
         if stored.get("data", data) != data:
             logger.warning("%s: the recordings or their labels have changed; training begins anew", path)
             return
         for name in _STATEFUL:
             getattr(self, name).load_state_dict(stored["parts"][name])
-        torch.set_rng_state(stored["torch_rng"])
-        if self.device.type == "cuda" and "cuda_rng" in stored:
-            torch.cuda.set_rng_state(stored["cuda_rng"], self.device)
+        checkpoints.restore_rng(stored, self.device)
         self.rng.bit_generator.state = json.loads(stored["numpy_rng"])
         self.history = [Epoch(*epoch) for epoch in stored["history"]]
 
 
 _STATEFUL = ("network", "averaged", "best", "optimiser", "schedule")
-_BROKEN_WEIGHTS = (EOFError, RuntimeError, pickle.UnpicklingError)
-"""What torch raises about a file that a disk has cut."""
 
 
 def _step(state: _State, draw: _Draw, settings: Training) -> float:
@@ -373,7 +359,7 @@ def load(recipe: Recipe, path: Path) -> Trained:
         raise ConfigError(f"{path}: no weights of recipe {recipe.name}; run 'serstream-train train' first")
     try:
         stored = torch.load(path, weights_only=True)
-    except (OSError, *_BROKEN_WEIGHTS) as error:
+    except BROKEN_WEIGHTS as error:
         raise ConfigError(
             f"{path}: cannot read these weights: {error}; run 'serstream-train train' again"
         ) from error

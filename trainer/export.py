@@ -38,7 +38,7 @@ from trainer.metrics import calibrate, figures
 from trainer.networks import Ensemble
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
-from trainer.training import Trained
+from trainer.trained import Trained
 from trainer.whole import whole
 
 OPSET = 17

@@ -22,13 +22,13 @@ from torch import nn
 from serstream.emotion.features import FeatureSpec, FloatArray
 from serstream.emotion.inputs import FUNCTIONALS
 from serstream.errors import ConfigError
+from trainer.batches import Targets
 from trainer.calls import Calls, as_heard
 from trainer.dataset import WindowSet
 from trainer.evaluation import MASKED, clip_scores, confusion, fit_temperature, uar
 from trainer.folds import deal
 from trainer.networks import Ridge
 from trainer.recipe import Recipe
-from trainer.training import Targets
 
 logger = logging.getLogger(__name__)
 

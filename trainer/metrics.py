@@ -12,6 +12,7 @@ from trainer.calibration import Calibration
 from trainer.evaluation import (
     Counts,
     Labels,
+    best,
     clip_scores,
     confusion,
     drawn_uar,
@@ -163,7 +164,7 @@ def _by_clip(
         clip, scores = clip_scores(part.logits, part.clip)
         clips.append(clip)
         allowed = predictions.known[clip] if masked else predictions.taught(part)
-        predicted.append(np.where(allowed, scores, -np.inf).argmax(axis=1))
+        predicted.append(best(scores, allowed))
     joined = np.concatenate(clips)
     return joined, labels[joined], np.concatenate(predicted)
 
@@ -173,7 +174,7 @@ def _by_window(predictions: Predictions, parts: list[Part], *, masked: bool = Tr
     predicted = []
     for part in parts:
         allowed = predictions.known[part.clip] if masked else predictions.taught(part)
-        predicted.append(np.where(allowed, part.logits, -np.inf).argmax(axis=1))
+        predicted.append(best(part.logits, allowed))
     return predictions.label_of_clip[clip], np.concatenate(predicted)
 
 

@@ -24,7 +24,7 @@ from trainer.batches import Draw, Targets, mixup, shift, smooth
 from trainer.calls import average_speaker
 from trainer.dataset import WindowSet
 from trainer.device import CPU
-from trainer.evaluation import clip_scores, confusion, uar
+from trainer.evaluation import clip_uar
 from trainer.history import Epoch
 from trainer.networks import Ensemble, build
 from trainer.recipe import Recipe, Training
@@ -90,7 +90,10 @@ def train(
                 f"recipe {recipe.name}: the loss of epoch {number} is {loss}, wanted a finite one; lower "
                 f"training.learning_rate, which is {settings.learning_rate:g}"
             )
-        reached = _valid_uar(Trained(state.averaged, spec, []), valid, targets) if valid else math.nan
+        reached = math.nan
+        if valid:
+            logits = logits_of(Trained(state.averaged, spec, []), valid)
+            reached = clip_uar(logits, valid.clip, targets.label, targets.known)
         seconds = time.perf_counter() - began
         rate = float(state.schedule.get_last_lr()[0])
         state.history.append(Epoch(number, loss, reached, rate, seconds, draw.seconds / seconds))
@@ -203,9 +206,3 @@ def _epochs_without_gain(past: list[Epoch]) -> int:
     if not reached or math.isnan(reached[0]):
         return 0
     return len(reached) - 1 - reached.index(max(reached))
-
-
-def _valid_uar(trained: Trained, valid: WindowSet, targets: Targets) -> float:
-    clips, scores = clip_scores(logits_of(trained, valid), valid.clip)
-    predicted = np.where(targets.known[clips], scores, -np.inf).argmax(axis=1)
-    return float(uar(confusion(targets.label[clips], predicted, scores.shape[1])))

@@ -189,8 +189,8 @@ def train_fold(
     windows: WindowSet,
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
-    device: torch.device = CPU,
-    pretrained: Trained | None = None,
+    device: torch.device,
+    pretrained: Trained | None,
 ) -> Trained:
     """Train on a fold; its validation speakers choose the epoch, or are trained on too."""
     valid = None

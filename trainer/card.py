@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serstream.emotion.metadata import ModelMetadata
+from trainer.calibration import confidence_at
 from trainer.corpora import KNOWN
-from trainer.metrics import confidence_at, interval_of, short_of_speech
+from trainer.metrics import interval_of, short_of_speech
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
 

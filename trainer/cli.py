@@ -23,7 +23,7 @@ from trainer.folds import PROTOCOLS
 from trainer.history import Epoch
 from trainer.predictions import RUN_FILE, read_run
 from trainer.publish import MIN_SPEAKERS, learned, publish
-from trainer.training import load, save
+from trainer.trained import load, save
 
 MAX_VERSION = 999_999_999
 """Of a model; a `Reference` has nine digits at most."""

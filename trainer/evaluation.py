@@ -42,6 +42,17 @@ def clip_scores(logits: FloatArray, clip: NDArray[Any]) -> tuple[Labels, FloatAr
     return clips.astype(np.int64), scores
 
 
+def best(scores: FloatArray, allowed: NDArray[np.bool_]) -> Labels:
+    """The label with the highest score among those allowed, shape (n,).
+
+    Args:
+        scores: shape (n, n_labels).
+        allowed: shape (n, n_labels), or (n_labels,) where it is the same for all.
+    """
+    chosen: Labels = np.where(allowed, scores, -np.inf).argmax(axis=1)
+    return chosen
+
+
 def confusion(label: Labels, predicted: Labels, n_labels: int) -> Counts:
     """Counts, rows are true labels, shape (n_labels, n_labels)."""
     counts = np.zeros((n_labels, n_labels), np.int64)
@@ -61,6 +72,19 @@ def uar(counts: NDArray[Any]) -> NDArray[np.float64]:
     """Unweighted average recall over the labels that occur; counts (..., n_labels, n_labels)."""
     mean: NDArray[np.float64] = np.nanmean(recalls(counts), axis=-1)
     return mean
+
+
+def clip_uar(logits: FloatArray, clip: NDArray[Any], label: Labels, known: NDArray[np.bool_]) -> float:
+    """UAR of clips, each judged over the labels that its corpus has.
+
+    Args:
+        logits: of windows, shape (n_windows, n_labels).
+        clip: index of each window's clip, shape (n_windows,).
+        label: of every clip, shape (n_clips,).
+        known: labels that its corpus has, shape (n_clips, n_labels).
+    """
+    clips, scores = clip_scores(logits, clip)
+    return float(uar(confusion(label[clips], best(scores, known[clips]), known.shape[1])))
 
 
 def macro_f1(counts: Counts) -> float:

@@ -18,6 +18,7 @@ import torch
 from serstream.errors import ConfigError
 from trainer import corpora
 from trainer.augment import Sounds
+from trainer.batches import Targets
 from trainer.calls import heard_at_most
 from trainer.dataset import CLEAN_CONDITION, Preparation, WindowSet, fingerprint, gather
 from trainer.device import CPU
@@ -26,7 +27,8 @@ from trainer.history import Epoch
 from trainer.predictions import RUN_FILE, Part, Predictions, data_of, read_run, write_parts, write_run
 from trainer.recipe import Recipe
 from trainer.solving import solve
-from trainer.training import Targets, Trained, logits_of, train
+from trainer.trained import Trained, logits_of
+from trainer.training import train
 
 logger = logging.getLogger(__name__)
 
@@ -187,8 +189,8 @@ def train_fold(
     windows: WindowSet,
     checkpoint: Path,
     on_epoch: Callable[[Epoch], None],
-    device: torch.device = CPU,
-    pretrained: Trained | None = None,
+    device: torch.device,
+    pretrained: Trained | None,
 ) -> Trained:
     """Train on a fold; its validation speakers choose the epoch, or are trained on too."""
     valid = None

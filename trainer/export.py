@@ -27,6 +27,7 @@ from serstream.emotion.store import MODEL_FILE, SUMS_FILE, read_file, sums
 from serstream.errors import ConfigError, ModelError
 from serstream.shipped import SAMPLE_CALL
 from serstream.types import INT16_SCALE, SAMPLE_RATE
+from trainer.calibration import calibrate
 from trainer.calls import as_heard
 from trainer.card import augmented_with, training_data, write_card
 from trainer.corpora.clip import audio_files
@@ -34,11 +35,11 @@ from trainer.dataset import CLEAN_CONDITION
 from trainer.evaluation import LOG_TEMPERATURE
 from trainer.experiment import HEARD_S, Workplace
 from trainer.folds import PROTOCOLS
-from trainer.metrics import calibrate, figures
+from trainer.metrics import figures
 from trainer.networks import Ensemble
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
-from trainer.training import Trained
+from trainer.trained import Trained
 from trainer.whole import whole
 
 OPSET = 17

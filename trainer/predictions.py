@@ -68,6 +68,27 @@ class Predictions:
         """The most speech that is said to be heard before a window, in seconds."""
         return max(part.heard_s for part in self.parts)
 
+    @property
+    def label_of_clip(self) -> NDArray[np.int64]:
+        """Index of every clip's true label, shape (n_clips,)."""
+        return np.array([self.labels.index(clip.emotion) for clip in self.clips])
+
+    def parts_of(self, condition: str, heard_s: float) -> list[Part]:
+        """All folds and seeds under one condition, after so many seconds of other speech."""
+        return [p for p in self.parts if p.condition == condition and p.heard_s == heard_s]
+
+    def taught(self, part: Part) -> NDArray[np.bool_]:
+        """Labels that some training clip of the part's fold has, shape (n_labels,).
+
+        ``known`` tells it for the labels of the corpora that are tested; others are trained on as a whole.
+        """
+        tested = np.unique(part.clip)
+        corpora = {self.clips[i].corpus for i in tested}
+        others = {clip.emotion for clip in self.clips if clip.corpus not in corpora}
+        taught: NDArray[np.bool_] = np.isin(self.labels, list(others))
+        taught |= self.known[tested].any(axis=0)
+        return taught
+
 
 class ClipRecord(msgspec.Struct, frozen=True):
     """A clip without its sound."""

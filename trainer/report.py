@@ -12,19 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from trainer.calibration import ABSTAIN_SHARE, Calibration, calibrate
 from trainer.evaluation import Counts
 from trainer.folds import Protocol
 from trainer.history import Epoch
-from trainer.metrics import (
-    ABSTAIN_SHARE,
-    Calibration,
-    calibrate,
-    figures,
-    interval_of,
-    percent,
-    pooled_confusion,
-    short_of_speech,
-)
+from trainer.metrics import figures, interval_of, percent, pooled_confusion, short_of_speech
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
 

@@ -22,13 +22,13 @@ from torch import nn
 from serstream.emotion.features import FeatureSpec, FloatArray
 from serstream.emotion.inputs import FUNCTIONALS
 from serstream.errors import ConfigError
+from trainer.batches import Targets
 from trainer.calls import Calls, as_heard
 from trainer.dataset import WindowSet
-from trainer.evaluation import MASKED, clip_scores, confusion, fit_temperature, uar
+from trainer.evaluation import MASKED, clip_uar, fit_temperature
 from trainer.folds import deal
 from trainer.networks import Ridge
 from trainer.recipe import Recipe
-from trainer.training import Targets
 
 logger = logging.getLogger(__name__)
 
@@ -182,13 +182,10 @@ def _solution(layer: nn.Linear, draws: list[FloatArray], values: Values, part: _
     scores = np.empty((len(clip), known.shape[1]), np.float32)
     for g in np.unique(group):
         scores[group == g] = heard[group == g] @ equations.solve(PENALTY, without=int(g))
-    clips, of_clips = clip_scores(scores, clip)
-    predicted = np.where(known[clips], of_clips, -np.inf).argmax(axis=1)
-    reached = float(uar(confusion(label[clips], predicted, known.shape[1])))
     masked: FloatArray = np.where(known[clip], scores, np.float32(MASKED))
     temperature = fit_temperature(masked, label[clip])
     weights = equations.solve(PENALTY) / temperature
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weights[:-1].T))
         layer.bias.copy_(torch.from_numpy(weights[-1]))
-    return reached
+    return clip_uar(scores, clip, label, known)

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import os
+import pickle  # nosec B403 # for the name of its error
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-BROKEN_ARRAYS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, KeyError)
-"""What numpy raises about an .npz file that a disk has cut or spoilt."""
+BROKEN_ARRAYS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    ValueError,
+    KeyError,
+    SyntaxError,
+    tokenize.TokenError,
+)
+"""What numpy raises about an .npy or .npz file that a disk has cut or spoilt."""
+BROKEN_WEIGHTS = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""What torch raises about such a file of weights."""
 
 
 @contextmanager

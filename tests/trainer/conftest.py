@@ -13,6 +13,9 @@ import soundfile
 
 if TYPE_CHECKING:
     from trainer.corpora import Clip
+    from trainer.dataset import WindowSet
+    from trainer.experiment import Workplace
+    from trainer.recipe import Recipe
 
 # Several test processes run at once: spinning threads of torch would stand in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -102,3 +105,25 @@ def write_recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 @pytest.fixture(scope="session")
 def tiny_recipe(write_recipe: Callable[..., Path]) -> Path:
     return write_recipe("tiny", network="cnn_lstm", variants=1, training="epochs = 3\nbatch = 8", windows=4)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_recipe: Path) -> Recipe:
+    """Of a network that learns in steps."""
+    from trainer import recipe
+
+    return recipe.load(tiny_recipe)
+
+
+@pytest.fixture(scope="module")
+def workplace(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """With an own runs folder for every file of tests."""
+    from trainer.experiment import Workplace
+
+    return Workplace(tiny_data, tiny_data, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def windows(tiny: Recipe, workplace: Workplace) -> WindowSet:
+    """What the tiny recipe trains with."""
+    return workplace.windows(tiny)

@@ -9,9 +9,10 @@ from matplotlib.image import imread
 
 from serstream.errors import ConfigError
 from trainer import evaluation, recipe, report
+from trainer.calibration import calibrate, confidence_at
 from trainer.corpora import Clip
 from trainer.folds import PROTOCOLS
-from trainer.metrics import calibrate, confidence_at, modes, short_of_speech
+from trainer.metrics import modes, short_of_speech
 from trainer.predictions import Part, Predictions
 
 LABELS = ("angry", "calm", "sad")

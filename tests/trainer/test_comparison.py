@@ -159,6 +159,19 @@ def test_features_are_kept_and_every_effect_is_heard(clips: list[Clip], tmp_path
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
 
 
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4',", b"\0" * 200])
+def test_features_that_cannot_be_read_are_computed_again(
+    content: bytes, clips: list[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    examples = gather(small("d1"), clips[:6], (), 0, tmp_path)
+    (kept,) = tmp_path.iterdir()
+    for damaged in (content, kept.read_bytes()[:-1]):
+        kept.write_bytes(damaged)
+        again = gather(small("d1"), clips[:6], (), 0, tmp_path)
+        np.testing.assert_array_equal(again.features, examples.features)
+    assert caplog.text.count(f"{kept}: cannot read it: ") == 2
+
+
 @pytest.mark.parametrize(
     "name", [name for name in system.names() if system.load(name).features == system.MFCC]
 )
@@ -190,6 +203,20 @@ def test_results_are_those_of_the_labels_as_they_are_now(clips: list[Clip], tmp_
     mended = [replace(few[0], emotion="neutral" if few[0].emotion != "neutral" else "sad"), *few[1:]]
     assert replace(cell, clips=mended).results() == []
     assert len(replace(cell, clips=list(few)).results()) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0", b'{"labels": ["angry"', b'{"labels": ["angry"]}'])
+def test_a_result_that_cannot_be_read_is_brought_again(
+    content: bytes, clips: list[Clip], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cell = Cell("d-forest", small("d-forest"), "tiny", clips[:24], "speakers", PLAN, tmp_path)
+    cell.run(CPU, untold)
+    whole = cell.results()
+    cell.path(0).write_bytes(content)
+    assert cell.results() == []
+    assert f"{cell.path(0)}: cannot read it: " in caplog.text
+    cell.run(CPU, untold)
+    assert cell.results() == whole
 
 
 def test_a_network_that_onnx_runtime_computes_otherwise_is_named_and_the_result_stays(

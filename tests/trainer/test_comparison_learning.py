@@ -63,9 +63,23 @@ def test_early_stopping_keeps_the_best_epoch(clips: list[Clip], examples: Exampl
     history = learner.fit(examples.features, label, parts, tmp_path / "x.pt", lambda *_: None)
     losses = [epoch.valid_loss for epoch in history]
     assert losses.index(min(losses)) == len(losses) - 3
-    best = torch.load(tmp_path / "x.pt", weights_only=True)["best"]
+    best = torch.load(tmp_path / "x.pt", weights_only=True)["parts"]["best"]
     for name, value in network.state_dict().items():
         assert torch.equal(value, best[name])
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_a_damaged_checkpoint_is_not_gone_on_with(
+    share: float, clips: list[Clip], examples: Examples, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, told = tmp_path / "x.pt", list[int]()
+    label, parts = np.arange(len(clips)) % 3, split("random", 0, clips, examples, 0.25, 0.1)
+    for _ in range(2):
+        learner = NetworkLearner(D1.build(examples.features.shape[1:], 3), D1.training, 1, seed=0)
+        learner.fit(examples.features, label, parts, path, lambda number, _: told.append(number))
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert told == [1, 1]
+    assert f"{path}: cannot read it: " in caplog.text
 
 
 def d1_cell(clips: list[Clip], folder: Path, epochs: int = 1, **changes: object) -> Cell:

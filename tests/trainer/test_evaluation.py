@@ -5,8 +5,10 @@ import pytest
 from scipy.special import log_softmax
 
 from trainer.evaluation import (
+    best,
     calibration_error,
     clip_scores,
+    clip_uar,
     confusion,
     drawn_uar,
     fit_temperature,
@@ -34,6 +36,17 @@ def test_a_clip_is_the_mean_of_its_windows() -> None:
     clips, scores = clip_scores(logits, np.array([7, 4, 4]))
     assert clips.tolist() == [4, 7]
     np.testing.assert_allclose(scores[0], log_softmax(logits, axis=-1)[1:].mean(axis=0), rtol=1e-6)
+
+
+def test_clips_are_judged_over_the_labels_of_their_corpus() -> None:
+    """The second clip sounds most like a label that its corpus lacks; of the third no window is there."""
+    logits = np.array([[2, 0, 0], [0, 1, 3]], np.float32)
+    known = np.array([[True, True, True], [True, True, False], [True, True, True]])
+    assert best(logits, known[:2]).tolist() == [0, 1]
+    assert best(logits, np.array([False, True, True])).tolist() == [1, 2]
+    clip, label = np.array([0, 1]), np.array([0, 1, 2])
+    assert clip_uar(logits, clip, label, known) == 1.0
+    assert clip_uar(logits, clip, label, np.ones_like(known)) == 0.5
 
 
 def test_temperature_recovers_what_made_the_logits_too_sure() -> None:

@@ -15,6 +15,7 @@ from serstream.emotion.features import FloatArray
 from serstream.emotion.metadata import ModelMetadata
 from serstream.errors import ConfigError
 from trainer import recipe
+from trainer.batches import Targets
 from trainer.calls import as_heard
 from trainer.dataset import WindowSet
 from trainer.experiment import Workplace, train_all
@@ -24,7 +25,7 @@ from trainer.networks import build
 from trainer.networks.ridge import WEIGHT, WIDTH, Ridge
 from trainer.recipe import Training
 from trainer.solving import _Equations, _Part, solve
-from trainer.training import Targets, Trained, load, logits_of, save
+from trainer.trained import Trained, load, logits_of, save
 
 pytestmark = pytest.mark.trainer
 
@@ -33,11 +34,6 @@ pytestmark = pytest.mark.trainer
 def ridge(tiny_recipe: Path) -> recipe.Recipe:
     tiny = recipe.load(tiny_recipe)
     return msgspec.structs.replace(tiny, network="ridge", training=Training())
-
-
-@pytest.fixture(scope="module")
-def workplace(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    return Workplace(tiny_data, tiny_data, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,8 @@ from trainer.experiment import Workplace
 from trainer.export import TOLERANCE, export
 from trainer.history import Epoch
 from trainer.networks import NETWORKS, build
-from trainer.training import Targets, Trained, _shift, load, logits_of, save, train
+from trainer.trained import load, logits_of, save
+from trainer.training import train
 
 pytestmark = pytest.mark.trainer
 
@@ -39,21 +40,6 @@ TINY = {
     "functionals": FunctionalsSpec(),
 }
 """Features of the tiny recipe."""
-
-
-@pytest.fixture(scope="module")
-def workplace(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    return Workplace(tiny_data, tiny_data, tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_recipe: Path) -> recipe.Recipe:
-    return recipe.load(tiny_recipe)
-
-
-@pytest.fixture(scope="module")
-def windows(tiny: recipe.Recipe, workplace: Workplace) -> WindowSet:
-    return workplace.windows(tiny)
 
 
 def test_features_are_cached_and_come_back_the_same(
@@ -143,38 +129,6 @@ def test_an_interrupted_training_ends_at_the_same_weights(
     np.testing.assert_allclose(logits_of(back, windows), logits_of(resumed, windows), atol=1e-5)
 
 
-def test_weights_are_those_of_one_recipe_and_seed(
-    tiny: recipe.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "weights.pt"
-    spec = tiny.features
-    trained = Trained(build(tiny.network, spec, len(tiny.labels)), spec, [])
-    save(tiny, trained, path)
-    load(tiny, path)
-    other = tiny.with_seed(5)
-    said = f"trained by recipe {tiny.sha256[:12]}, wanted {other.sha256[:12]}, which is tiny with seed 5; run"
-    with pytest.raises(ConfigError, match=said):
-        load(other, path)
-
-    def full(_: object, file: Path) -> None:
-        file.write_bytes(b"half of it")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="disk full"):
-        save(other, trained, path)
-    load(tiny, path)
-
-
-@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
-def test_truncated_weights_are_named(share: float, tiny: recipe.Recipe, tmp_path: Path) -> None:
-    path = tmp_path / "weights.pt"
-    save(tiny, Trained(build(tiny.network, tiny.features, len(tiny.labels)), tiny.features, []), path)
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ConfigError, match=r"weights\.pt: cannot read these weights: .*train' again"):
-        load(tiny, path)
-
-
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
 def test_a_checkpoint_that_cannot_be_read_is_not_gone_on_with(
     share: float, tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -235,15 +189,6 @@ def test_training_stops_when_the_validation_speakers_gain_no_more(
     assert histories[1] == histories[0]
 
 
-def test_shifted_windows_keep_their_frames() -> None:
-    frames = torch.arange(8.0).expand(5, 2, 8)
-    shifted = _shift(frames, 0.25, np.random.default_rng(0))
-    starts = [int(window[0, 0]) for window in shifted]
-    assert set(starts) <= {6, 7, 0, 1, 2} and len(set(starts)) > 1
-    for start, window in zip(starts, shifted, strict=True):
-        assert window.tolist() == [[(start + k) % 8 for k in range(8)]] * 2
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_network_trained_on_cuda_works_on_the_cpu(
     tiny: recipe.Recipe, windows: WindowSet, tmp_path: Path
@@ -252,27 +197,6 @@ def test_a_network_trained_on_cuda_works_on_the_cpu(
     save(tiny, trained, tmp_path / "weights.pt")
     back = load(tiny, tmp_path / "weights.pt")
     np.testing.assert_allclose(logits_of(back, windows), logits_of(trained, windows), atol=1e-2)
-
-
-def test_labels_a_corpus_lacks_are_known_and_classes_weigh_alike(windows: WindowSet) -> None:
-    targets = Targets.of(windows, ("angry", "fear", "neutral", "sad"))
-    assert targets.known.tolist() == [[True, False, True, True]] * 36
-    shares = [targets.weight[targets.label == k].sum() for k in (0, 2, 3)]
-    assert shares == pytest.approx([shares[0]] * 3)
-
-
-def test_both_sexes_of_a_class_can_weigh_alike(windows: WindowSet) -> None:
-    """One woman to several men in one class, men alone in another."""
-    labels = ("angry", "neutral", "sad")
-    angry = [i for i, clip in enumerate(windows.clips) if clip.emotion == "angry"]
-    clips = [
-        replace(clip, sex="male" if clip.emotion == "neutral" or i in angry[1:] else "female")
-        for i, clip in enumerate(windows.clips)
-    ]
-    weight = Targets.of(replace(windows, clips=clips), labels, by_sex=True).weight
-    assert weight[angry[0]] == pytest.approx(weight[angry[1:]].sum())
-    shares = [weight[[clip.emotion == label for clip in clips]].sum() for label in labels]
-    assert shares == pytest.approx([shares[0]] * 3)
 
 
 @pytest.mark.parametrize("deviation", [True, False])
@@ -322,15 +246,6 @@ def test_without_functionals_the_rows_are_normalised(windows: WindowSet) -> None
     heard = as_heard(windows, spec, 1e9)
     assert list(heard) == ["features"]
     assert not np.allclose(heard["features"], as_heard(windows, spec, 0)["features"], atol=0.1)
-
-
-def test_logits_depend_on_what_was_heard(tiny: recipe.Recipe, windows: WindowSet) -> None:
-    assert tiny.baseline is not None
-    spec = tiny.features
-    heard = msgspec.structs.replace(spec, baseline=average_speaker(windows, spec, tiny.baseline))
-    network = build(tiny.network, heard, 3)
-    trained = Trained(network, heard, [])
-    assert not np.allclose(logits_of(trained, windows, 10.0), logits_of(trained, windows))
 
 
 def test_recipes_name_every_network() -> None:

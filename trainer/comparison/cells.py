@@ -125,12 +125,12 @@ class Cell:
 
     def results(self) -> list[Result]:
         """Of the splits that were run."""
-        paths = [self.path(number) for number in self._numbers()]
-        return [msgspec.json.decode(path.read_bytes(), type=Result) for path in paths if path.is_file()]
+        results = (self._result(number) for number in self._numbers())
+        return [result for result in results if result is not None]
 
     def run(self, device: torch.device, on_epoch: Callable[[str, int, Epoch], None]) -> None:
         """Train and test every split that has no result yet."""
-        missing = [number for number in self._numbers() if not self.path(number).is_file()]
+        missing = [number for number in self._numbers() if self._result(number) is None]
         if not missing:
             return
         copies = self.plan.copies(self.system, self.protocol)
@@ -138,6 +138,17 @@ class Cell:
         for number in missing:
             title = f"{self.name}, {self.corpus}, {self.protocol}, split {number + 1}"
             self._run(number, examples, device, partial(on_epoch, title))
+
+    def _result(self, number: int) -> Result | None:
+        """None where there is none that can be read."""
+        path = self.path(number)
+        if not path.is_file():
+            return None
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Result)
+        except msgspec.MsgspecError as error:
+            logger.warning("%s: cannot read it: %s; it counts as not run", path, error)
+            return None
 
     def _numbers(self) -> range:
         return range(self.plan.splits(self.system, self.protocol, self.clips))

@@ -14,7 +14,7 @@ from serstream.emotion.features import FloatArray
 from trainer.comparison.copies import Effect, copy
 from trainer.comparison.system import System, canonical
 from trainer.corpora import Clip
-from trainer.whole import whole
+from trainer.whole import BROKEN_ARRAYS, whole
 from trainer.windows import load_clip
 
 logger = logging.getLogger(__name__)
@@ -62,18 +62,24 @@ def _layer(
     for clip in clips:
         digest.update(f"{clip.name} {clip.sex} ".encode() + hashlib.sha256(clip.path.read_bytes()).digest())
     path = cache / f"{clips[0].corpus}-{system.features}-{digest.hexdigest()[:16]}.npy"
-    if not path.is_file():
-        logger.info("%s: features of %s clips", path.name, len(clips))
-        feature_set = system.feature_set()
-        rows = []
-        for i, clip in enumerate(clips):
-            samples = load_clip(clip)
-            if effects:
-                rng = np.random.default_rng(list(f"{clip.name} {number}".encode()))
-                samples = copy(samples, effects[(i + number) % len(effects)], rng)
-            rows.append(feature_set(samples, clip))
-        cache.mkdir(parents=True, exist_ok=True)
-        with whole(path) as unfinished:
-            np.save(unfinished, np.stack(rows))
-    features: FloatArray = np.load(path)
+    if path.is_file():
+        try:
+            kept: FloatArray = np.load(path)
+        except BROKEN_ARRAYS as error:
+            logger.warning("%s: cannot read it: %s; computed anew", path, error)
+        else:
+            return kept
+    logger.info("%s: features of %s clips", path.name, len(clips))
+    feature_set = system.feature_set()
+    rows = []
+    for i, clip in enumerate(clips):
+        samples = load_clip(clip)
+        if effects:
+            rng = np.random.default_rng(list(f"{clip.name} {number}".encode()))
+            samples = copy(samples, effects[(i + number) % len(effects)], rng)
+        rows.append(feature_set(samples, clip))
+    cache.mkdir(parents=True, exist_ok=True)
+    features = np.stack(rows)
+    with whole(path) as unfinished:
+        np.save(unfinished, features)
     return features

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from serstream.emotion.features import FloatArray
 from serstream.emotion.inputs import FEATURES, Inputs, alone
 from serstream.emotion.metadata import ModelMetadata
+from trainer import checkpoint as checkpoints
 from trainer.comparison.splits import Indices, Split
 from trainer.comparison.system import Learning
 from trainer.device import CPU
@@ -23,7 +24,6 @@ from trainer.evaluation import Labels
 from trainer.export import export
 from trainer.networks import Ensemble
 from trainer.networks.studies import StudyNetwork, keras_parameters
-from trainer.whole import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,7 @@ class NetworkLearner:
             if weight.dim() == 4:  # convolutions and pooling run twice as fast on a CPU with channels last
                 weight.data = weight.data.to(memory_format=torch.channels_last)
         state = _State(network, self.settings, self.device)
-        if checkpoint.is_file():
-            state.restore(checkpoint, self.epochs)
+        state.restore(checkpoint, self.epochs)
         while len(state.history) < self.epochs and not state.finished:
             order = np.random.default_rng([self.seed, len(state.history)]).permutation(split.train)
             loss = _epoch(state, features, label, order)
@@ -190,32 +189,25 @@ class _State:
             self.best = copy.deepcopy(self.network.state_dict())
 
     def save(self, path: Path) -> None:
-        with whole(path) as unfinished:
-            torch.save(
-                {
-                    "network": self.network.state_dict(),
-                    "best": self.best,
-                    "optimiser": self.optimiser.state_dict(),
-                    "schedule": self.schedule.state_dict(),
-                    "torch_rng": torch.get_rng_state(),
-                    "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-                    "history": [astuple(epoch) for epoch in self.history],
-                },
-                unfinished,
-            )
+        parts = {
+            "network": self.network.state_dict(),
+            "best": self.best,
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        checkpoints.save(path, parts, self.history, self.device)
 
     def restore(self, path: Path, at_most: int) -> None:
-        """Go on from there, unless more epochs than that lie behind it."""
-        stored = torch.load(path, weights_only=True, map_location=CPU)
-        if len(stored["history"]) > at_most:
+        """Go on from there, unless nothing is there or more epochs than that lie behind it."""
+        stored = checkpoints.load(path)
+        if stored is None or len(stored["history"]) > at_most:
             return
-        self.network.load_state_dict(stored["network"])
-        self.best = stored["best"]
-        self.optimiser.load_state_dict(stored["optimiser"])
-        self.schedule.load_state_dict(stored["schedule"])
-        torch.set_rng_state(stored["torch_rng"])
-        if stored["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(stored["cuda_rng"], self.device)
+        parts = stored["parts"]
+        self.network.load_state_dict(parts["network"])
+        self.best = parts["best"]
+        self.optimiser.load_state_dict(parts["optimiser"])
+        self.schedule.load_state_dict(parts["schedule"])
+        checkpoints.restore_rng(stored, self.device)
         self.history = [Epoch(*epoch) for epoch in stored["history"]]
 
 

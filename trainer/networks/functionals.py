@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from serstream.emotion.features import FeatureSpec
+from trainer.networks.layers import StandardisedFunctionals
 
 HIDDEN = 64
 """Units of the two-layer perceptron."""
 
 
-class FunctionalsOpinions(nn.Module):
+class FunctionalsOpinions(StandardisedFunctionals):
     """A linear and a two-layer perceptron, each for itself.
 
     ``functionals`` (batch, n_functionals), the trust in the baseline behind them if there is one, to
@@ -19,15 +20,9 @@ class FunctionalsOpinions(nn.Module):
     it, and mix them by the trust: a high voice says something, a voice higher than usual something else.
     """
 
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(self, spec: FeatureSpec, n_labels: int):
-        super().__init__()
-        self.size = spec.n_functionals
+        super().__init__(spec)
         self.trust = spec.baseline is not None and spec.baseline.trust_row
-        self.register_buffer("mean", torch.zeros(self.size))
-        self.register_buffer("deviation", torch.ones(self.size))
         inputs = self.size * (1 + self.trust)
         self.linear = nn.Sequential(nn.Dropout(0.1), nn.Linear(inputs, n_labels))
         self.layers = nn.Sequential(
@@ -38,14 +33,9 @@ class FunctionalsOpinions(nn.Module):
             nn.Linear(HIDDEN, n_labels),
         )
 
-    def standardise(self, functionals: Tensor) -> None:
-        """Take mean and deviation from training functionals (n_windows, n_functionals)."""
-        self.mean.copy_(functionals.mean(dim=0))
-        self.deviation.copy_(functionals.std(dim=0).clamp_min(1e-4))
-
     def forward(self, functionals: Tensor) -> Tensor:
         with torch.autocast(functionals.device.type, enabled=False):  # a thousand summands need the precision
-            values = ((functionals[:, : self.size] - self.mean) / self.deviation).clamp(-5, 5)
+            values = self.standardised(functionals)
             if self.trust:
                 trust = functionals[:, -1:]
                 values = torch.cat([(1 - trust) * values, trust * values], dim=1)

@@ -52,6 +52,31 @@ class LogMel(nn.Module):
         return ((self.log_mel(features) - self.mean) / self.deviation).unsqueeze(1)
 
 
+class StandardisedFunctionals(nn.Module):
+    """What hears functionals: mean and deviation travel with its weights.
+
+    ``functionals`` are (batch, n_functionals), the trust in the baseline behind them if there is one.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, spec: FeatureSpec):
+        super().__init__()
+        self.size = spec.n_functionals
+        self.register_buffer("mean", torch.zeros(self.size))
+        self.register_buffer("deviation", torch.ones(self.size))
+
+    def standardise(self, functionals: Tensor) -> None:
+        """Take mean and deviation from training functionals (n_windows, n_functionals)."""
+        self.mean.copy_(functionals.mean(dim=0))
+        self.deviation.copy_(functionals.std(dim=0).clamp_min(1e-4))
+
+    def standardised(self, functionals: Tensor) -> Tensor:
+        """And bounded, shape (batch, n_functionals)."""
+        return ((functionals[:, : self.size] - self.mean) / self.deviation).clamp(-5, 5)
+
+
 class SpecAugment(nn.Module):
     """Mask random bands and frames while training (Park et al. 2019), one mask per window."""
 

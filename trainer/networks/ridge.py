@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from serstream.emotion.features import FeatureSpec
+from trainer.networks.layers import StandardisedFunctionals
 
 COMPONENTS = 190
 """Principal components that the cosines hear: with more, and a convolution beside, a network would have over
@@ -18,7 +19,7 @@ WEIGHT = 300.0
 """Of the Gaussian kernel; the linear one is of standardised functionals, about as large as they are many."""
 
 
-class Ridge(nn.Module):
+class Ridge(StandardisedFunctionals):
     """``functionals`` (batch, n_functionals), the trust in the baseline behind them, to (batch, n_labels).
 
     Functionals and random cosines of them together are ridge regression with the sum of a linear and a
@@ -26,19 +27,14 @@ class Ridge(nn.Module):
     one with it, mixed by the trust relative to its limit.
     """
 
-    mean: Tensor
-    deviation: Tensor
     components: Tensor
     frequencies: Tensor
     phases: Tensor
 
     def __init__(self, spec: FeatureSpec, n_labels: int):
-        super().__init__()
-        self.size = spec.n_functionals
+        super().__init__(spec)
         self.trust_limit = spec.baseline.trust_limit if spec.baseline else 0.0
         self.n_components = min(COMPONENTS, self.size)
-        self.register_buffer("mean", torch.zeros(self.size))
-        self.register_buffer("deviation", torch.ones(self.size))
         self.register_buffer("components", torch.zeros(self.size, self.n_components))
         self.register_buffer("frequencies", torch.zeros(self.n_components, COSINES))
         self.register_buffer("phases", torch.zeros(COSINES))
@@ -49,18 +45,13 @@ class Ridge(nn.Module):
 
     def fit(self, functionals: Tensor, seed: int) -> None:
         """Learn from training functionals (n_windows, n_functionals) how to standardise; draw the cosines."""
-        self.mean.copy_(functionals.mean(dim=0))
-        self.deviation.copy_(functionals.std(dim=0).clamp_min(1e-4))
+        self.standardise(functionals)
         variances, components = torch.linalg.eigh(torch.cov(self.standardised(functionals).T))
         variances, components = variances[-self.n_components :], components[:, -self.n_components :]
         self.components.copy_(components)
         generator = torch.Generator().manual_seed(seed)
         self.frequencies.normal_(generator=generator).div_((WIDTH * variances.sum()).sqrt())
         self.phases.uniform_(0, 2 * torch.pi, generator=generator)
-
-    def standardised(self, functionals: Tensor) -> Tensor:
-        """And bounded, shape (batch, n_functionals)."""
-        return ((functionals[:, : self.size] - self.mean) / self.deviation).clamp(-5, 5)
 
     def values(self, functionals: Tensor) -> Tensor:
         """What the maps are applied to, shape (batch, n_functionals + COSINES)."""

@@ -18,6 +18,8 @@ N_BESIDE = 6 + 3
 """Statistics and sex, which stand behind the acoustic values in the input."""
 ROWS = 9
 """The 2-D branch sees the 162 acoustic values in this many rows; the study does not say what it saw."""
+READER_UNITS = 32
+"""Of the LSTM, in each direction."""
 
 
 class B1Deep(Stack):
@@ -79,10 +81,10 @@ class B1BiLstm(_Fusion):
 class _Reader(nn.Module):
     """(batch, length) as a sequence of single values."""
 
-    def __init__(self, n_labels: int, *, bidirectional: bool, hidden: int = 32):
+    def __init__(self, n_labels: int, *, bidirectional: bool):
         super().__init__()
-        self.lstm = nn.LSTM(1, hidden, batch_first=True, bidirectional=bidirectional)
-        self.classify = nn.Linear(hidden * (2 if bidirectional else 1), n_labels)
+        self.lstm = nn.LSTM(1, READER_UNITS, batch_first=True, bidirectional=bidirectional)
+        self.classify = nn.Linear(READER_UNITS * (2 if bidirectional else 1), n_labels)
 
     def forward(self, fused: Tensor) -> Tensor:
         _, (last, _) = self.lstm(fused.unsqueeze(2))

@@ -20,7 +20,7 @@ from trainer.windows import load_clip
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
-"""Raise it when the code here, in windows.py, features.py or copies.py gives other features for the same recipe."""
+"""Raise it when the code here, in windows.py, features.py or copies.py gives other features for a recipe."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from tiny_model import LABELS, write_model
 from serstream.audio import microphone
 from serstream.classify import Classified, classify
 from serstream.cli import main
-from serstream.config import MicrophoneSettings, SegmenterSettings, Settings
+from serstream.config import FileSettings, MicrophoneSettings, SegmenterSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.feed.messages import WindowEmotion
 from serstream.replay import recording_events, replay
@@ -236,6 +236,23 @@ def test_pictures_are_named_after_their_streams_where_there_are_several(tmp_path
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_picture_that_cannot_be_drawn_costs_no_verdict_and_no_other_picture(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sketch, "LIMIT_S", 10.0)
+    files = [SAMPLE_CALL, *CLIPS[:2]]
+    blocked, drawn = (f"y-{FileSettings(path=str(path)).prefix}" for path in CLIPS[:2])
+    (tmp_path / f"{blocked}-1.svg").mkdir()
+    command = ["classify", "--json", *map(str, files), "--picture", str(tmp_path / "y.svg")]
+    assert main([*command, "--set", f"model.path={tiny_model}"]) == 1
+    printed = capsys.readouterr()
+    told = [json.loads(line)["recording"] for line in printed.out.splitlines()]
+    assert told == [str(SAMPLE_CALL), *map(str, files)]
+    assert printed.err.count("a picture has room for") == 2, "for each channel of the call"
+    assert f"{blocked}-1.svg: cannot write it: Is a directory" in printed.err
+    assert {path.name for path in tmp_path.iterdir()} == {f"{blocked}-1.svg", f"{drawn}-1.svg"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -247,7 +264,7 @@ def test_pictures_are_named_after_their_streams_where_there_are_several(tmp_path
         ),
         (
             [str(CLIPS[0]), "--picture", "no/folder.svg"],
-            "no/folder.svg: cannot write it: No such file",
+            "picture no/folder.svg: there is no folder no; make it",
         ),
         (["--microphone", "--roles", "customer,agent"], "customer,agent: wanted one role for a microphone"),
         (["--microphone"], "standard input is no terminal"),

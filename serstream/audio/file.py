@@ -133,15 +133,8 @@ class FileSource:
 
 
 def _open(path: Path) -> soundfile.SoundFile:
-    try:
-        seen = "" if path.is_file() else "a folder" if path.is_dir() else "no such file"
-    except OSError as error:  # a folder that may not be entered, a name that is too long
-        seen = f"cannot read it: {error.strerror}"
-    if seen:
-        raise SourceError(
-            f"file {readable(path)}: {seen}; give the path of a recording ('serstream replay -o' takes "
-            "folders)"
-        )
+    if fault := _fault(path):
+        raise SourceError(f"file {readable(path)}: {fault}")
     try:
         file = soundfile.SoundFile(os.fsencode(path))  # a name need not be UTF-8
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw, which has no header
@@ -159,6 +152,21 @@ def _open(path: Path) -> soundfile.SoundFile:
             f"{MAX_RATE}; give a recording that is not damaged"
         )
     return file
+
+
+def _fault(path: Path) -> str:
+    """Why nothing can be read from a path, and what to do; empty: it is a file."""
+    advice = "give the path of a recording ('serstream replay -o' takes folders)"
+    try:
+        if path.is_file():
+            return ""
+        if path.is_dir():
+            return f"a folder; {advice}"
+        if path.exists():
+            return "a pipe or device, which cannot be sought in; save it as a file first"
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        return f"cannot read it: {error.strerror}; {advice}"
+    return f"no such file; {advice}"
 
 
 def _promised_frames(file: soundfile.SoundFile) -> int:

@@ -129,6 +129,12 @@ def test_missing_file(tmp_path: Path) -> None:
         play(tmp_path / "none.wav")
 
 
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match="pipe: a pipe or device, which cannot be sought in; save it as"):
+        play(tmp_path / "pipe")
+
+
 @pytest.mark.parametrize("name", ["letter.txt", "letter.wav", "letter.raw"])
 def test_foreign_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("Dear Sir or Madam")

@@ -38,6 +38,8 @@ DEFAULT_ENDPOINT = config.FeedSettings().endpoint
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it went well, 2 when the user can mend what went wrong, 130 when interrupted."""
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = Path(os.devnull).open("w")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # not every terminal knows every emoji
     arguments = _parser().parse_args(argv)

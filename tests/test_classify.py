@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -226,6 +227,14 @@ def test_a_reader_that_has_gone_is_no_failure(how: list[str]) -> None:
     process.stdout.close()
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, b"")
+
+
+@pytest.mark.parametrize("command", ["classify", "classify --json", "replay"])
+def test_output_that_is_closed_is_no_failure(command: str, tiny_model: Path) -> None:
+    words = [sys.executable, "-m", "serstream", *command.split(), str(CLIPS[0])]
+    line = f"{shlex.join([*words, '--set', f'model.path={tiny_model}'])} >&-"
+    ended = subprocess.run(["sh", "-c", line], stderr=subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_pictures_are_named_after_their_streams_where_there_are_several(tmp_path: Path) -> None:

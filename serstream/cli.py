@@ -318,7 +318,8 @@ def _parser() -> argparse.ArgumentParser:
             "listen",
             _listen,
             "print the feed as JSON lines",
-            "Subscribe to a running daemon, or to several, and print every message as one line of JSON.",
+            "Subscribe to a running daemon, or to several, and print every message as one line of JSON.\n"
+            "What is lost for good is a line of type gap: call, stream, first and last lost sequence number.",
             "  serstream listen\n  serstream listen tcp://127.0.0.1:5556 | jq .smoothed_emotion",
         )
     )

@@ -39,21 +39,23 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """One stream of a recording."""
 
     recording: str
-    """Path, or ``microphone:NAME``."""
+    """Path, escaped where it is no text; or ``microphone``."""
     stream: str
     role: Role
     model: str
     """``name@version``."""
     seconds: float
+    """Length of the stream."""
     speech_s: float
     emotion: str | None
     """The winner; None: no speech that could be scored."""
     confidence: float
     probabilities: Distribution
-    """Mean over the scored windows."""
+    """Mean over the scored windows; without any empty, and ``confidence`` 0."""
     windows: int
     """Scored ones."""
     unscored: dict[UnscoredReason, int]
+    """Windows that were not, by reason."""
     utterances: list[Utterance]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import queue
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from serstream import config
 from serstream.command_line import add_command, add_configuration, add_roles, channel_roles, configuration
-from serstream.errors import ConfigError, SourceError, readable
+from serstream.errors import ConfigError, SerstreamError, SourceError, readable
 from serstream.types import AudioChunk, Role, SourceEvent
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def add_parser(commands: Commands) -> None:
         "what recordings sound like",
         "Put recordings, or words into the microphone, through the daemon's own pipeline.\n"
         "Print emotion, emoji and probabilities of each stream: the mean over its windows, then utterance\n"
-        "by utterance. Exit code 0, 1 when a recording could not be used; the others are classified.",
+        "by utterance. Exit code 0; 1 when a recording could not be used or a picture not drawn, and all\n"
+        "others were.",
         "  serstream classify call.wav\n"
         "  serstream classify *.flac --json | jq -r '[.recording, .emotion, .confidence] | @tsv'\n"
         "  serstream classify call.wav --roles customer,agent\n"
@@ -76,6 +78,10 @@ def _classify(arguments: argparse.Namespace) -> int:
 
     if arguments.picture:
         canvas_for(arguments.picture, 1, 1)
+        if not os.path.isdir(folder := arguments.picture.parent):
+            raise ConfigError(
+                f"picture {arguments.picture}: there is no folder {folder}; make it, or name another"
+            )
     settings, base = configuration(arguments)
     roles = channel_roles(arguments)
     if arguments.microphone is not None and len(roles) > 1:
@@ -93,15 +99,24 @@ def _classify(arguments: argparse.Namespace) -> int:
             else:
                 name, events = readable(path), recording_events(path, roles, settings, base)
             streams = classify(name, events, settings, model, keep_s)
-            alone = len(arguments.file) < 2 and len(streams) == 1
-            for stream in streams:
-                _tell(stream, len(streams) > 1, output, as_json=arguments.json)
-                if arguments.picture:
-                    sketch.draw(stream, _picture(arguments.picture, stream, alone))
         except SourceError as error:
-            print(f"serstream: error: {error}", file=sys.stderr)
-            failed = 1
+            failed = _complain(error)
+            continue
+        for stream in streams:
+            _tell(stream, len(streams) > 1, output, as_json=arguments.json)
+        alone = len(arguments.file) < 2 and len(streams) == 1
+        for stream in streams if arguments.picture else ():
+            try:
+                sketch.draw(stream, _picture(arguments.picture, stream, alone))
+            except SerstreamError as error:
+                failed = _complain(error)
     return failed
+
+
+def _complain(error: SerstreamError) -> int:
+    """Tell it and go on; the exit code that it makes."""
+    print(f"serstream: error: {error}", file=sys.stderr)
+    return 1
 
 
 def _tell(stream: Classified, named: bool, console: Console, as_json: bool) -> None:

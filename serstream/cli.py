@@ -23,7 +23,7 @@ from serstream.command_line import (
     channel_roles,
     configuration,
 )
-from serstream.errors import ConfigError, SerstreamError
+from serstream.errors import ConfigError, SerstreamError, SourceError
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ DEFAULT_ENDPOINT = config.FeedSettings().endpoint
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 when it went well, 2 when the user can mend what went wrong, 130 when interrupted."""
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = Path(os.devnull).open("w")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # not every terminal knows every emoji
     arguments = _parser().parse_args(argv)
@@ -117,11 +119,16 @@ def _replay(arguments: argparse.Namespace) -> int:
     from serstream.replay import recording_events, replay
 
     model = load_model(settings.model, base)
+    failed = 0
     for path in arguments.file:
-        for message in replay(recording_events(path, roles, settings, base), settings, model):
-            sys.stdout.buffer.write(encode(message) + b"\n")
+        try:
+            for message in replay(recording_events(path, roles, settings, base), settings, model):
+                sys.stdout.buffer.write(encode(message) + b"\n")
+        except SourceError as error:
+            print(f"serstream: error: {error}", file=sys.stderr)
+            failed = 2
         sys.stdout.flush()
-    return 0
+    return failed
 
 
 def _refuse_what_scores(arguments: argparse.Namespace) -> None:
@@ -272,7 +279,8 @@ def _parser() -> argparse.ArgumentParser:
         "score recordings, events as JSON lines",
         "Put recordings through the daemon's own pipeline, without a clock, and print what the feed would\n"
         "carry: one JSON message a line. Any format libsndfile reads, any rate; every channel is a stream.\n"
-        "A network capture (pcap, pcapng) is replayed with its own timing; [[rtp]] says what is in it.",
+        "A network capture (pcap, pcapng) is replayed with its own timing; [[rtp]] says what is in it.\n"
+        "Exit code 0; 2 when a recording could not be used, and all others were, or when nothing could be.",
         "  serstream replay call.wav --roles customer,agent\n"
         "  serstream replay call.pcap -c my.toml\n"
         "  serstream replay recordings/ -o events/      # all cores; go on after Ctrl-C with the same line\n"
@@ -310,7 +318,8 @@ def _parser() -> argparse.ArgumentParser:
             "listen",
             _listen,
             "print the feed as JSON lines",
-            "Subscribe to a running daemon, or to several, and print every message as one line of JSON.",
+            "Subscribe to a running daemon, or to several, and print every message as one line of JSON.\n"
+            "What is lost for good is a line of type gap: call, stream, first and last lost sequence number.",
             "  serstream listen\n  serstream listen tcp://127.0.0.1:5556 | jq .smoothed_emotion",
         )
     )

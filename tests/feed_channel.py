@@ -79,11 +79,7 @@ class Feed:
     def state(self) -> FeedState:
         state = FeedState()
         for event in self.received:
-            if isinstance(event, Gap):
-                if event.last is None:
-                    state.forget(event.call, event.stream)
-            else:
-                state.update(event)
+            state.update(event)
         return state
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from tiny_model import LABELS, write_model
 from serstream.audio import microphone
 from serstream.classify import Classified, classify
 from serstream.cli import main
-from serstream.config import MicrophoneSettings, SegmenterSettings, Settings
+from serstream.config import FileSettings, MicrophoneSettings, SegmenterSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.feed.messages import WindowEmotion
 from serstream.replay import recording_events, replay
@@ -228,12 +229,37 @@ def test_a_reader_that_has_gone_is_no_failure(how: list[str]) -> None:
     assert (process.returncode, errors) == (0, b"")
 
 
+@pytest.mark.parametrize("command", ["classify", "classify --json", "replay"])
+def test_output_that_is_closed_is_no_failure(command: str, tiny_model: Path) -> None:
+    words = [sys.executable, "-m", "serstream", *command.split(), str(CLIPS[0])]
+    line = f"{shlex.join([*words, '--set', f'model.path={tiny_model}'])} >&-"
+    ended = subprocess.run(["sh", "-c", line], stderr=subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 def test_pictures_are_named_after_their_streams_where_there_are_several(tmp_path: Path) -> None:
     assert main(["classify", str(CLIPS[0]), "--picture", str(tmp_path / "one.svg")]) == 0
     assert main(["classify", str(SAMPLE_CALL), "--picture", str(tmp_path / "call.svg")]) == 0
     assert len(list(tmp_path.glob("call-call-*-[12].svg"))) == 2
     assert (tmp_path / "one.svg").is_file()
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_verdict_and_no_other_picture(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sketch, "LIMIT_S", 10.0)
+    files = [SAMPLE_CALL, *CLIPS[:2]]
+    blocked, drawn = (f"y-{FileSettings(path=str(path)).prefix}" for path in CLIPS[:2])
+    (tmp_path / f"{blocked}-1.svg").mkdir()
+    command = ["classify", "--json", *map(str, files), "--picture", str(tmp_path / "y.svg")]
+    assert main([*command, "--set", f"model.path={tiny_model}"]) == 1
+    printed = capsys.readouterr()
+    told = [json.loads(line)["recording"] for line in printed.out.splitlines()]
+    assert told == [str(SAMPLE_CALL), *map(str, files)]
+    assert printed.err.count("a picture has room for") == 2, "for each channel of the call"
+    assert f"{blocked}-1.svg: cannot write it: Is a directory" in printed.err
+    assert {path.name for path in tmp_path.iterdir()} == {f"{blocked}-1.svg", f"{drawn}-1.svg"}
 
 
 @pytest.mark.parametrize(
@@ -247,7 +273,7 @@ def test_pictures_are_named_after_their_streams_where_there_are_several(tmp_path
         ),
         (
             [str(CLIPS[0]), "--picture", "no/folder.svg"],
-            "no/folder.svg: cannot write it: No such file",
+            "picture no/folder.svg: there is no folder no; make it",
         ),
         (["--microphone", "--roles", "customer,agent"], "customer,agent: wanted one role for a microphone"),
         (["--microphone"], "standard input is no terminal"),

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from serstream import cli, config
+from serstream.classify import Verdict
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -152,3 +153,8 @@ def test_every_command_that_is_spoken_of_exists(page: Path) -> None:
 )
 def test_a_command_is_known_with_its_own_options_only(text: str, known: bool) -> None:
     assert is_known(*text.split()) == known
+
+
+def test_every_field_of_a_verdict_is_explained() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "classify.md").read_text(), re.MULTILINE)
+    assert re.findall(r"`(\w+)`", "".join(rows)) == list(Verdict.__struct_fields__)

@@ -2,9 +2,11 @@ import os
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
+from serstream.cli import main
 from serstream.config import RtpSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.errors import SourceError
@@ -46,6 +48,19 @@ def test_a_capture_gives_what_its_recording_gives(tiny_model: Path, tmp_path: Pa
     assert [(w.start, w.end, w.emotion) for w in of_capture] == [(w.start, w.end, w.emotion) for w in of_file]
     assert of_capture[0].role == "customer"
     assert of_capture[0].time.startswith("2023-11-14T22:13:2"), "the capture's own clock"
+
+
+def test_a_bad_recording_is_named_and_the_others_are_replayed(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.wav").write_text("no sound")
+    soundfile.write(tmp_path / "silence.wav", np.zeros(8000), 8000)
+    files = [str(tmp_path / name) for name in ("text.wav", "none.pcap", "silence.wav")]
+    assert main(["replay", *files, "--set", f"model.path={tiny_model}"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out.count('"source":"file:silence.wav"') == len(printed.out.splitlines()) == 4
+    assert f"error: file {files[0]}: not a recording" in printed.err
+    assert f"error: capture {files[1]}: cannot read it" in printed.err
 
 
 def test_roles_of_channels_do_not_fit_a_capture(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,11 @@ log = logging.getLogger(__name__)
 REALTIME_BLOCK_S = 0.02
 BLOCK_S = 2.0
 """Seconds read at once when nobody waits."""
+_CUT = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)$", re.MULTILINE)
+"""What libsndfile notes, in bytes, of a WAV, AIFF or AU that ends before its header says; it counts only the
+frames that are there."""
+STREAMED = 2**31 - 2**16
+"""Bytes that no header means: written into a pipe, it has some such number for a length that is not known."""
 MAX_RATE = 768_000
 """Hz; no converter is faster, and a file that says so is broken."""
 
@@ -79,6 +85,7 @@ class FileSource:
     def _blocks(self, block_s: float) -> Iterator[tuple[int, Samples]]:
         """Start and samples, shape (n, channels), of each block."""
         frames = max(1, min(round(block_s * self._file.samplerate), self._file.frames))
+        promised = _promised_frames(self._file)
         position = 0
         fault = "its end is missing"
         with self._file as file:
@@ -99,13 +106,13 @@ class FileSource:
                 position += len(block)
                 if len(block) < frames:
                     break
-            if position < file.frames:
+            if position < promised:
                 log.warning(
                     "file %s: %s; %.2f s of %.2f s lost",
                     readable(self._path),
                     fault,
-                    (file.frames - position) / file.samplerate,
-                    file.frames / file.samplerate,
+                    (promised - position) / file.samplerate,
+                    promised / file.samplerate,
                 )
 
     def _starts(self, started_at: float) -> list[SourceEvent]:
@@ -126,15 +133,8 @@ class FileSource:
 
 
 def _open(path: Path) -> soundfile.SoundFile:
-    try:
-        seen = "" if path.is_file() else "a folder" if path.is_dir() else "no such file"
-    except OSError as error:  # a folder that may not be entered, a name that is too long
-        seen = f"cannot read it: {error.strerror}"
-    if seen:
-        raise SourceError(
-            f"file {readable(path)}: {seen}; give the path of a recording ('serstream replay -o' takes "
-            "folders)"
-        )
+    if fault := _fault(path):
+        raise SourceError(f"file {readable(path)}: {fault}")
     try:
         file = soundfile.SoundFile(os.fsencode(path))  # a name need not be UTF-8
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: .raw, which has no header
@@ -152,3 +152,28 @@ def _open(path: Path) -> soundfile.SoundFile:
             f"{MAX_RATE}; give a recording that is not damaged"
         )
     return file
+
+
+def _fault(path: Path) -> str:
+    """Why nothing can be read from a path, and what to do; empty: it is a file."""
+    advice = "give the path of a recording ('serstream replay -o' takes folders)"
+    try:
+        if path.is_file():
+            return ""
+        if path.is_dir():
+            return f"a folder; {advice}"
+        if path.exists():
+            return "a pipe or device, which cannot be sought in; save it as a file first"
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        return f"cannot read it: {error.strerror}; {advice}"
+    return f"no such file; {advice}"
+
+
+def _promised_frames(file: soundfile.SoundFile) -> int:
+    """What the header says, of a file that may have been cut since."""
+    frames: int = file.frames
+    if cut := _CUT.search(file.extra_info):
+        said, there = map(int, cut.groups())
+        if there < said < STREAMED:
+            frames = round(frames * said / there)
+    return frames

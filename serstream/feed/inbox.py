@@ -72,9 +72,14 @@ class Inbox:
         """Messages that are lost for good, as far as they can be counted."""
         return self._order.lost
 
+    @property
+    def patience_s(self) -> float:
+        """Seconds of silence that a living feed may have."""
+        return STALE_INTERVALS * self._interval_s
+
     def is_stale(self, now: float) -> bool:
-        """Whether nothing has come for longer than `STALE_INTERVALS`."""
-        return self.heard_at is None or now - self.heard_at > STALE_INTERVALS * self._interval_s
+        """Whether nothing has come for longer than that, or nothing yet."""
+        return self.heard_at is None or now - self.heard_at > self.patience_s
 
     def arrived(self, frames: Sequence[bytes], now: float) -> None:
         """Take one published message.

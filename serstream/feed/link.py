@@ -90,9 +90,10 @@ class Link:
 
     @property
     def silent_s(self) -> float:
-        """For how long nothing has come, once that makes the feed stale (`Inbox.is_stale`); before 0."""
-        now, heard_at = time.monotonic(), self.inbox.heard_at
-        return now - (heard_at or self._began) if self.inbox.is_stale(now) else 0.0
+        """For how long nothing has come, once that is longer than `Inbox.patience_s`; before 0."""
+        heard_at = self.inbox.heard_at
+        silent_s = time.monotonic() - (self._began if heard_at is None else heard_at)
+        return silent_s if silent_s > self.inbox.patience_s else 0.0
 
     def exchange(self, ready: set[zmq.Socket[bytes]], now: float) -> list[Event]:
         """Read what there is and send what the inbox asks for.

@@ -177,7 +177,10 @@ class UtteranceEmotion(FeedMessage, frozen=True, kw_only=True, tag="utterance"):
 
 
 class Alert(FeedMessage, frozen=True, kw_only=True, tag="alert"):
-    """A rule of the configuration was met, or is no longer; ``start`` is when its condition began to hold."""
+    """A rule of the configuration was met, or is no longer; ``start`` is when its condition began to hold.
+
+    A stream's end clears its alerts without a message: subscribe to ``stream_end`` and ``gap``, too.
+    """
 
     rule: str
     """Name of the rule."""

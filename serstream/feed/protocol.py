@@ -108,13 +108,11 @@ def check_endpoint(endpoint: str) -> None:
     transport, _, address = endpoint.partition("://")
     port = address.rpartition(":")[2]
     if (
-        transport not in ("tcp", "ipc", "inproc")
+        transport not in ("tcp", "ipc")
         or not address
         or (transport == "tcp" and not (port.isdecimal() and 0 < int(port) < 65535))
     ):
-        raise FeedError(
-            f"feed endpoint {endpoint!r}: wanted tcp://HOST:PORT (port 1 to 65534), ipc://PATH or inproc://NAME"
-        )
+        raise FeedError(f"feed endpoint {endpoint!r}: wanted tcp://HOST:PORT (port 1 to 65534) or ipc://PATH")
 
 
 def is_private(endpoint: str) -> bool:

@@ -110,27 +110,19 @@ class Publisher:
     Args:
         settings: the feed's part of the configuration.
         directory: what ``settings.keys`` is relative to.
-        context: for inproc endpoints; else the publisher has its own.
 
     Raises:
         FeedError: an endpoint cannot be bound, or could be reached from outside without keys.
     """
 
-    def __init__(
-        self,
-        settings: FeedSettings,
-        *,
-        directory: Path = Path(),
-        context: zmq.Context[zmq.Socket[bytes]] | None = None,
-    ):
+    def __init__(self, settings: FeedSettings, *, directory: Path = Path()):
         keys = server_keys(settings, directory)
         self.counters = FeedCounters()
         self.feed = uuid.uuid4().hex[:12]
         self._settings = settings
         self._header = header(settings.format, self.feed)
         self._memory = Memory(settings.history, settings.format)
-        self._context = context or zmq.Context()
-        self._owns_context = context is None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._gatekeeper = Gatekeeper(self._context, keys) if keys else None
         self._started: float | None = None
         self._next_heartbeat = 0.0
@@ -180,8 +172,7 @@ class Publisher:
         if self._gatekeeper:
             self._gatekeeper.close()
         self._close_sockets(linger_ms=500)
-        if self._owns_context:
-            self._context.term()
+        self._context.term()
 
     def _bind(self) -> None:
         self._publisher = self._context.socket(zmq.PUB)

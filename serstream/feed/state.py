@@ -16,7 +16,9 @@ from serstream.feed.messages import (
     CallEnded,
     CallStarted,
     ComparisonReport,
+    Event,
     FeedMessage,
+    Gap,
     Heartbeat,
     Message,
     ModelChanged,
@@ -74,10 +76,14 @@ class FeedState:
     sequence: int = -1
     """Of the daemon's own last message."""
 
-    def update(self, message: Message) -> None:
-        """Apply one message; those of a stream in their order."""
+    def update(self, message: Event) -> None:
+        """Apply one message or gap; those of a stream in their order."""
         match message:
             case Heartbeat():
+                pass
+            case Gap(last=None):
+                self.forget(message.call, message.stream)
+            case Gap():
                 pass
             case ModelChanged():
                 self.model = message

@@ -127,10 +127,6 @@ class Subscription:
         """Daemons that say nothing, not even a heartbeat, by endpoint; for how many seconds, see `Link`."""
         return {link.endpoint: link.silent_s for link in self.links if link.silent_s}
 
-    def is_stale(self) -> bool:
-        """Whether any of them is silent."""
-        return bool(self.silent())
-
     def close(self) -> None:
         """Leave the feeds."""
         for link in self.links:

@@ -102,11 +102,6 @@ def check_endpoints(settings: Settings, base: Path) -> None:
     """
     endpoint = settings.feed.endpoint
     transport, _, address = endpoint.partition("://")
-    if transport == "inproc":
-        raise ConfigError(
-            f"feed.endpoint {endpoint}: no other process can connect to it; "
-            "wanted tcp://HOST:PORT or ipc://PATH"
-        )
     folder = Path(address).parent
     # What lies below /run may be made when the service starts (RuntimeDirectory=).
     if transport == "ipc" and not os.path.isdir(folder) and Path("/run") not in folder.parents:

@@ -129,6 +129,12 @@ def test_missing_file(tmp_path: Path) -> None:
         play(tmp_path / "none.wav")
 
 
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match="pipe: a pipe or device, which cannot be sought in; save it as"):
+        play(tmp_path / "pipe")
+
+
 @pytest.mark.parametrize("name", ["letter.txt", "letter.wav", "letter.raw"])
 def test_foreign_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("Dear Sir or Madam")
@@ -170,14 +176,31 @@ def test_damaged_tail_loses_only_the_tail(
     assert f"{lost_s:.2f} s of {len(whole) / 16000:.2f} s lost" in caplog.text
 
 
-def test_recording_that_ends_before_its_header_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write(tmp_path / "whole.mp3", tone(32000), format="MP3")
-    content = (tmp_path / "whole.mp3").read_bytes()
-    (tmp_path / "cut.mp3").write_bytes(content[: len(content) // 2])
+@pytest.mark.parametrize("ending", ["mp3", "wav", "aiff", "au"])
+def test_recording_that_ends_before_its_header_says(
+    tmp_path: Path, ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = write(tmp_path / f"whole.{ending}", tone(32000), format=ending.upper()).read_bytes()
+    (tmp_path / f"cut.{ending}").write_bytes(content[: len(content) // 2])
     with caplog.at_level(logging.WARNING):
-        (samples,) = sound(play(tmp_path / "cut.mp3")).values()
-    assert 0 < len(samples) < 32000
-    assert "cut.mp3: its end is missing" in caplog.text
+        (samples,) = sound(play(tmp_path / f"cut.{ending}")).values()
+        assert 0 < len(samples) < 32000
+        assert f"cut.{ending}: its end is missing; {2 - len(samples) / 16000:.2f} s of 2.0" in caplog.text
+        caplog.clear()
+        play(tmp_path / f"whole.{ending}")
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("size", [0x7FFFF000, 0x80000000, 0xFFFFFFFF])
+def test_recording_from_a_pipe_does_not_know_its_length(
+    tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "piped.wav", tone(32000))
+    content = path.read_bytes()
+    path.write_bytes(content.replace((64000).to_bytes(4, "little"), size.to_bytes(4, "little")))
+    (samples,) = sound(play(path)).values()
+    assert len(samples) == 32000
+    assert not caplog.text
 
 
 class FakeTime:

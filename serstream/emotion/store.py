@@ -154,8 +154,14 @@ class ModelStore:
                 f"models {path}: cannot read it: {error}; mend it with 'serstream models activate NAME@V'"
             ) from error
 
-    def activate(self, reference: Reference) -> None:
-        """Point at a version; what was active becomes the previous one."""
+    def activate(self, reference: Reference, previous: str = "") -> None:
+        """Point at a version.
+
+        Args:
+            reference: which.
+            previous: ``name@version`` that a rollback shall go back to. Where it is empty or not there, what
+                was active becomes the previous one; if that is not there either, the previous one stays.
+        """
         with self._writing():
             before = self._pointer_or_none()
             if before is None:
@@ -164,7 +170,9 @@ class ModelStore:
                 return
             else:
                 shadow = None if before.shadow == str(reference) else before.shadow
-                after = Pointer(active=str(reference), previous=before.active, shadow=shadow)
+                there = {str(other) for other in self.references() if other != reference}
+                known = (text for text in (previous, before.active, before.previous) if text in there)
+                after = Pointer(active=str(reference), previous=next(known, None), shadow=shadow)
             self._point(after)
 
     def set_shadow(self, reference: Reference | None) -> None:

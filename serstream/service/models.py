@@ -98,6 +98,7 @@ class Models:
                 self._loader,
                 "shadow",
                 settings.shadow_share,
+                self._previous,
             )
 
     def begin(self, start: StreamStart) -> str:
@@ -271,8 +272,9 @@ class Models:
             raise ControlError(f"{self._candidate.reference} is being loaded; ask again when it is done")
         reference = store.resolve(text)
         store.file(reference)  # so that who asks for what is not there hears it at once
+        previous = self._previous if str(reference) == self.reference else self.reference
         self._candidate = Candidate(
-            reference, store, self._settings, self._inspected, self._loader, purpose, share
+            reference, store, self._settings, self._inspected, self._loader, purpose, share, previous
         )
         return str(reference)
 
@@ -322,7 +324,7 @@ class Models:
         self._failed = failed.reference, reason
         self._after_exchange()
         try:
-            self._writable_store().activate(Reference.parse(self.reference))
+            self._writable_store().activate(Reference.parse(self.reference), self._previous)
         except ModelError as error:  # the calls go on; the next start tries the failed one first
             log.error("%s", error)
 

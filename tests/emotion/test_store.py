@@ -96,6 +96,23 @@ def test_activating_remembers_what_was_active(models: ModelStore) -> None:
     assert models.pointer() == store.Pointer(active="tiny@1", previous="tiny@2")
 
 
+def test_a_version_that_is_not_there_never_becomes_the_previous_one(models: ModelStore) -> None:
+    for version in (2, 3):
+        models.publish(Reference("tiny", version), FILES)
+    models.activate(ONE)
+    models.activate(TWO)
+    pointer = models.root / "active.json"
+    pointer.write_text('{"active": "tiny@77", "previous": "tiny@1"}')
+    models.activate(TWO)
+    assert models.pointer().previous == "tiny@1"
+    pointer.write_text('{"active": "tiny@77"}')
+    models.activate(ONE, previous="tiny@3")
+    assert models.pointer().previous == "tiny@3"
+    pointer.write_text('{"active": "tiny@77"}')
+    models.activate(ONE)
+    assert models.pointer().previous is None
+
+
 def test_what_is_active_already_is_not_written_again(models: ModelStore) -> None:
     """The daemon follows a pointer that another wrote where it may not write itself."""
     models.activate(ONE)

@@ -93,6 +93,21 @@ def test_rollback_goes_back_and_forth(store: ModelStore) -> None:
             assert models.reference == store.pointer().active == wanted
 
 
+def test_the_previous_model_is_one_that_scored_whatever_another_process_wrote(store: ModelStore) -> None:
+    publish(store.root, 3, seed=3)
+    with serving(store) as models:
+        models.activate("tiny@2")
+        settle(models)
+        (store.root / "active.json").write_text('{"active":"tiny@77"}')
+        models.rollback()
+        settle(models)
+        assert store.pointer() == Pointer(active="tiny@1", previous="tiny@2")
+        (store.root / "active.json").write_text('{"active":"tiny@3"}')
+        models.activate("tiny@1")
+        settle(models)
+        assert store.pointer() == Pointer(active="tiny@1", previous="tiny@2"), "3 never scored"
+
+
 def test_a_refused_model_changes_nothing_and_is_not_tried_again(store: ModelStore) -> None:
     store.file(Reference("tiny", 2)).write_bytes(b"damaged")
     with serving(store, auto_activate=True) as models:

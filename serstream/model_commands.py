@@ -76,7 +76,7 @@ class _Place:
         from serstream.emotion.store import open_store
         from serstream.service.control import find_socket
 
-        settings, base = configuration(arguments)
+        settings, base = configuration(arguments, only=["control", "model"])
         if settings.model.path:
             raise ModelError(
                 f"model.path names one file, {settings.model.path}; set model.repository to have versions"

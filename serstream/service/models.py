@@ -105,6 +105,8 @@ class Models:
         """A stream begins; returns ``name@version`` of the active model, or of the canary that scores it."""
         new_call = start.call not in self._calls.values()
         self._calls[start.stream] = start.call
+        if self._shadow:
+            self._shadow.begin(start.stream)
         if self._canary and self._canary.begin(start, new_call):
             return self._canary.reference
         return self.reference

@@ -246,6 +246,7 @@ def test_a_shadow_is_compared_and_nothing_else(store: ModelStore) -> None:
         (first,) = settle(models)
         assert isinstance(first, ShadowReport)
         assert first.windows == 0
+        begin(models, "s", "call")
         beside = models.score(windows(20))
         assert all(
             np.array_equal(a.probabilities, b.probabilities) for a, b in zip(alone, beside, strict=True)
@@ -263,12 +264,19 @@ def test_a_shadow_is_compared_and_nothing_else(store: ModelStore) -> None:
         assert models.status().shadow is store.pointer().shadow is None
 
 
-def test_a_model_agrees_with_itself(store: ModelStore) -> None:
+def test_the_same_model_agrees_whatever_goes_on_when_it_begins(store: ModelStore) -> None:
+    """It has not heard the speakers of older streams, and the active model has."""
+    publish(store.root, 3, seed=1)
     with serving(store) as models:
-        models.set_shadow("tiny@1")
+        begin(models, "old", "old call")
+        models.score(windows(8, "old"))
+        models.set_shadow("tiny@3")
         settle(models)
-        models.score(windows(8))
-        assert until(lambda: models.status().shadow.windows == 8)
+        begin(models, "s", "call")
+        models.score(windows(8, "old") + windows(8))
+        models.forget("s")
+        assert until(lambda: models.status().shadow.windows >= 8)
+        assert models.status().shadow.windows == 8
         assert models.status().shadow.agreement == 1.0
         assert models.status().shadow.confidence_shift == 0.0
 
@@ -279,7 +287,9 @@ def test_a_share_of_the_streams_is_a_share(store: ModelStore) -> None:
         settle(models)
         shadow = models._shadow
         assert shadow is not None
-        assert 150 < sum(shadow._hears(f"stream-{i}") for i in range(1000)) < 350
+        for i in range(1000):
+            begin(models, f"stream-{i}", "call")
+        assert 150 < len(shadow._streams) < 350
 
 
 def test_a_shadow_survives_a_restart(store: ModelStore) -> None:

@@ -211,6 +211,8 @@ def _shadow(arguments: argparse.Namespace) -> int:
         return 0
     reference = place.store.resolve(arguments.model) if arguments.model else None
     if reference:
+        if str(reference) == place.store.pointer().active:
+            raise ModelError(f"{reference} is active: its next start scores every call with it")
         inspect_apart(place.store.file(reference).parent)
     place.store.set_shadow(reference)
     print(f"no daemon listens at {place.socket}; its next start compares {reference or 'no model'}")

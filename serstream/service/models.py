@@ -89,7 +89,8 @@ class Models:
             if text.partition("@")[0] == active.metadata.name
         )
         """``auto_activate`` tries only versions above it, each once, and none that was rolled back."""
-        if self._store and (shadow := self._store.pointer().shadow):
+        shadow = self._store.pointer().shadow if self._store else None
+        if self._store and shadow and shadow != self.reference:
             self._candidate = Candidate(
                 Reference.parse(shadow),
                 self._store,
@@ -167,7 +168,7 @@ class Models:
     def set_shadow(self, model: str) -> str:
         """As `activate`, for the comparison; an empty name ends it."""
         if model:
-            return self._begin(model, "shadow", self._settings.shadow_share)
+            return self._begin(str(self._beside(model)), "shadow", self._settings.shadow_share)
         ended = self._shadow.reference if self._shadow else ""
         self._writable_store().set_shadow(None)
         self._end_shadow()
@@ -179,10 +180,7 @@ class Models:
         It does not survive a restart: what has ended the daemon must not come back with it.
         """
         if model:
-            store = self._writable_store()
-            reference = store.resolve(model)
-            if str(reference) == self.reference:
-                raise ControlError(f"{reference} is active: it scores every call already")
+            reference = self._beside(model)
             if reference.name == self.active.metadata.name:
                 self._newest = max(self._newest, reference.version)  # a person decides about this one
             return self._begin(str(reference), "canary", share or self._settings.canary_share)
@@ -279,6 +277,12 @@ class Models:
             reference, store, self._settings, self._inspected, self._loader, purpose, share, previous
         )
         return str(reference)
+
+    def _beside(self, model: str) -> Reference:
+        reference = self._writable_store().resolve(model)
+        if str(reference) == self.reference:
+            raise ControlError(f"{reference} is active: it scores every call already")
+        return reference
 
     def _activates(self, model: str) -> bool:
         return (

@@ -169,7 +169,7 @@ def test_one_candidate_at_a_time(store: ModelStore) -> None:
         with pytest.raises(ControlError, match="tiny@2 is being loaded; ask again"):
             models.activate("tiny@1")
         with pytest.raises(ControlError, match="tiny@2 is being loaded"):
-            models.set_shadow("tiny@1")
+            models.set_shadow("tiny@2")
         settle(models)
 
 
@@ -471,6 +471,18 @@ def test_a_bad_canary_is_refused_and_not_tried_again(
         for now in range(10, 100, 10):
             assert settle(models, now) == []
         assert (models.reference, models.status().canary, models.status().refusals) == ("tiny@1", None, 1)
+
+
+def test_the_active_model_is_no_candidate_beside_itself(store: ModelStore) -> None:
+    store.activate(Reference("tiny", 2))
+    store.set_shadow(Reference("tiny", 1))
+    store.file(Reference("tiny", 2)).write_bytes(b"damaged")
+    with serving(store) as models:
+        for begin_candidate in (models.set_shadow, models.set_canary):
+            with pytest.raises(ControlError, match="tiny@1 is active: it scores every call already"):
+                begin_candidate("tiny@1")
+        settle(models)
+        assert models.status().shadow is None, "it took over from the damaged one"
 
 
 def test_a_comparison_begins_anew_with_another_active_model(store: ModelStore) -> None:

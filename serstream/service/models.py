@@ -360,8 +360,8 @@ class Models:
     def _look(self, now: float, utc: float) -> list[Message]:
         if self._candidate or self._store is None:
             return []
-        newest = Reference(self.active.metadata.name, self._store.newest_version(self.active.metadata.name))
-        if newest.version <= self._newest:
+        newest = self._store.newer(Reference(self.active.metadata.name, self._newest))
+        if newest is None:
             return []
         self._newest = newest.version
         try:

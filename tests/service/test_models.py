@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -201,6 +202,20 @@ def test_a_new_version_is_ignored_unless_auto_activate(store: ModelStore) -> Non
         publish(store.root, 4, seed=4)
         settle(models, 20 * LOOK_INTERVAL_S)
         assert models.reference == "tiny@4"
+
+
+def test_a_version_that_is_still_being_copied_is_not_yet_tried(store: ModelStore) -> None:
+    source = publish(store.root.parent / "elsewhere", 4, seed=4)
+    with serving(store, auto_activate=True) as models:
+        settle(models)
+        publish(store.root, 3, seed=3)
+        (store.root / "tiny" / "4").mkdir()
+        for name in ("model.onnx", "card.md", "SHA256SUMS", "golden.npz"):
+            assert models.reference != "tiny@4"
+            shutil.copy(source / name, store.root / "tiny" / "4")
+            settle(models, now=10 * len(list((store.root / "tiny" / "4").iterdir())))
+        assert (models.reference, models.status().previous) == ("tiny@4", "tiny@3")
+        assert models.status().refusals == 0
 
 
 def test_a_pointer_written_by_another_process_is_followed_on_reload(store: ModelStore) -> None:

@@ -127,8 +127,13 @@ class _Place:
 
 def _list(arguments: argparse.Namespace) -> int:
     place = _Place(arguments)
-    pointer = place.store.pointer()
-    marks = {pointer.previous: "previous", pointer.shadow: "shadow", pointer.active: "active"}
+    marks: dict[str | None, str]
+    if status := place.status():
+        shadow = status.shadow.name if status.shadow else None
+        marks = {status.previous: f"previous{_awaited(status)}", shadow: "shadow", status.name: "active"}
+    else:
+        pointer = place.store.pointer()
+        marks = {pointer.previous: "previous", pointer.shadow: "shadow", pointer.active: "active"}
     for reference in place.store.references():
         print(f"{reference!s:<32} {marks.get(str(reference), '')}".rstrip())
     return 0
@@ -263,7 +268,7 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"shadow     {pointer.shadow or '-'}")
         return 0
     print(f"active     {status.name} on {', '.join(status.providers)}")
-    print(f"previous   {status.previous or '-'}{' (should be active)' if status.fallback else ''}")
+    print(f"previous   {status.previous or '-'}{_awaited(status)}")
     print(f"loading    {status.loading or '-'}")
     print(f"exchanged  {status.swaps} times, {status.refusals} refused")
     if status.refusal:
@@ -280,6 +285,11 @@ def _status(arguments: argparse.Namespace) -> int:
     else:
         print("canary     -")
     return 0
+
+
+def _awaited(status: ModelStatus) -> str:
+    """Behind the name of the model before."""
+    return " (should be active)" if status.fallback else ""
 
 
 def _compared(status: ComparisonStatus) -> str:

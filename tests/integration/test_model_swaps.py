@@ -200,6 +200,20 @@ def test_a_damaged_version_is_refused_even_when_it_is_in_use(tmp_path: Path) -> 
         assert (code, text) == (0, "tiny@1 is active on CPUExecutionProvider; before: tiny@2\n")
 
 
+def test_the_list_says_which_model_scores_when_that_is_not_the_one_that_should(tmp_path: Path) -> None:
+    store = repository(tmp_path / "models")
+    store.activate(Reference("tiny", 2))
+    store.file(Reference("tiny", 2)).write_bytes(b"damaged")
+    with DaemonProcess(configuration(store, [free_port_pair()])) as daemon:
+        config = daemon.control.with_name("serstream.toml")
+        code, text = models_command("list", config=config)
+        assert [line.split(maxsplit=1) for line in text.splitlines()] == [
+            ["tiny@1", "active"],
+            ["tiny@2", "previous (should be active)"],
+        ]
+        assert code == 0
+
+
 def test_a_bare_file_is_verified_and_a_model_shown(tmp_path: Path) -> None:
     folder = publish(tmp_path / "models")
     code, text = models_command("verify", str(folder), config=Path(os.devnull))

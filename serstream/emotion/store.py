@@ -288,6 +288,10 @@ def check_sums(folder: Path) -> None:
     for name, wanted in entries.items():
         if "/" in name:
             raise ModelError(f"model {folder}: {SUMS_FILE} lists {name!r}, wanted names of files beside it")
+        if not os.path.lexists(folder / name):
+            raise ModelError(
+                f"model {folder}: {SUMS_FILE} lists {name}, which is not there: copy the version again"
+            )
         seen = hashlib.sha256(read_file(folder / name)).hexdigest()
         if seen != wanted:
             raise ModelError(

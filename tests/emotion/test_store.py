@@ -84,6 +84,13 @@ def test_a_version_never_changes(models: ModelStore) -> None:
     assert models.file(ONE).read_bytes() == b"a model"
 
 
+def test_a_file_that_the_sums_list_must_be_there(models: ModelStore) -> None:
+    folder = models.file(ONE).parent
+    (folder / "golden.npz").unlink()
+    with pytest.raises(ModelError, match=r"lists golden\.npz, which is not there: copy the version again"):
+        check_sums(folder)
+
+
 def test_activating_remembers_what_was_active(models: ModelStore) -> None:
     models.publish(TWO, FILES)
     models.activate(ONE)

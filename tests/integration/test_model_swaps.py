@@ -194,7 +194,7 @@ def test_a_damaged_version_is_refused_even_when_it_is_in_use(tmp_path: Path) -> 
         good = file.read_bytes()[:-1]
         file.unlink()
         code, text = models_command("activate", "tiny@1", config=config)
-        assert (code, "no such file" in text) == (2, True), text
+        assert (code, "lists model.onnx, which is not there" in text) == (2, True), text
         file.write_bytes(good)
         code, text = models_command("activate", "tiny@1", config=config)
         assert (code, text) == (0, "tiny@1 is active on CPUExecutionProvider; before: tiny@2\n")

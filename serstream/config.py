@@ -282,7 +282,7 @@ class ControlSettings(_Settings, frozen=True):
     """``[control]``: where the commands talk to the running daemon."""
 
     socket: str = ""
-    """Socket file, relative to the configuration file; empty: see `serstream.service.control.socket_path`."""
+    """Socket file, relative to the configuration file; empty: `serstream.service.control_path` says where."""
 
 
 class OverloadSettings(_Settings, frozen=True):

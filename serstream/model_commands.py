@@ -20,7 +20,8 @@ from serstream.errors import ControlError, ModelError, NotRunningError
 if TYPE_CHECKING:
     from serstream.command_line import Commands
     from serstream.emotion.store import ModelStore
-    from serstream.service.control import Accepted, ComparisonStatus, ModelStatus, Reply, Request
+    from serstream.service.control import Accepted, Reply, Request
+    from serstream.service.status import ComparisonStatus, ModelStatus
 
 LOADING_TIMEOUT_S = 90.0
 POLL_INTERVAL_S = 0.1
@@ -74,7 +75,7 @@ class _Place:
 
     def __init__(self, arguments: argparse.Namespace):
         from serstream.emotion.store import open_store
-        from serstream.service.control import find_socket
+        from serstream.service.control_path import find_socket
 
         settings, base = configuration(arguments, only=["control", "model"])
         if settings.model.path:
@@ -95,7 +96,8 @@ class _Place:
 
     def status(self) -> ModelStatus | None:
         """Of the running daemon."""
-        from serstream.service.control import Status, StatusRequest
+        from serstream.service.control import StatusRequest
+        from serstream.service.status import Status
 
         reply = self.ask(StatusRequest())
         return reply.model if isinstance(reply, Status) else None

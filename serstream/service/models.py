@@ -29,9 +29,9 @@ from serstream.feed.messages import (
 from serstream.pacing import ALWAYS
 from serstream.service.canary import Canary
 from serstream.service.candidate import Candidate, Contents, Purpose
-from serstream.service.control import ModelStatus, Refusal
 from serstream.service.loader import Loader
 from serstream.service.shadow import Shadow
+from serstream.service.status import ModelStatus, Refusal
 from serstream.types import Scores, SpeechWindow, StreamStart
 
 log = logging.getLogger(__name__)

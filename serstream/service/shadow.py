@@ -12,7 +12,7 @@ from typing import TypeAlias
 from serstream.emotion.model import EmotionModel
 from serstream.errors import ModelError
 from serstream.service.comparison import Comparison
-from serstream.service.control import ShadowStatus
+from serstream.service.status import ShadowStatus
 from serstream.types import Scores, SpeechWindow
 
 CAPACITY = 64

@@ -18,7 +18,8 @@ from serstream.errors import ControlError
 from serstream.feed.messages import StreamEnded
 from serstream.rehearsal import HOST, DaemonProcess, Leg, free_port_pair
 from serstream.rtp.sender import send_in_real_time
-from serstream.service.control import Reload, Status, StatusRequest, ask
+from serstream.service.control import Reload, StatusRequest, ask
+from serstream.service.status import Status
 from serstream.shipped import SAMPLE_CALL
 
 SECONDS = 7

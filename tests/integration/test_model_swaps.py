@@ -20,7 +20,8 @@ from serstream.emotion.store import ModelStore, Reference
 from serstream.feed.messages import ModelChanged, ModelRefused, WindowEmotion
 from serstream.rehearsal import DaemonProcess, Leg, free_port_pair
 from serstream.rtp.sender import send_in_real_time
-from serstream.service.control import Activate, ModelStatus, StatusRequest, ask
+from serstream.service.control import Activate, StatusRequest, ask
+from serstream.service.status import ModelStatus
 from serstream.shipped import SAMPLE_CALL
 
 SECONDS = 40

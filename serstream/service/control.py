@@ -73,7 +73,8 @@ class Reload(msgspec.Struct, frozen=True, tag_field="request", tag="reload"):
     """Asks to read the configuration again; answered when that is done."""
 
 
-Request: TypeAlias = StatusRequest | Activate | Rollback | SetShadow | SetCanary | Reload
+Change: TypeAlias = Activate | Rollback | SetShadow | SetCanary
+Request: TypeAlias = StatusRequest | Change | Reload
 
 
 class Accepted(msgspec.Struct, frozen=True, tag_field="reply", tag="accepted"):
@@ -197,9 +198,7 @@ def ask(path: Path, request: StatusRequest | Reload, timeout_s: float = TIMEOUT_
 
 
 @overload
-def ask(
-    path: Path, request: Activate | Rollback | SetShadow | SetCanary, timeout_s: float = TIMEOUT_S
-) -> Accepted: ...
+def ask(path: Path, request: Change, timeout_s: float = TIMEOUT_S) -> Accepted: ...
 
 
 def ask(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Status | Accepted:

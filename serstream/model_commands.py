@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Column, Table
-
 from serstream.command_line import add_command, add_configuration, add_group, configuration, table_console
 from serstream.errors import ControlError, ModelError, NotRunningError
 
@@ -143,6 +141,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from rich.table import Column, Table
+
     from serstream.emotion.model import EmotionModel
 
     store = _Place(arguments).store

@@ -46,7 +46,8 @@ from serstream.feed import subscribe
 from serstream.feed.messages import Event, Gap, StreamEnded, WindowEmotion, WindowUnscored
 from serstream.rehearsal import HOST, DaemonProcess, free_port_pair
 from serstream.rtp.sender import PTIME_S
-from serstream.service.control import Activate, Status, StatusRequest, ask
+from serstream.service.control import Activate, StatusRequest, ask
+from serstream.service.status import Status
 
 MINUTES, LINES = 7, 230
 MODELS = ("cnn-lstm", "cnn-2d")

@@ -218,9 +218,9 @@ def _reload(arguments: argparse.Namespace) -> int:
 
 def _control(arguments: argparse.Namespace) -> Path:
     """Where the running daemon is asked."""
-    from serstream.service.control import find_socket
+    from serstream.service.control_path import find_socket
 
-    settings, base = configuration(arguments)
+    settings, base = configuration(arguments, only=["control"])
     return find_socket(settings.control.socket, base)
 
 

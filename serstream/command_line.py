@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -82,13 +82,17 @@ def add_set(command: argparse.ArgumentParser) -> None:
     )
 
 
-def configuration(arguments: argparse.Namespace) -> tuple[config.Settings, Path]:
+def configuration(arguments: argparse.Namespace, only: Sequence[str] = ()) -> tuple[config.Settings, Path]:
     """What ``config``, the environment and ``--set`` say, and the folder that relative paths start from.
+
+    Args:
+        arguments: of a command with `add_configuration`.
+        only: as of `serstream.config.load`.
 
     Raises:
         ConfigError: the file or an override is not understood.
     """
-    settings = config.load(arguments.config, from_everywhere(arguments.set))
+    settings = config.load(arguments.config, from_everywhere(arguments.set), only)
     return settings, arguments.config.parent if arguments.config else Path()
 
 

@@ -282,7 +282,7 @@ class ControlSettings(_Settings, frozen=True):
     """``[control]``: where the commands talk to the running daemon."""
 
     socket: str = ""
-    """Socket file, relative to the configuration file; empty: see `serstream.service.control.socket_path`."""
+    """Socket file, relative to the configuration file; empty: `serstream.service.control_path` says where."""
 
 
 class OverloadSettings(_Settings, frozen=True):
@@ -325,13 +325,21 @@ class Settings(_Settings, frozen=True):
                 )
 
 
-def load(path: Path | None, overrides: Sequence[Override] = ()) -> Settings:
+def load(path: Path | None, overrides: Sequence[Override] = (), only: Sequence[str] = ()) -> Settings:
     """Read a configuration file, if there is one, and lay overrides over it.
+
+    Args:
+        path: of the file.
+        overrides: keys set elsewhere.
+        only: tables to look at, for who asks a running daemon that judges the others; empty: all.
 
     Raises:
         ConfigError: the file is missing, is not TOML, or a key or value is not allowed.
     """
     tables = _read(path) if path else {}
+    if only:
+        tables = {name: table for name, table in tables.items() if name in only}
+        overrides = [override for override in overrides if override.key[0] in only]
     apply(overrides, tables)
     origins = [str(path or "configuration"), *(override.origin for override in overrides)]
     return parse(tables, " with ".join(origins))

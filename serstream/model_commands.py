@@ -12,15 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Column, Table
-
 from serstream.command_line import add_command, add_configuration, add_group, configuration, table_console
 from serstream.errors import ControlError, ModelError, NotRunningError
 
 if TYPE_CHECKING:
     from serstream.command_line import Commands
     from serstream.emotion.store import ModelStore
-    from serstream.service.control import Accepted, ComparisonStatus, ModelStatus, Reply, Request
+    from serstream.service.control import Accepted, Change
+    from serstream.service.status import ComparisonStatus, ModelStatus
 
 LOADING_TIMEOUT_S = 90.0
 POLL_INTERVAL_S = 0.1
@@ -74,9 +73,9 @@ class _Place:
 
     def __init__(self, arguments: argparse.Namespace):
         from serstream.emotion.store import open_store
-        from serstream.service.control import find_socket
+        from serstream.service.control_path import find_socket
 
-        settings, base = configuration(arguments)
+        settings, base = configuration(arguments, only=["control", "model"])
         if settings.model.path:
             raise ModelError(
                 f"model.path names one file, {settings.model.path}; set model.repository to have versions"
@@ -84,8 +83,8 @@ class _Place:
         self.store: ModelStore = open_store(settings.model, base)
         self.socket = find_socket(settings.control.socket, base)
 
-    def ask(self, request: Request) -> Reply | None:
-        """The daemon's reply; None when it does not run."""
+    def change(self, request: Change) -> Accepted | None:
+        """The running daemon takes the request; None when none runs."""
         from serstream.service.control import ask
 
         try:
@@ -94,11 +93,13 @@ class _Place:
             return None
 
     def status(self) -> ModelStatus | None:
-        """Of the running daemon."""
-        from serstream.service.control import Status, StatusRequest
+        """Of the running daemon; None when none runs."""
+        from serstream.service.control import StatusRequest, ask
 
-        reply = self.ask(StatusRequest())
-        return reply.model if isinstance(reply, Status) else None
+        try:
+            return ask(self.socket, StatusRequest()).model
+        except NotRunningError:
+            return None
 
     def wait(self, accepted: Accepted, became: Callable[[ModelStatus], str]) -> ModelStatus:
         """Until the daemon has loaded or refused a model.
@@ -127,14 +128,21 @@ class _Place:
 
 def _list(arguments: argparse.Namespace) -> int:
     place = _Place(arguments)
-    pointer = place.store.pointer()
-    marks = {pointer.previous: "previous", pointer.shadow: "shadow", pointer.active: "active"}
+    marks: dict[str | None, str]
+    if status := place.status():
+        shadow = status.shadow.name if status.shadow else None
+        marks = {status.previous: f"previous{_awaited(status)}", shadow: "shadow", status.name: "active"}
+    else:
+        pointer = place.store.pointer()
+        marks = {pointer.previous: "previous", pointer.shadow: "shadow", pointer.active: "active"}
     for reference in place.store.references():
         print(f"{reference!s:<32} {marks.get(str(reference), '')}".rstrip())
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from rich.table import Column, Table
+
     from serstream.emotion.model import EmotionModel
 
     store = _Place(arguments).store
@@ -168,24 +176,22 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _activate(arguments: argparse.Namespace) -> int:
-    from serstream.service.control import Accepted, Activate
+    from serstream.service.control import Activate
 
     place = _Place(arguments)
-    reply = place.ask(Activate(arguments.model))
-    if isinstance(reply, Accepted):
-        status = place.wait(reply, lambda status: status.name)
+    if accepted := place.change(Activate(arguments.model)):
+        status = place.wait(accepted, lambda status: status.name)
         print(f"{status.name} is active on {status.providers[0]}; before: {status.previous or 'none'}")
         return 0
     return _point_at(place, arguments.model)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
-    from serstream.service.control import Accepted, Rollback
+    from serstream.service.control import Rollback
 
     place = _Place(arguments)
-    reply = place.ask(Rollback())
-    if isinstance(reply, Accepted):
-        status = place.wait(reply, lambda status: status.name)
+    if accepted := place.change(Rollback()):
+        status = place.wait(accepted, lambda status: status.name)
         print(f"{status.name} is active again; before: {status.previous}")
         return 0
     previous = place.store.pointer().previous
@@ -196,21 +202,22 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 def _shadow(arguments: argparse.Namespace) -> int:
     from serstream.emotion.inspection import inspect_apart
-    from serstream.service.control import Accepted, SetShadow
+    from serstream.service.control import SetShadow
 
     if bool(arguments.model) == arguments.off:
         raise ControlError("wanted NAME@V, or --off to end the comparison")
     place = _Place(arguments)
-    reply = place.ask(SetShadow(arguments.model))
-    if isinstance(reply, Accepted):
+    if accepted := place.change(SetShadow(arguments.model)):
         if arguments.model:
-            place.wait(reply, lambda status: status.shadow.name if status.shadow else "")
-            print(f"{reply.model} is compared with the active model; see 'serstream models status'")
+            place.wait(accepted, lambda status: status.shadow.name if status.shadow else "")
+            print(f"{accepted.model} is compared with the active model; see 'serstream models status'")
         else:
-            print(f"{reply.model or 'no model'} is compared no longer")
+            print(f"{accepted.model or 'no model'} is compared no longer")
         return 0
     reference = place.store.resolve(arguments.model) if arguments.model else None
     if reference:
+        if str(reference) == place.store.pointer().active:
+            raise ModelError(f"{reference} is active: its next start scores every call with it")
         inspect_apart(place.store.file(reference).parent)
     place.store.set_shadow(reference)
     print(f"no daemon listens at {place.socket}; its next start compares {reference or 'no model'}")
@@ -218,25 +225,25 @@ def _shadow(arguments: argparse.Namespace) -> int:
 
 
 def _canary(arguments: argparse.Namespace) -> int:
-    from serstream.service.control import Accepted, SetCanary
+    from serstream.service.control import SetCanary
 
     if bool(arguments.model) == arguments.off:
         raise ControlError("wanted NAME@V, or --off to end the canary")
     if arguments.share is not None and not 0 < arguments.share <= 1:
         raise ControlError(f"--share is {arguments.share:g}, wanted above 0 and at most 1")
     place = _Place(arguments)
-    reply = place.ask(SetCanary(arguments.model, arguments.share))
-    if not isinstance(reply, Accepted):
+    accepted = place.change(SetCanary(arguments.model, arguments.share))
+    if accepted is None:
         raise NotRunningError(
             f"no daemon listens at {place.socket}, and a canary needs its calls; "
             "start it with 'serstream run'"
         )
     if arguments.off:
-        print(f"{reply.model or 'no model'} is the canary no longer")
+        print(f"{accepted.model or 'no model'} is the canary no longer")
         return 0
-    status = place.wait(reply, lambda status: status.canary.name if status.canary else "")
+    status = place.wait(accepted, lambda status: status.canary.name if status.canary else "")
     share = status.canary.share if status.canary else 0.0
-    print(f"{reply.model} scores {share:.0%} of the calls that begin; see 'serstream models status'")
+    print(f"{accepted.model} scores {share:.0%} of the calls that begin; see 'serstream models status'")
     return 0
 
 
@@ -261,7 +268,7 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"shadow     {pointer.shadow or '-'}")
         return 0
     print(f"active     {status.name} on {', '.join(status.providers)}")
-    print(f"previous   {status.previous or '-'}{' (should be active)' if status.fallback else ''}")
+    print(f"previous   {status.previous or '-'}{_awaited(status)}")
     print(f"loading    {status.loading or '-'}")
     print(f"exchanged  {status.swaps} times, {status.refusals} refused")
     if status.refusal:
@@ -278,6 +285,11 @@ def _status(arguments: argparse.Namespace) -> int:
     else:
         print("canary     -")
     return 0
+
+
+def _awaited(status: ModelStatus) -> str:
+    """Behind the name of the model before."""
+    return " (should be active)" if status.fallback else ""
 
 
 def _compared(status: ComparisonStatus) -> str:

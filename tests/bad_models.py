@@ -244,7 +244,7 @@ BAD = (
     Bad("sums that are no sums", "cannot read SHA256SUMS", write(b"\xff\xfe", SUMS_FILE), sealed=False),
     Bad("sums that lead elsewhere", "wanted names of files beside it",
         lambda f: (f / SUMS_FILE).open("a").write("0  ../../x\n"), sealed=False),
-    Bad("card missing", "card.md: no such file", lambda f: (f / "card.md").unlink(), sealed=False),
+    Bad("card missing", "card.md, which is not there", lambda f: (f / "card.md").unlink(), sealed=False),
     Bad("a text", "not ONNX", write(b"this is not a model")),
     Bad("an archive", "not ONNX", write(b"PK\x03\x04" + bytes(200))),
     Bad("a pickle", "not ONNX", write(b"\x80\x04\x95" + bytes(100))),

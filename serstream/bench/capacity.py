@@ -27,7 +27,8 @@ from serstream.feed.messages import WindowEmotion, WindowUnscored
 from serstream.rehearsal import HOST, DaemonProcess, free_port_pair
 from serstream.rtp.sender import CLOCK_RATE, PACKET_SAMPLES
 from serstream.rtp.status import PortStatus
-from serstream.service.control import Status, StatusRequest, ask
+from serstream.service.control import StatusRequest, ask
+from serstream.service.status import Status
 
 LATENCY_LIMIT_MS = 150.0
 """p99 from a window's last packet to its event, above which windows are late."""

@@ -107,13 +107,19 @@ class ModelStore:
             raise ModelError(f"model {text!r}: not in {self.root}; {self._what_there_is()}")
         return versions[-1]
 
-    def newest_version(self, name: str) -> int:
-        """The highest number that a version of a model has; 0: there is none."""
-        return max((r.version for r in self.references() if r.name == name), default=0)
+    def newer(self, than: Reference) -> Reference | None:
+        """The newest complete version of a model, if it is newer than this one.
+
+        Complete is one whose ``SHA256SUMS`` and all files in it are there; others may still be copied.
+        """
+        for reference in reversed(self.references()):
+            if reference.name == than.name and reference > than and self._is_complete(reference):
+                return reference
+        return None
 
     def next_version(self, name: str) -> int:
         """The number that the next version of a model gets."""
-        return self.newest_version(name) + 1
+        return max((r.version for r in self.references() if r.name == name), default=0) + 1
 
     def file(self, reference: Reference) -> Path:
         """The model.onnx of a version.
@@ -154,8 +160,14 @@ class ModelStore:
                 f"models {path}: cannot read it: {error}; mend it with 'serstream models activate NAME@V'"
             ) from error
 
-    def activate(self, reference: Reference) -> None:
-        """Point at a version; what was active becomes the previous one."""
+    def activate(self, reference: Reference, previous: str = "") -> None:
+        """Point at a version.
+
+        Args:
+            reference: which.
+            previous: ``name@version`` that a rollback shall go back to. Where it is empty or not there, what
+                was active becomes the previous one; if that is not there either, the previous one stays.
+        """
         with self._writing():
             before = self._pointer_or_none()
             if before is None:
@@ -164,7 +176,9 @@ class ModelStore:
                 return
             else:
                 shadow = None if before.shadow == str(reference) else before.shadow
-                after = Pointer(active=str(reference), previous=before.active, shadow=shadow)
+                there = {str(other) for other in self.references() if other != reference}
+                known = (text for text in (previous, before.active, before.previous) if text in there)
+                after = Pointer(active=str(reference), previous=next(known, None), shadow=shadow)
             self._point(after)
 
     def set_shadow(self, reference: Reference | None) -> None:
@@ -234,6 +248,13 @@ class ModelStore:
         except ModelError:
             return None  # the first activation, or one that mends a broken pointer
 
+    def _is_complete(self, reference: Reference) -> bool:
+        folder = self.root / reference.name / str(reference.version)
+        try:
+            return all(os.path.exists(folder / name) for name in _read_sums(folder))
+        except ModelError:
+            return False
+
     def _what_there_is(self) -> str:
         return f"there is {', '.join(map(str, self.references())) or 'no model yet'}"
 
@@ -261,25 +282,34 @@ def check_sums(folder: Path) -> None:
     Raises:
         ModelError: the list or a file is missing, cannot be read, or has another content.
     """
-    try:
-        text = (folder / SUMS_FILE).read_text(encoding="utf-8")
-        entries = {name: wanted for wanted, name in (line.split("  ", 1) for line in text.splitlines())}
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"model {folder}: cannot read {SUMS_FILE}: {error}; "
-            "publish the model with 'serstream-train publish'"
-        ) from error
+    entries = _read_sums(folder)
     if MODEL_FILE not in entries:
         raise ModelError(f"model {folder}: {SUMS_FILE} does not list {MODEL_FILE}; publish the model again")
     for name, wanted in entries.items():
         if "/" in name:
             raise ModelError(f"model {folder}: {SUMS_FILE} lists {name!r}, wanted names of files beside it")
+        if not os.path.lexists(folder / name):
+            raise ModelError(
+                f"model {folder}: {SUMS_FILE} lists {name}, which is not there: copy the version again"
+            )
         seen = hashlib.sha256(read_file(folder / name)).hexdigest()
         if seen != wanted:
             raise ModelError(
                 f"model {folder}: {name} has SHA-256 {seen[:12]}..., {SUMS_FILE} wants {wanted[:12]}...; "
                 "it was damaged or changed after publishing: copy it again"
             )
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a version, by name, as its ``SHA256SUMS`` has it."""
+    try:
+        text = (folder / SUMS_FILE).read_text(encoding="utf-8")
+        return {name: wanted for wanted, name in (line.split("  ", 1) for line in text.splitlines())}
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model {folder}: cannot read {SUMS_FILE}: {error}; "
+            "publish the model with 'serstream-train publish'"
+        ) from error
 
 
 def read_file(path: Path) -> bytes:

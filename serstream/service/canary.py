@@ -11,7 +11,7 @@ from statistics import median
 from serstream.emotion.model import EmotionModel
 from serstream.errors import ModelError
 from serstream.service.comparison import Comparison
-from serstream.service.control import CanaryStatus
+from serstream.service.status import CanaryStatus
 from serstream.types import Scores, SpeechWindow, StreamStart
 
 TRIAL_WINDOWS = 100

@@ -36,6 +36,8 @@ class Candidate:
         purpose: what it shall be. The repository's pointer says so as soon as it is loaded, so that a daemon
             killed here starts with what was asked for; but a canary that kills the daemon must not come back.
         share: what a shadow or canary shall hear.
+        previous: ``name@version`` that the pointer shall name as the one before it, once it is active. What
+            the pointer calls active may never have scored: another process writes it, too.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Candidate:
         loader: Loader,
         purpose: Purpose,
         share: float,
+        previous: str,
     ):
         self.reference = reference
         self.purpose = purpose
@@ -57,6 +60,7 @@ class Candidate:
         self._store = store
         self._settings = settings
         self._inspected = inspected
+        self._previous = previous
         self._done = threading.Event()
         loader.submit(self._run)
 
@@ -87,7 +91,7 @@ class Candidate:
         if self.purpose == "shadow":
             self._store.set_shadow(self.reference)
         elif self.purpose == "activate":
-            self._store.activate(self.reference)
+            self._store.activate(self.reference, self._previous)
         return model
 
 

@@ -20,7 +20,7 @@ from serstream.feed.publisher import server_keys
 from serstream.pacing import ALWAYS
 from serstream.rtp.datagrams import IpAddress
 from serstream.rtp.streams import Streams
-from serstream.service.control import MAX_PATH_BYTES, socket_path
+from serstream.service.control_path import MAX_PATH_BYTES, socket_path
 from serstream.service.metrics import HOST
 from serstream.types import Role
 

@@ -10,7 +10,7 @@ from serstream.types import Scores
 
 
 class Figures(TypedDict):
-    """The fields of `serstream.service.control.ComparisonStatus` that a comparison knows."""
+    """The fields of `serstream.service.status.ComparisonStatus` that a comparison knows."""
 
     windows: int
     agreement: float

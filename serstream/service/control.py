@@ -10,7 +10,6 @@ import errno
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeAlias, overload
@@ -21,7 +20,8 @@ from msgspec import Meta
 
 import serstream
 from serstream.errors import UNDECODABLE, ControlError, NotRunningError, SerstreamError
-from serstream.service.health import Health
+from serstream.service.control_path import make_private_directory
+from serstream.service.status import Status
 from serstream.unix_socket import check_free, connect_error
 
 log = logging.getLogger(__name__)
@@ -31,12 +31,6 @@ REQUESTS_PER_POLL = 16
 
 TIMEOUT_S = 5.0
 """How long a client waits for a reply: the daemon looks between two batches."""
-
-SERVICE_SOCKET = Path("/run/serstream/control")
-"""Of the installed service."""
-
-MAX_PATH_BYTES = 107
-"""Room for a path in ``sockaddr_un``, its final zero left out."""
 
 _BIND_ADVICE = {
     errno.EADDRINUSE: "another serstream listens there; stop it, or set control.socket",
@@ -79,82 +73,8 @@ class Reload(msgspec.Struct, frozen=True, tag_field="request", tag="reload"):
     """Asks to read the configuration again; answered when that is done."""
 
 
-Request: TypeAlias = StatusRequest | Activate | Rollback | SetShadow | SetCanary | Reload
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """Why a model did not become active or shadow."""
-
-    model: str
-    reason: str
-    time: str
-    """UTC, RFC 3339."""
-
-
-class ComparisonStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate beside the active model; see `serstream.feed.messages.ComparisonReport`."""
-
-    name: str
-    windows: int = 0
-    agreement: float = 0.0
-    confidence_shift: float = 0.0
-    latency_ms: float = 0.0
-    emotions: dict[str, int] = {}
-
-
-class ShadowStatus(ComparisonStatus, frozen=True, kw_only=True):
-    """A candidate that is only compared."""
-
-    skipped: int = 0
-
-
-class CanaryStatus(ComparisonStatus, frozen=True, kw_only=True):
-    """A candidate that scores a share of the calls."""
-
-    share: float
-    calls: int = 0
-    errors: int = 0
-
-
-class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The model in use, and what is going on around it."""
-
-    name: str
-    """``name@version``."""
-    path: str
-    labels: tuple[str, ...]
-    providers: tuple[str, ...]
-    """Execution providers that its session really uses, best first."""
-    previous: str = ""
-    """Where a rollback goes; empty: nowhere."""
-    loading: str = ""
-    """What is being inspected and loaded beside it."""
-    fallback: bool = False
-    """Whether the one before scores, because the one that should could not be loaded or failed."""
-    swaps: int = 0
-    """Models exchanged since the start."""
-    refusals: int = 0
-    refusal: Refusal | None = None
-    """The last one."""
-    shadow: ShadowStatus | None = None
-    canary: CanaryStatus | None = None
-
-
-class Status(msgspec.Struct, frozen=True, kw_only=True, tag_field="reply", tag="status"):
-    """Answers a `StatusRequest` or a `Reload`."""
-
-    version: str = serstream.__version__
-    """Of serstream."""
-    pid: int
-    started: str
-    """UTC, RFC 3339."""
-    uptime_s: float
-    feed: str
-    """Endpoint of the feed."""
-    streams: int
-    """Alive now."""
-    model: ModelStatus
-    health: Health = Health()
+Change: TypeAlias = Activate | Rollback | SetShadow | SetCanary
+Request: TypeAlias = StatusRequest | Change | Reload
 
 
 class Accepted(msgspec.Struct, frozen=True, tag_field="reply", tag="accepted"):
@@ -177,37 +97,6 @@ Reply: TypeAlias = Status | Accepted | Refused
 _request_decoder = msgspec.json.Decoder(Request)
 _status_decoder = msgspec.json.Decoder(Status | Refused)
 _accepted_decoder = msgspec.json.Decoder(Accepted | Refused)
-
-
-def socket_path(configured: str, base: Path = Path()) -> Path:
-    """Where the endpoint is.
-
-    Args:
-        configured: ``control.socket``, relative to ``base``. Empty: ``control`` in systemd's runtime
-            directory; without systemd in /run/serstream for root, else in ``$XDG_RUNTIME_DIR/serstream``,
-            else in a directory of the user's own among the temporary files.
-        base: folder of the configuration file.
-    """
-    if configured:
-        return (base / configured).absolute()
-    if directory := os.environ.get("RUNTIME_DIRECTORY"):
-        return Path(directory.partition(":")[0], "control")
-    if os.getuid() == 0:
-        return SERVICE_SOCKET
-    if directory := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(directory, "serstream", "control")
-    return Path(tempfile.gettempdir(), f"serstream-{os.getuid()}", "control")
-
-
-def find_socket(configured: str, base: Path = Path()) -> Path:
-    """Where a command asks: at `socket_path`, else, if none is configured, the service that is installed.
-
-    The service's own user has no ``$RUNTIME_DIRECTORY`` in a shell, and would take it for stopped.
-    """
-    path = socket_path(configured, base)
-    if configured or os.path.exists(path) or not os.path.exists(SERVICE_SOCKET):
-        return path
-    return SERVICE_SOCKET
 
 
 class ControlServer:
@@ -266,7 +155,7 @@ class ControlServer:
         self._context.term()
 
     def _bind(self) -> None:
-        _make_private_directory(self.path.parent)
+        make_private_directory(self.path.parent)
         try:
             check_free(self.path)
             self.path.unlink(missing_ok=True)  # of a daemon that was killed
@@ -309,9 +198,7 @@ def ask(path: Path, request: StatusRequest | Reload, timeout_s: float = TIMEOUT_
 
 
 @overload
-def ask(
-    path: Path, request: Activate | Rollback | SetShadow | SetCanary, timeout_s: float = TIMEOUT_S
-) -> Accepted: ...
+def ask(path: Path, request: Change, timeout_s: float = TIMEOUT_S) -> Accepted: ...
 
 
 def ask(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Status | Accepted:
@@ -361,18 +248,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _make_private_directory(directory: Path) -> None:
-    """The socket's directory, ours alone if it must be made; a stranger's is refused."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = directory.stat()
-    except OSError as error:
-        raise ControlError(
-            f"control socket: cannot make {directory}: {error.strerror}; set control.socket"
-        ) from error
-    if status.st_uid not in (0, os.getuid()):
-        raise ControlError(
-            f"control socket: {directory} belongs to user {status.st_uid}, not to us; set control.socket"
-        )

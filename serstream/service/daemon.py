@@ -36,10 +36,9 @@ from serstream.service.control import (
     Rollback,
     SetCanary,
     SetShadow,
-    Status,
     StatusRequest,
-    socket_path,
 )
+from serstream.service.control_path import socket_path
 from serstream.service.health import Health
 from serstream.service.intake import Intake, mean_age_s
 from serstream.service.losses import Losses
@@ -51,6 +50,7 @@ from serstream.service.reload import fixed_changes, without_fixed_changes
 from serstream.service.shelf import SocketShelf, inherited_sockets
 from serstream.service.signals import Signals
 from serstream.service.sources import Sources
+from serstream.service.status import Status
 from serstream.types import SourceEvent, SpeechWindow
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from serstream.errors import SourceError
 from serstream.feed.messages import Message, UnscoredReason, WindowEmotion, WindowUnscored
-from serstream.service.control import ModelStatus, Status
+from serstream.service.status import ModelStatus, Status
 
 log = logging.getLogger(__name__)
 

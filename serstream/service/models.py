@@ -29,9 +29,9 @@ from serstream.feed.messages import (
 from serstream.pacing import ALWAYS
 from serstream.service.canary import Canary
 from serstream.service.candidate import Candidate, Contents, Purpose
-from serstream.service.control import ModelStatus, Refusal
 from serstream.service.loader import Loader
 from serstream.service.shadow import Shadow
+from serstream.service.status import ModelStatus, Refusal
 from serstream.types import Scores, SpeechWindow, StreamStart
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,8 @@ class Models:
             if text.partition("@")[0] == active.metadata.name
         )
         """``auto_activate`` tries only versions above it, each once, and none that was rolled back."""
-        if self._store and (shadow := self._store.pointer().shadow):
+        shadow = self._store.pointer().shadow if self._store else None
+        if self._store and shadow and shadow != self.reference:
             self._candidate = Candidate(
                 Reference.parse(shadow),
                 self._store,
@@ -98,12 +99,15 @@ class Models:
                 self._loader,
                 "shadow",
                 settings.shadow_share,
+                self._previous,
             )
 
     def begin(self, start: StreamStart) -> str:
         """A stream begins; returns ``name@version`` of the active model, or of the canary that scores it."""
         new_call = start.call not in self._calls.values()
         self._calls[start.stream] = start.call
+        if self._shadow:
+            self._shadow.begin(start.stream)
         if self._canary and self._canary.begin(start, new_call):
             return self._canary.reference
         return self.reference
@@ -164,7 +168,7 @@ class Models:
     def set_shadow(self, model: str) -> str:
         """As `activate`, for the comparison; an empty name ends it."""
         if model:
-            return self._begin(model, "shadow", self._settings.shadow_share)
+            return self._begin(str(self._beside(model)), "shadow", self._settings.shadow_share)
         ended = self._shadow.reference if self._shadow else ""
         self._writable_store().set_shadow(None)
         self._end_shadow()
@@ -176,10 +180,7 @@ class Models:
         It does not survive a restart: what has ended the daemon must not come back with it.
         """
         if model:
-            store = self._writable_store()
-            reference = store.resolve(model)
-            if str(reference) == self.reference:
-                raise ControlError(f"{reference} is active: it scores every call already")
+            reference = self._beside(model)
             if reference.name == self.active.metadata.name:
                 self._newest = max(self._newest, reference.version)  # a person decides about this one
             return self._begin(str(reference), "canary", share or self._settings.canary_share)
@@ -271,10 +272,17 @@ class Models:
             raise ControlError(f"{self._candidate.reference} is being loaded; ask again when it is done")
         reference = store.resolve(text)
         store.file(reference)  # so that who asks for what is not there hears it at once
+        previous = self._previous if str(reference) == self.reference else self.reference
         self._candidate = Candidate(
-            reference, store, self._settings, self._inspected, self._loader, purpose, share
+            reference, store, self._settings, self._inspected, self._loader, purpose, share, previous
         )
         return str(reference)
+
+    def _beside(self, model: str) -> Reference:
+        reference = self._writable_store().resolve(model)
+        if str(reference) == self.reference:
+            raise ControlError(f"{reference} is active: it scores every call already")
+        return reference
 
     def _activates(self, model: str) -> bool:
         return (
@@ -322,7 +330,7 @@ class Models:
         self._failed = failed.reference, reason
         self._after_exchange()
         try:
-            self._writable_store().activate(Reference.parse(self.reference))
+            self._writable_store().activate(Reference.parse(self.reference), self._previous)
         except ModelError as error:  # the calls go on; the next start tries the failed one first
             log.error("%s", error)
 
@@ -352,8 +360,8 @@ class Models:
     def _look(self, now: float, utc: float) -> list[Message]:
         if self._candidate or self._store is None:
             return []
-        newest = Reference(self.active.metadata.name, self._store.newest_version(self.active.metadata.name))
-        if newest.version <= self._newest:
+        newest = self._store.newer(Reference(self.active.metadata.name, self._newest))
+        if newest is None:
             return []
         self._newest = newest.version
         try:

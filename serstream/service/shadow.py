@@ -12,7 +12,7 @@ from typing import TypeAlias
 from serstream.emotion.model import EmotionModel
 from serstream.errors import ModelError
 from serstream.service.comparison import Comparison
-from serstream.service.control import ShadowStatus
+from serstream.service.status import ShadowStatus
 from serstream.types import Scores, SpeechWindow
 
 CAPACITY = 64
@@ -30,7 +30,7 @@ class Shadow:
 
     Args:
         model: the candidate, loaded and warm.
-        share: of the streams, 0 to 1; it hears those from now on and no others, so that its speaker baseline
+        share: of the streams that begin from now on, 0 to 1; it hears no others, so that its speaker baseline
             hears what the active model's does.
     """
 
@@ -40,9 +40,11 @@ class Shadow:
         self._model = model
         self._share = share
         self._batches: queue.Queue[Heard | str | None] = queue.Queue()
-        """At most `CAPACITY` batches, and the names of the streams in ``_streams`` that are over."""
+        """At most `CAPACITY` batches, and the names of the streams in ``_heard`` that are over."""
         self._streams: set[str] = set()
-        """That it hears. A full queue takes no batch, so none is added before the queue is emptied."""
+        """Living ones that are its own."""
+        self._heard: set[str] = set()
+        """Of which it got windows. A full queue takes no batch, so none is added before it is emptied."""
         self.compare_anew()
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
@@ -57,19 +59,25 @@ class Shadow:
         self._skipped = 0
         self._compared = Comparison(self._model.metadata.labels)
 
+    def begin(self, stream: str) -> None:
+        """A stream begins."""
+        if zlib.crc32(stream.encode()) < self._share * 2**32:
+            self._streams.add(stream)
+
     def offer(self, windows: Sequence[SpeechWindow], scores: list[Scores]) -> None:
         """Let the candidate hear a batch too, when it has time. Never waits."""
-        heard = [pair for pair in zip(windows, scores, strict=True) if self._hears(pair[0].stream)]
+        heard = [pair for pair in zip(windows, scores, strict=True) if pair[0].stream in self._streams]
         if self.failure or self._batches.qsize() >= CAPACITY:
             self._skipped += len(heard)
         elif heard:
-            self._streams.update(window.stream for window, _ in heard)
+            self._heard.update(window.stream for window, _ in heard)
             self._batches.put((self._compared, heard))
 
     def forget(self, stream: str) -> None:
         """The stream is over."""
-        if stream in self._streams:
-            self._streams.remove(stream)
+        self._streams.discard(stream)
+        if stream in self._heard:
+            self._heard.remove(stream)
             self._batches.put(stream)
 
     def status(self) -> ShadowStatus:
@@ -81,9 +89,6 @@ class Shadow:
         self._batches.put(None)
         self.failure = self.failure or "closed"
         self._thread.join(CLOSE_TIMEOUT_S)
-
-    def _hears(self, stream: str) -> bool:
-        return zlib.crc32(stream.encode()) < self._share * 2**32
 
     def _run(self) -> None:
         while (item := self._batches.get()) is not None:

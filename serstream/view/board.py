@@ -263,15 +263,15 @@ class Board:
                 rows.sort(key=lambda r: (-_share(r.lost_s, r.heard_s(utc)), r.call, r.stream))
         return rows
 
-    def candidates(self, now: float) -> str:
-        """What runs beside the active model, in a few words; empty when nothing does."""
-        return "  ".join(
+    def candidates(self, now: float) -> list[str]:
+        """What runs beside the active model, each in a few words."""
+        return [
             f"{kind} {report.candidate}"
             + (f" ({report.share:.0%} of calls)" if isinstance(report, CanaryReport) else "")
             + (f" agrees {report.agreement:.0%}" if report.windows else "")
             for kind, (report, told_at) in sorted(self._candidates.items())
             if now - told_at < CANDIDATE_FOR_S
-        )
+        ]
 
     def call(self, name: str) -> Call:
         """One of the calls that rows are about."""

@@ -30,6 +30,7 @@ from serstream.view.screen import (
     Cell,
     Lines,
     duration,
+    flow,
     header,
     note_line,
     raised_line,
@@ -39,7 +40,8 @@ from serstream.view.screen import (
 
 FRAME_S = 0.1
 """Seconds between two frames."""
-HELP = "↑↓ ⏎ open  /filter  r role  s sort  p pause  q quit"
+HELP = "q quit  ↑↓ ⏎ open  /filter  r role  s sort  p pause"
+"""The way out first: what a narrow terminal has no room for is cut."""
 PARTY_LINES = 4
 """Of the page of a call, at least for each party."""
 CALL_HELP = "esc back  p pause  q quit"
@@ -120,12 +122,14 @@ class LiveView:
     def lines(self, width: int, height: int, now: float) -> list[list[Cell]]:
         """The whole screen, exactly ``height`` lines."""
         self._look(now)
+        status = self._status(width, now)
         if not (self._paused and self._body):
+            room = height - len(status) - 1
             if self._open is None:
-                self._body = self._list_page(width, height - 2, now)
+                self._body = self._list_page(width, room, now)
             else:
-                self._body = self._call_page(self._open, width, height - 2, now)
-        lines = [self._status(now), *self._body][: height - 1]
+                self._body = self._call_page(self._open, width, room, now)
+        lines = [*status, *self._body][: height - 1]
         lines += [[] for _ in range(height - 1 - len(lines))]
         return [*lines, self._footer()]
 
@@ -136,13 +140,12 @@ class LiveView:
         if not any(_key(row) == self._selected for row in self._rows):
             self._selected = None
 
-    def _status(self, now: float) -> list[Cell]:
-        """Of all calls, whatever is shown of them."""
+    def _status(self, width: int, now: float) -> list[list[Cell]]:
+        """Of all calls, whatever is shown of them; in as many lines as that takes."""
         counts = self.board.counts
         alive = [row for row in self._all if not row.ended]
         alerts = sum(len(row.alerts) for row in alive)
         muted = sum(row.muted_at is not None for row in alive)
-        candidates = self.board.candidates(now)
         if self.silent:
             feed, seconds = max(self.silent.items(), key=lambda item: item[1])
             state: Cell = (f" STALE: nothing heard from {feed} for {seconds:.0f} s ", ALERT)
@@ -150,16 +153,18 @@ class LiveView:
             state = (" PAUSED ", ALERT)
         else:
             state = (" live ", BOLD)
-        return [
+        lines = flow(
             ("serstream ", BOLD),
             state,
             (f" {_calls(alive)} calls  {len(alive)} streams  ", PLAIN),
             (f"{alerts} alerts", BOLD if alerts else PLAIN),
             (f"  {muted} muted" if muted else "", BOLD),
-            (f"  {candidates}" if candidates else "", BOLD),
             (f"  {counts['window']} windows  {counts['unscored']} unscored  {counts['lost']} lost", PLAIN),
-            (f"  {self.board.model}  {self.title}", DIM),
-        ]
+            *((f"  {candidate}", BOLD) for candidate in self.board.candidates(now)),
+            width=width,
+        )
+        lines[-1].append((f"  {self.board.model}  {self.title}", DIM))
+        return lines
 
     def _list_page(self, width: int, height: int, now: float) -> list[list[Cell]]:
         rows, labels = self._rows, self.board.labels

@@ -25,6 +25,8 @@ SEVERITY_MARKS = ("  ", "· ", "! ", "‼ ")
 """By `Row.severity`."""
 FRESH_S = 30.0
 """Seconds after its last speech from which on an emotion is drawn faint: it says little about now."""
+LEAST_SHARED, LEAST_CALL = 12, 4
+"""Columns below which call and mood do not share, and those that the call has at least."""
 
 PLAIN = Style()
 DIM = Style(dim=True)
@@ -67,12 +69,25 @@ def fit(line: Sequence[Cell], width: int) -> list[Segment]:
     return segments
 
 
+def flow(*cells: Cell, width: int) -> list[list[Cell]]:
+    """The cells in as many lines as they need; none is cut that fits into a line."""
+    lines: list[list[Cell]] = [[]]
+    room = width
+    for text, style in cells:
+        if cell_len(text) > room and lines[-1]:
+            lines.append([])
+            text, room = text.lstrip(), width
+        lines[-1].append((text, style))
+        room -= cell_len(text)
+    return lines
+
+
 def header(labels: Sequence[str], width: int) -> list[Cell]:
     """Column titles; the bars' column is headed by the classes' initials."""
     call, trend = _widths(labels, width)
     initials = "".join(label[0] for label in labels)
     titles = (
-        f"  {'CALL':<{call}} {'ROLE':<8} {'EMOTION':<11} {'CONF':>4} {initials} {'MOOD':<{trend}} "
+        f"  {'CALL':<{call}} {'ROLE':<8} {'EMOTION':<11} {'CONF':>4} {initials} {'MOOD'[:trend]:<{trend}} "
         f"{'TALK':>4} {'LOSS':>4} {'AGE':>6}"
     )
     return [(titles, DIM)]
@@ -224,8 +239,10 @@ def colour(label: str) -> Style:
 
 
 def _widths(labels: Sequence[str], width: int) -> tuple[int, int]:
-    """Of the columns call and mood, which share what the others leave."""
-    spare = max(width - (2 + 1 + 8 + 1 + 11 + 1 + 4 + 1 + len(labels) + 1 + 1 + 4 + 1 + 4 + 1 + 6), 12)
+    """Of the columns call and mood, which share what the others leave; the call has little of it alone."""
+    spare = width - (2 + 1 + 8 + 1 + 11 + 1 + 4 + 1 + len(labels) + 1 + 1 + 4 + 1 + 4 + 1 + 6)
+    if spare < LEAST_SHARED:
+        return max(LEAST_CALL, spare), 0
     call = min(max(8, spare // 2), 32)
     return call, spare - call
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from serstream.service.control import Status
 from serstream.service.health import PortHealth
+from serstream.service.status import Status
 
 NAMED_CLIENTS = 3
 """Those that asked for the most messages again."""

@@ -84,6 +84,13 @@ def test_a_version_never_changes(models: ModelStore) -> None:
     assert models.file(ONE).read_bytes() == b"a model"
 
 
+def test_a_file_that_the_sums_list_must_be_there(models: ModelStore) -> None:
+    folder = models.file(ONE).parent
+    (folder / "golden.npz").unlink()
+    with pytest.raises(ModelError, match=r"lists golden\.npz, which is not there: copy the version again"):
+        check_sums(folder)
+
+
 def test_activating_remembers_what_was_active(models: ModelStore) -> None:
     models.publish(TWO, FILES)
     models.activate(ONE)
@@ -94,6 +101,23 @@ def test_activating_remembers_what_was_active(models: ModelStore) -> None:
     models.set_shadow(ONE)
     models.activate(ONE)
     assert models.pointer() == store.Pointer(active="tiny@1", previous="tiny@2")
+
+
+def test_a_version_that_is_not_there_never_becomes_the_previous_one(models: ModelStore) -> None:
+    for version in (2, 3):
+        models.publish(Reference("tiny", version), FILES)
+    models.activate(ONE)
+    models.activate(TWO)
+    pointer = models.root / "active.json"
+    pointer.write_text('{"active": "tiny@77", "previous": "tiny@1"}')
+    models.activate(TWO)
+    assert models.pointer().previous == "tiny@1"
+    pointer.write_text('{"active": "tiny@77"}')
+    models.activate(ONE, previous="tiny@3")
+    assert models.pointer().previous == "tiny@3"
+    pointer.write_text('{"active": "tiny@77"}')
+    models.activate(ONE)
+    assert models.pointer().previous is None
 
 
 def test_what_is_active_already_is_not_written_again(models: ModelStore) -> None:

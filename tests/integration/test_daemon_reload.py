@@ -12,12 +12,14 @@ import pytest
 import soundfile
 from published_model import repository
 
+from serstream.cli import main
 from serstream.emotion.store import Reference
 from serstream.errors import ControlError
 from serstream.feed.messages import StreamEnded
 from serstream.rehearsal import HOST, DaemonProcess, Leg, free_port_pair
 from serstream.rtp.sender import send_in_real_time
-from serstream.service.control import Reload, Status, StatusRequest, ask
+from serstream.service.control import Reload, StatusRequest, ask
+from serstream.service.status import Status
 from serstream.shipped import SAMPLE_CALL
 
 SECONDS = 7
@@ -174,6 +176,30 @@ def test_a_refused_reload_does_not_exchange_the_model_either(tmp_path: Path) -> 
             ask(daemon.control, Reload())
         pointer.write_text(asked)
         assert ask(daemon.control, Reload()).model.loading == "tiny@2"
+
+
+@pytest.mark.parametrize("mistake", ['[[rtp]]\nport = "x"\n', "nonsense = 1\n"])
+def test_a_mistake_in_the_file_is_the_daemons_to_judge(
+    tmp_path: Path, mistake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commands that read where it listens still reach it, and the reload that it refuses raises the alarm."""
+    store = repository(tmp_path / "models")
+    model = f'[model]\nrepository = "{store.root}"\ndevice = "cpu"\n'
+    with DaemonProcess(f"[[rtp]]\nport = {free_port_pair()}\n{model}") as daemon:
+        path = daemon.control.with_name("serstream.toml")
+        path.write_text(mistake + path.read_text())
+        monkeypatch.setenv("SERSTREAM_RTP__7__PORT", "1")  # there are not so many
+        for command, told in {
+            "status": "serstream ",
+            "models status": "active     tiny@1",
+            "models activate tiny@2": "tiny@2 is active",
+            "models rollback": "tiny@1 is active again",
+        }.items():
+            assert main([*command.split(), "-c", str(path)]) == 0
+            assert capsys.readouterr().out.startswith(told)
+        assert main(["reload", "-c", str(path)]) == 2
+        reason = capsys.readouterr().err.removeprefix("serstream: error: ").strip()
+        assert ask_status(daemon).health.reload_error == reason != ""
 
 
 def test_what_only_a_restart_changes_is_named() -> None:

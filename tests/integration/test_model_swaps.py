@@ -20,7 +20,8 @@ from serstream.emotion.store import ModelStore, Reference
 from serstream.feed.messages import ModelChanged, ModelRefused, WindowEmotion
 from serstream.rehearsal import DaemonProcess, Leg, free_port_pair
 from serstream.rtp.sender import send_in_real_time
-from serstream.service.control import Activate, ModelStatus, StatusRequest, ask
+from serstream.service.control import Activate, StatusRequest, ask
+from serstream.service.status import ModelStatus
 from serstream.shipped import SAMPLE_CALL
 
 SECONDS = 40
@@ -166,6 +167,8 @@ def test_the_commands_work_on_a_running_and_on_a_stopped_daemon(store: ModelStor
     stopped.write_text(configuration(store, [free_port_pair()]) + "[control]\nsocket = 'control'\n")
     told = f"no daemon listens at {tmp_path / 'control'}; its next start uses tiny@2\n"
     assert models_command("rollback", config=stopped) == (0, told)
+    code, text = models_command("shadow", "tiny@2", config=stopped)
+    assert (code, "tiny@2 is active" in text) == (2, True), text
     code, text = models_command("activate", "tiny@5", config=stopped)
     assert code == 2
     assert "golden.npz" in text
@@ -173,27 +176,43 @@ def test_the_commands_work_on_a_running_and_on_a_stopped_daemon(store: ModelStor
     assert store.pointer().active == "tiny@2"
 
 
-def test_a_damaged_version_is_refused_even_when_it_is_active(tmp_path: Path) -> None:
+def test_a_damaged_version_is_refused_even_when_it_is_in_use(tmp_path: Path) -> None:
     store = repository(tmp_path / "models")
     store.activate(Reference("tiny", 2))
     with DaemonProcess(configuration(store, [free_port_pair()])) as daemon:
         config = daemon.control.with_name("serstream.toml")
-        for purpose in ("activate", "shadow"):
-            assert models_command(purpose, "tiny@1", config=config)[0] == 0
-        file = store.file(Reference("tiny", 1))
-        good = file.read_bytes()
-        file.write_bytes(good + b"x")
-        for asked in (["activate", "tiny@1"], ["shadow", "tiny@1"]):
-            code, text = models_command(*asked, config=config)
+        in_use = {"activate": "tiny@1", "shadow": "tiny@2"}
+        for purpose, model in in_use.items():
+            assert models_command(purpose, model, config=config)[0] == 0
+            with store.file(Reference.parse(model)).open("ab") as damaged:
+                damaged.write(b"x")
+        for purpose, model in in_use.items():
+            code, text = models_command(purpose, model, config=config)
             assert code == 2, text
-            assert "tiny@1 refused, tiny@1 stays active: model" in text
+            assert f"{model} refused, tiny@1 stays active: model" in text
             assert "it was damaged or changed after publishing" in text
+        file = store.file(Reference("tiny", 1))
+        good = file.read_bytes()[:-1]
         file.unlink()
         code, text = models_command("activate", "tiny@1", config=config)
-        assert (code, "no such file" in text) == (2, True), text
+        assert (code, "lists model.onnx, which is not there" in text) == (2, True), text
         file.write_bytes(good)
         code, text = models_command("activate", "tiny@1", config=config)
         assert (code, text) == (0, "tiny@1 is active on CPUExecutionProvider; before: tiny@2\n")
+
+
+def test_the_list_says_which_model_scores_when_that_is_not_the_one_that_should(tmp_path: Path) -> None:
+    store = repository(tmp_path / "models")
+    store.activate(Reference("tiny", 2))
+    store.file(Reference("tiny", 2)).write_bytes(b"damaged")
+    with DaemonProcess(configuration(store, [free_port_pair()])) as daemon:
+        config = daemon.control.with_name("serstream.toml")
+        code, text = models_command("list", config=config)
+        assert [line.split(maxsplit=1) for line in text.splitlines()] == [
+            ["tiny@1", "active"],
+            ["tiny@2", "previous (should be active)"],
+        ]
+        assert code == 0
 
 
 def test_a_bare_file_is_verified_and_a_model_shown(tmp_path: Path) -> None:

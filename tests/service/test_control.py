@@ -14,19 +14,15 @@ import zmq
 from waiting import until
 
 from serstream.errors import ControlError, ModelError, NotRunningError
-from serstream.service import control
 from serstream.service.control import (
     Activate,
     ControlServer,
-    ModelStatus,
     Reply,
     Request,
-    Status,
     StatusRequest,
     ask,
-    find_socket,
-    socket_path,
 )
+from serstream.service.status import ModelStatus, Status
 
 STATUS = Status(
     pid=1,
@@ -219,31 +215,3 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="cannot bind it: AF_UNIX path too long"):
         ControlServer(tmp_path / ("x" * 120))
-
-
-def test_the_socket_is_where_the_user_may_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
-    monkeypatch.setattr(os, "getuid", lambda: 1000)
-    assert socket_path("") == Path("/run/user/1000/serstream/control")
-    monkeypatch.delenv("XDG_RUNTIME_DIR")
-    assert socket_path("").parts[-2:] == ("serstream-1000", "control")
-    monkeypatch.setattr(os, "getuid", lambda: 0)
-    assert socket_path("") == Path("/run/serstream/control")
-    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/serstream-2:/run/other")
-    assert socket_path("") == Path("/run/serstream-2/control")
-    assert socket_path("c.sock", Path("/etc/serstream")) == Path("/etc/serstream/c.sock")
-
-
-def test_without_a_socket_of_its_own_a_command_asks_the_service(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
-    service = tmp_path / "service"
-    monkeypatch.setattr(control, "SERVICE_SOCKET", service)
-    assert find_socket("") == tmp_path / "control"
-    service.touch()
-    assert find_socket("") == service
-    assert find_socket("c.sock", tmp_path) == tmp_path / "c.sock"
-    (tmp_path / "control").touch()
-    assert find_socket("") == tmp_path / "control"

@@ -11,7 +11,6 @@ from waiting import until
 
 from serstream.errors import SourceError
 from serstream.service import metrics as metrics_module
-from serstream.service.control import CanaryStatus, ModelStatus, ShadowStatus, Status
 from serstream.service.health import Health, PortHealth
 from serstream.service.metrics import (
     HOST,
@@ -20,6 +19,7 @@ from serstream.service.metrics import (
     Metrics,
     MetricsServer,
 )
+from serstream.service.status import CanaryStatus, ModelStatus, ShadowStatus, Status
 
 STATUS = Status(
     pid=1,

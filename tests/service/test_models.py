@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,6 +94,21 @@ def test_rollback_goes_back_and_forth(store: ModelStore) -> None:
             assert models.reference == store.pointer().active == wanted
 
 
+def test_the_previous_model_is_one_that_scored_whatever_another_process_wrote(store: ModelStore) -> None:
+    publish(store.root, 3, seed=3)
+    with serving(store) as models:
+        models.activate("tiny@2")
+        settle(models)
+        (store.root / "active.json").write_text('{"active":"tiny@77"}')
+        models.rollback()
+        settle(models)
+        assert store.pointer() == Pointer(active="tiny@1", previous="tiny@2")
+        (store.root / "active.json").write_text('{"active":"tiny@3"}')
+        models.activate("tiny@1")
+        settle(models)
+        assert store.pointer() == Pointer(active="tiny@1", previous="tiny@2"), "3 never scored"
+
+
 def test_a_refused_model_changes_nothing_and_is_not_tried_again(store: ModelStore) -> None:
     store.file(Reference("tiny", 2)).write_bytes(b"damaged")
     with serving(store, auto_activate=True) as models:
@@ -154,7 +170,7 @@ def test_one_candidate_at_a_time(store: ModelStore) -> None:
         with pytest.raises(ControlError, match="tiny@2 is being loaded; ask again"):
             models.activate("tiny@1")
         with pytest.raises(ControlError, match="tiny@2 is being loaded"):
-            models.set_shadow("tiny@1")
+            models.set_shadow("tiny@2")
         settle(models)
 
 
@@ -186,6 +202,20 @@ def test_a_new_version_is_ignored_unless_auto_activate(store: ModelStore) -> Non
         publish(store.root, 4, seed=4)
         settle(models, 20 * LOOK_INTERVAL_S)
         assert models.reference == "tiny@4"
+
+
+def test_a_version_that_is_still_being_copied_is_not_yet_tried(store: ModelStore) -> None:
+    source = publish(store.root.parent / "elsewhere", 4, seed=4)
+    with serving(store, auto_activate=True) as models:
+        settle(models)
+        publish(store.root, 3, seed=3)
+        (store.root / "tiny" / "4").mkdir()
+        for name in ("model.onnx", "card.md", "SHA256SUMS", "golden.npz"):
+            assert models.reference != "tiny@4"
+            shutil.copy(source / name, store.root / "tiny" / "4")
+            settle(models, now=10 * len(list((store.root / "tiny" / "4").iterdir())))
+        assert (models.reference, models.status().previous) == ("tiny@4", "tiny@3")
+        assert models.status().refusals == 0
 
 
 def test_a_pointer_written_by_another_process_is_followed_on_reload(store: ModelStore) -> None:
@@ -231,6 +261,7 @@ def test_a_shadow_is_compared_and_nothing_else(store: ModelStore) -> None:
         (first,) = settle(models)
         assert isinstance(first, ShadowReport)
         assert first.windows == 0
+        begin(models, "s", "call")
         beside = models.score(windows(20))
         assert all(
             np.array_equal(a.probabilities, b.probabilities) for a, b in zip(alone, beside, strict=True)
@@ -248,12 +279,19 @@ def test_a_shadow_is_compared_and_nothing_else(store: ModelStore) -> None:
         assert models.status().shadow is store.pointer().shadow is None
 
 
-def test_a_model_agrees_with_itself(store: ModelStore) -> None:
+def test_the_same_model_agrees_whatever_goes_on_when_it_begins(store: ModelStore) -> None:
+    """It has not heard the speakers of older streams, and the active model has."""
+    publish(store.root, 3, seed=1)
     with serving(store) as models:
-        models.set_shadow("tiny@1")
+        begin(models, "old", "old call")
+        models.score(windows(8, "old"))
+        models.set_shadow("tiny@3")
         settle(models)
-        models.score(windows(8))
-        assert until(lambda: models.status().shadow.windows == 8)
+        begin(models, "s", "call")
+        models.score(windows(8, "old") + windows(8))
+        models.forget("s")
+        assert until(lambda: models.status().shadow.windows >= 8)
+        assert models.status().shadow.windows == 8
         assert models.status().shadow.agreement == 1.0
         assert models.status().shadow.confidence_shift == 0.0
 
@@ -264,7 +302,9 @@ def test_a_share_of_the_streams_is_a_share(store: ModelStore) -> None:
         settle(models)
         shadow = models._shadow
         assert shadow is not None
-        assert 150 < sum(shadow._hears(f"stream-{i}") for i in range(1000)) < 350
+        for i in range(1000):
+            begin(models, f"stream-{i}", "call")
+        assert 150 < len(shadow._streams) < 350
 
 
 def test_a_shadow_survives_a_restart(store: ModelStore) -> None:
@@ -446,6 +486,18 @@ def test_a_bad_canary_is_refused_and_not_tried_again(
         for now in range(10, 100, 10):
             assert settle(models, now) == []
         assert (models.reference, models.status().canary, models.status().refusals) == ("tiny@1", None, 1)
+
+
+def test_the_active_model_is_no_candidate_beside_itself(store: ModelStore) -> None:
+    store.activate(Reference("tiny", 2))
+    store.set_shadow(Reference("tiny", 1))
+    store.file(Reference("tiny", 2)).write_bytes(b"damaged")
+    with serving(store) as models:
+        for begin_candidate in (models.set_shadow, models.set_canary):
+            with pytest.raises(ControlError, match="tiny@1 is active: it scores every call already"):
+                begin_candidate("tiny@1")
+        settle(models)
+        assert models.status().shadow is None, "it took over from the damaged one"
 
 
 def test_a_comparison_begins_anew_with_another_active_model(store: ModelStore) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from serstream.service.control import CanaryStatus, ModelStatus, ShadowStatus, Status
 from serstream.service.health import Health, PortHealth
 from serstream.service.metrics import Metrics
+from serstream.service.status import CanaryStatus, ModelStatus, ShadowStatus, Status
 from serstream.view.status import describe
 
 DOCS = Path(__file__).parent.parent.parent / "docs"

@@ -46,6 +46,7 @@ def test_however_long_it_takes_little_waits_and_every_stream_that_it_heard_is_fo
     model = HeldModel()
     shadow = Shadow(model)
     for i in range(10_000):
+        shadow.begin(f"stream-{i}")
         shadow.offer([window(f"stream-{i}")], scores(1))
         shadow.forget(f"stream-{i}")
     skipped = shadow.status().skipped
@@ -55,10 +56,12 @@ def test_however_long_it_takes_little_waits_and_every_stream_that_it_heard_is_fo
     shadow.close()
     assert shadow.status().windows == len(model.heard) == 10_000 - skipped
     assert model.forgotten == model.heard
+    assert not shadow._streams and not shadow._heard
 
 
 def test_a_stream_outside_its_share_does_not_wake_it() -> None:
     shadow = Shadow(HeldModel(), share=0.0)
+    shadow.begin("stream")
     shadow.offer([window("stream")], scores(1))
     shadow.forget("stream")
     assert shadow._batches.qsize() == 0

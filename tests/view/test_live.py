@@ -305,6 +305,16 @@ def test_a_screen_is_exactly_as_large_as_the_terminal(view: LiveView, size: tupl
     assert {sum(segment.cell_length for segment in line) for line in lines} == {width}
 
 
+def test_a_narrow_terminal_shows_the_counts_the_age_and_the_way_out(view: LiveView) -> None:
+    view.press("r", 62.0)
+    first, second, header, row, *_, footer = picture(view, 62.0, 60, 15).splitlines()
+    assert first == "serstream  live  3 calls  4 streams  1 alerts"
+    assert second.startswith("90 windows  30 unscored  0 lost  cnn-lstm@1")
+    assert header.endswith("TALK LOSS    AGE") and "MOOD" not in header
+    assert row.startswith("‼ call-a… customer 😠 angry") and row.endswith("1:02")
+    assert "q quit" in footer
+
+
 def test_no_color_is_honoured_and_nothing_is_said_by_colour_alone(view: LiveView) -> None:
     plain = Console(file=io.StringIO(), force_terminal=True, width=80, height=24, _environ={"NO_COLOR": "1"})
     plain.print(view.renderable(62.0), end="")

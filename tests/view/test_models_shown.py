@@ -29,9 +29,9 @@ def canary(view: LiveView, now: float, **fields: Any) -> None:
 def test_a_candidate_is_shown_while_there_is_one(view: LiveView) -> None:
     assert "canary" not in picture(view, 62.0)
     canary(view, 62.0)
-    assert "1 alerts  canary cnn-lstm@2 (10% of calls)\n" in picture(view, 62.0), "at 80 columns, too"
+    assert "0 lost\ncanary cnn-lstm@2 (10% of calls)  cnn-lstm@1" in picture(view, 62.0), "at 80 columns"
     canary(view, 63.0, windows=40, agreement=0.85)
-    assert "canary cnn-lstm@2 (10% of calls) agrees 85%  90 windows" in picture(view, 63.0, width=120)
+    assert "0 lost  canary cnn-lstm@2 (10% of calls) agrees 85%" in picture(view, 63.0, width=130)
     assert "canary" not in picture(view, 63.0 + CANDIDATE_FOR_S)
 
 

@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 
 from serstream.rtp.codecs import ALAW, ULAW
 from serstream.rtp.datagrams import Datagrams
-from serstream.rtp.jitter import (
+from serstream.rtp.jitter import JitterBuffer
+from serstream.rtp.packet import Headers, parse_batch
+from serstream.rtp.timeline import (
     EARLIEST_RISE,
     JITTER_GAIN,
     LATE_GAIN_S,
     LATE_S,
     TIMESTAMP_SLACK_S,
     TRANSIT_GAIN,
-    JitterBuffer,
 )
-from serstream.rtp.packet import Headers, parse_batch
 from serstream.types import INT16_SCALE, Samples
 
 CLOCK_RATE = 8000
@@ -107,33 +107,35 @@ class Lanes:
 
     def open(self, lane: int, jitter: JitterBuffer, payload_type: int, payload: bytes) -> None:
         """Move a stream's state here; ``payload`` is its last packet's."""
+        timeline = jitter.timeline
         self._expected[lane] = payload_type << 16 | jitter.next_sequence
-        self._timestamp[lane] = jitter.next_timestamp
+        self._timestamp[lane] = timeline.next_timestamp
         self._length[lane] = len(payload)
-        self._position[lane] = jitter.position
+        self._position[lane] = timeline.position
         self._received[lane] = jitter.received
         self._lost[lane] = jitter.lost
-        self._transit[lane] = jitter.transit
-        self._last_transit[lane] = jitter.last_transit
-        self._earliest[lane] = jitter.earliest
-        self._behind[lane] = jitter.behind
-        self._jitter[lane] = jitter.jitter
-        self.last_arrived[lane] = jitter.last_arrived
+        self._transit[lane] = timeline.transit
+        self._last_transit[lane] = timeline.last_transit
+        self._earliest[lane] = timeline.earliest
+        self._behind[lane] = timeline.behind
+        self._jitter[lane] = timeline.jitter
+        self.last_arrived[lane] = timeline.last_arrived
         self._payload[lane, : len(payload)] = np.frombuffer(payload, np.uint8)
 
     def copy_back(self, lane: int, jitter: JitterBuffer) -> None:
         """Bring the stream's jitter buffer up to date."""
+        timeline = jitter.timeline
         jitter.next_sequence = int(self._expected[lane]) & 0xFFFF
-        jitter.next_timestamp = int(self._timestamp[lane])
-        jitter.position = int(self._position[lane])
+        timeline.next_timestamp = int(self._timestamp[lane])
+        timeline.position = int(self._position[lane])
         jitter.received = int(self._received[lane])
         jitter.lost = int(self._lost[lane])
-        jitter.transit = float(self._transit[lane])
-        jitter.last_transit = float(self._last_transit[lane])
-        jitter.earliest = float(self._earliest[lane])
-        jitter.behind = float(self._behind[lane])
-        jitter.jitter = float(self._jitter[lane])
-        jitter.last_arrived = float(self.last_arrived[lane])
+        timeline.transit = float(self._transit[lane])
+        timeline.last_transit = float(self._last_transit[lane])
+        timeline.earliest = float(self._earliest[lane])
+        timeline.behind = float(self._behind[lane])
+        timeline.jitter = float(self._jitter[lane])
+        timeline.last_arrived = float(self.last_arrived[lane])
 
     def close(self, lane: int, jitter: JitterBuffer) -> bytes:
         """Move a stream's state back and return its last payload."""

@@ -77,7 +77,7 @@ class Roster:
         """When its last packet came."""
         if member.in_lane:
             return float(self._lanes.last_arrived[member.lane])
-        return member.stream.jitter.last_arrived
+        return member.stream.jitter.timeline.last_arrived
 
     def streams(self) -> list[Stream]:
         """All of them, their jitter buffers up to date."""

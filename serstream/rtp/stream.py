@@ -46,18 +46,19 @@ class Stream:
     def push(self, packet: RtpPacket, arrived: float) -> list[AudioChunk]:
         """Take a packet; returns the sound that it completes."""
         found = self._formats.get(packet.payload_type)
+        clock_rate = self.jitter.timeline.clock_rate
         if (
             found is None
             or found.encoding not in SOUND
             or not packet.payload
-            or (found.clock_rate != self.jitter.clock_rate and self.jitter.has_passed(packet.sequence_number))
+            or (found.clock_rate != clock_rate and self.jitter.has_passed(packet.sequence_number))
         ):
             # It has a place in the sequence, so that it is not missed, but it is no sound, or was before the
             # clock changed.
             silent = found is not None and found.encoding == COMFORT_NOISE
             return self._chunks(self.jitter.push(packet, 0, arrived, silent=silent))
         chunks: list[AudioChunk] = []
-        if found.clock_rate != self.jitter.clock_rate:
+        if found.clock_rate != clock_rate:
             chunks = self.flush()
             self.jitter.restart(found.clock_rate, packet.sequence_number)
             self._tune(self._decoder(packet.payload_type).sample_rate)
@@ -76,7 +77,7 @@ class Stream:
         """Go on with another SSRC, which has its own sequence, timestamps and codec state."""
         chunks = self.flush()
         self.source, self.ssrc = source, ssrc
-        self.jitter.restart(self.jitter.clock_rate)
+        self.jitter.restart(self.jitter.timeline.clock_rate)
         self._decoders.clear()
         return chunks
 
@@ -107,7 +108,7 @@ class Stream:
         codec = self._decoder(item.payload_type)
         if codec.sample_rate != self._sample_rate:
             self._tune(codec.sample_rate)
-        ratio = codec.sample_rate // self.jitter.clock_rate
+        ratio = codec.sample_rate // self.jitter.timeline.clock_rate
         wanted = item.duration * ratio
         samples = codec.decode(item.payload)
         skip, lost = item.skip * ratio, 0
@@ -123,7 +124,7 @@ class Stream:
         )
 
     def _fill(self, gap: Gap) -> list[AudioChunk]:
-        ratio = self._sample_rate // self.jitter.clock_rate
+        ratio = self._sample_rate // self.jitter.timeline.clock_rate
         n_silent = (gap.ticks - gap.lost) * ratio
         if n_silent > LONGEST_SILENCE_S * self._sample_rate:
             n_silent = 0

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from serstream.rtp.packet import RtpPacket, sequence_delta, timestamp_delta
-from serstream.rtp.timeline import LATE_S, Timeline
+from serstream.rtp.timeline import LATE_S, TIMESTAMP_SLACK_S, Timeline
 
 MAX_DROPOUT = 3000
 """Packets by which a sequence number may run ahead and still belong to the sequence (RFC 3550, A.1)."""
 MAX_MISORDER = 100
-"""Packets by which it may lag (RFC 3550, A.1)."""
+"""Packets by which it may lag (RFC 3550, A.1); more if the timestamp lags as much."""
 MAX_WAITING = 256
 """Packets held behind a hole; one more ends the wait."""
 LOSSES_REMEMBERED = 512
@@ -88,7 +88,7 @@ class JitterBuffer:
         """Packets behind a hole, or behind what may be a pause, by sequence number."""
         self._lost_numbers: dict[int, None] = {}
         self._outlier: _Waiting | None = None
-        """A packet far from the sequence: the first of a new one, or noise."""
+        """A packet that is none of the sequence: the first of a new one, or noise."""
         self._missing = 0
         """Lost packets whose ticks are not yet known, because no sound has come behind them."""
         self.next_sequence = -1
@@ -123,7 +123,7 @@ class JitterBuffer:
         self.received += 1
         self.timeline.last_arrived = arrived
         ahead = sequence_delta(packet.sequence_number, self.next_sequence)
-        if not -MAX_MISORDER <= ahead < MAX_DROPOUT:
+        if self._is_outlier(waiting, ahead):
             first, self._outlier = self._outlier, waiting
             if first is None or sequence_delta(packet.sequence_number, first.packet.sequence_number) != 1:
                 return released
@@ -225,6 +225,21 @@ class JitterBuffer:
         else:
             self.timeline.begin(packet, arrived)
         self.next_sequence = packet.sequence_number
+
+    def _is_outlier(self, waiting: _Waiting, ahead: int) -> bool:
+        """Whether a packet is none of the sequence: far from it, or of a number that passed at another time.
+
+        What the network held up, or sent twice, has the timestamp of its old place. So has a recording that
+        is sent anew, but then nothing else comes.
+        """
+        packet, duration, _, arrived = waiting
+        if ahead >= 0:
+            return ahead >= MAX_DROPOUT
+        if ahead >= -MAX_MISORDER:
+            in_place = packet.sequence_number in self._lost_numbers or self.timeline.is_past(packet)
+            return duration > 0 and not in_place
+        overdue = self.timeline.overdue(arrived) / self.timeline.clock_rate
+        return overdue > TIMESTAMP_SLACK_S or not self.timeline.is_past(packet, -ahead)
 
     def _count_late(self, packet: RtpPacket, arrived: float) -> None:
         if packet.sequence_number not in self._lost_numbers:

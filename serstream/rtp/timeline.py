@@ -18,6 +18,8 @@ the sender has changed its timeline. And how far they may fall behind by pauses 
 tells."""
 HELD_UP_S = 3.0
 """So long the network may have held up the first packets of a stream; the clock knows nothing of it then."""
+STRAGGLER_S = 10.0
+"""So long the network may hold up a packet while others pass it."""
 EARLIEST_RISE = 0.01
 """Seconds by which the earliest transit rises towards the mean in every second of the stream: routes grow
 longer, clocks drift."""
@@ -42,6 +44,7 @@ class Timeline:
     """
 
     __slots__ = (
+        "_former_timestamp",
         "_late_at",
         "_late_depth",
         "_max_depth",
@@ -70,6 +73,8 @@ class Timeline:
         """Ticks released as silence beyond `next_timestamp`, where the sender has not been yet."""
         self.next_timestamp = 0
         """Where the last packet of sound ended, in the sender's ticks."""
+        self._former_timestamp = 0
+        """The same where the sender left its timeline for this one."""
         self.position = 0
         """Ticks released so far."""
         self.packet_ticks = 0
@@ -109,7 +114,8 @@ class Timeline:
         """The stream's first packet."""
         self.transit = self.last_transit = arrived
         self.earliest = arrived - HELD_UP_S
-        self.next_timestamp, self.filled = packet.timestamp, 0
+        self.next_timestamp = self._former_timestamp = packet.timestamp
+        self.filled = 0
 
     def begin_anew(self, packet: RtpPacket, duration: int, arrived: float, n_missing: int) -> None:
         """The first packet after `change_clock`: behind what is missing, or behind the time since."""
@@ -123,6 +129,19 @@ class Timeline:
         self.position = round(self.position * clock_rate / self.clock_rate)
         self.clock_rate = clock_rate
         self.resets += 1
+
+    def is_past(self, packet: RtpPacket, n_behind: int = 0) -> bool:
+        """Whether a timestamp is of sound whose time has passed a moment ago.
+
+        Args:
+            packet: of a sequence number that has passed.
+            n_behind: packets that came since, if they shall tell; of those that last longer, half are enough.
+        """
+        latest = -max(1, n_behind * self.packet_ticks // 2)
+        return any(
+            -STRAGGLER_S * self.clock_rate <= timestamp_delta(packet.timestamp, end) <= latest
+            for end in (self.next_timestamp, self._former_timestamp)
+        )
 
     def measure(self, packet: RtpPacket, arrived: float) -> float:
         """Interarrival jitter (RFC 3550, A.8) and mean transit time (Ramjee et al. 1994) of what is on time.
@@ -199,6 +218,7 @@ class Timeline:
             return ticks - self.filled
         # The sender has changed its timeline (re-INVITE, hold, transfer): ours goes on by the clock.
         self.resets += 1
+        self._former_timestamp = self.next_timestamp
         self.behind = 0.0
         self.transit = max(self.transit, self.earliest - TIMESTAMP_SLACK_S)
         gap = ticks + round((transit - self.transit) * self.clock_rate) - self.filled

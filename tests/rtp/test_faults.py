@@ -240,12 +240,62 @@ def test_two_ssrcs_of_one_sender_at_a_time_are_two_streams() -> None:
         np.testing.assert_array_equal(sound(events, name)[0], decoded(payload))
 
 
-def test_sequence_reset_goes_on() -> None:
+@pytest.mark.parametrize("n_bytes", [80, 160])
+@pytest.mark.parametrize("n_packets", [2, 100])
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_an_old_route_brings_all_at_once_moves_nothing(
+    twice: bool, n_packets: int, n_bytes: int
+) -> None:
+    """Over two seconds late, or a second time, when more than a hundred packets have passed it."""
+    sent = talk(SPEECH, n_bytes=n_bytes)
+    old = range(100, 100 + n_packets)
+    at = sent[220 + n_packets].at
+    sent += [Sent(sent[i].datagram, at + 0.001 + 1e-5 * i) for i in old]
+    streams = Streams(RtpSettings(), 0.0)
+    line, n_lost = sound(receive(streams, [packet for i, packet in enumerate(sent) if twice or i not in old]))
+    expected = HEARD.copy()
+    if not twice:
+        where = slice(100 * n_bytes, (100 + n_packets) * n_bytes)
+        expected[where] = line[where]
+    np.testing.assert_array_equal(line, expected)
+    n = 0 if twice else n_packets
+    (status,) = streams.status().streams
+    assert (n_lost, status.lost, status.late) == (n * n_bytes, n, n)
+    assert (status.duplicates, status.resets) == (n_packets - n, 0)
+
+
+@pytest.mark.parametrize("jump", [2**30, -(2**30), -1600])
+def test_stragglers_of_an_old_timeline_do_not_end_the_new_one(jump: int) -> None:
+    first = talk(SPEECH[: 160 * 100])
+    second = talk(
+        SPEECH[160 * 100 :], sequence_number=200, timestamp=5000 + 16_000 + jump, start=first[-1].at + PTIME_S
+    )
+    again = [Sent(packet.datagram, second[3].at + 0.001 + 1e-5 * i) for i, packet in enumerate(first[-5:])]
+    streams = Streams(RtpSettings(), 0.0)
+    line, _ = sound(receive(streams, [*first, *second, *again]))
+    np.testing.assert_array_equal(line, HEARD)
+    (status,) = streams.status().streams
+    assert (status.duplicates, status.resets) == (5, 1)
+
+
+def test_a_recording_that_is_sent_anew_is_heard_anew() -> None:
+    """With its old numbers and timestamps; it takes a second to tell it from what the network held up."""
+    once = talk(SPEECH[: 160 * 250])
+    events = listen([*once, *(Sent(packet.datagram, packet.at + 5.0) for packet in once)])
+    line, _ = sound(events)
+    assert len(names(events)) == 1
+    np.testing.assert_array_equal(line[-160 * 190 :], HEARD[160 * 60 : 160 * 250])
+
+
+@pytest.mark.parametrize("sequence_number", [40_000, 1050, 1001])
+@pytest.mark.parametrize("jump", [0, 2**30, -(2**30)])
+def test_sequence_reset_goes_on(jump: int, sequence_number: int) -> None:
+    """Also to numbers that have passed a moment ago."""
     first = talk(SPEECH[: 160 * 100], sequence_number=1000)
     second = talk(
         SPEECH[160 * 100 : 160 * 200],
-        sequence_number=40_000,
-        timestamp=5000 + 160 * 100,
+        sequence_number=sequence_number,
+        timestamp=5000 + 160 * 100 + jump,
         start=first[-1].at + PTIME_S,
     )
     events = listen([*first, *second])

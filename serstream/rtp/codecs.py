@@ -68,6 +68,11 @@ def format_of(rtpmap: str, where: str) -> Format:
         raise ConfigError(
             f"{where} is {rtpmap!r}: the RTP clock of {parts[0]} is {fixed} Hz (RFC 3551, RFC 7587)"
         )
+    if found.channels != 1 and found.encoding in ("PCMU", "PCMA", "G722", "G729"):
+        raise ConfigError(
+            f"{where} is {rtpmap!r}: {parts[0]} is decoded with 1 channel, not {found.channels}; let the "
+            "sender offer mono, or L16"
+        )
     return found
 
 

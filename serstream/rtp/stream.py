@@ -34,7 +34,7 @@ class Stream:
         self.ssrc = ssrc
         self.jitter = jitter
         self.last_payload_type = -1
-        self.last_payload = b""
+        self.last_n_bytes = 0
         """Of the last packet that was decoded."""
         self.undecodable = 0
         """Packets of sound that the codec could not read; they are concealed like lost ones."""
@@ -81,13 +81,12 @@ class Stream:
         self._decoders.clear()
         return chunks
 
-    def resume(self, payload: bytes) -> None:
-        """The stream comes out of its lane: ``payload`` was its last packet's."""
-        samples = self._decoder(self.last_payload_type).decode(payload)
+    def resume(self, heard: bytes) -> None:
+        """The stream comes out of its lane, where it heard this last."""
+        samples = self._decoder(self.last_payload_type).decode(heard)
         # Only G.711 has lanes, and it decodes everything.
         if samples is not None:
             self._remember(samples)
-        self.last_payload = payload
 
     def _decoder(self, payload_type: int) -> Decoder:
         if payload_type not in self._decoders:
@@ -118,7 +117,7 @@ class Stream:
         elif len(samples) != wanted:
             samples = np.resize(np.append(samples, np.zeros(wanted, np.float32)), wanted)
         self._remember(samples)
-        self.last_payload, self.last_payload_type = item.payload, item.payload_type
+        self.last_payload_type, self.last_n_bytes = item.payload_type, len(item.payload)
         return (
             [self._chunk(samples[skip:], item.position * ratio, lost, item.arrived)] if skip < wanted else []
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from serstream.rtp.codecs import COMFORT_NOISE, ENCODINGS, TELEPHONE_EVENT, Decoder, Format, decoder
-from serstream.rtp.concealment import HISTORY_S, conceal
+from serstream.rtp.concealment import FADE_S, HISTORY_S, conceal
 from serstream.rtp.datagrams import Source
 from serstream.rtp.jitter import Gap, Heard, JitterBuffer, Released
 from serstream.rtp.packet import RtpPacket
@@ -42,6 +42,10 @@ class Stream:
         self._decoders: dict[int, Decoder] = {}
         self._sample_rate = 8000
         self._history: Samples = np.zeros(0, np.float32)
+        self._before_loss = self._history
+        """`_history` where the concealment that goes on began."""
+        self._n_concealed = 0
+        """Samples since then; more than `FADE_S` are not counted."""
 
     def push(self, packet: RtpPacket, arrived: float) -> list[AudioChunk]:
         """Take a packet; returns the sound that it completes."""
@@ -97,6 +101,7 @@ class Stream:
         """What follows has this rate; sound of another cannot stand in for what is lost of it."""
         self._sample_rate = sample_rate
         self._history = self._history[:0]
+        self._n_concealed = 0
 
     def _chunks(self, released: list[Released]) -> list[AudioChunk]:
         return [chunk for item in released for chunk in self._decode(item)]
@@ -113,10 +118,11 @@ class Stream:
         skip, lost = item.skip * ratio, 0
         if samples is None:
             self.undecodable += 1
-            samples, lost = conceal(self._history, wanted, codec.sample_rate), wanted - skip
-        elif len(samples) != wanted:
-            samples = np.resize(np.append(samples, np.zeros(wanted, np.float32)), wanted)
-        self._remember(samples)
+            samples, lost = self._conceal(wanted), wanted - skip
+        else:
+            if len(samples) != wanted:
+                samples = np.resize(np.append(samples, np.zeros(wanted, np.float32)), wanted)
+            self._remember(samples)
         self.last_payload_type, self.last_n_bytes = item.payload_type, len(item.payload)
         return (
             [self._chunk(samples[skip:], item.position * ratio, lost, item.arrived)] if skip < wanted else []
@@ -130,15 +136,28 @@ class Stream:
         lost = gap.lost * ratio
         if lost + n_silent == 0:
             return []
-        samples = np.zeros(lost + n_silent, np.float32)
-        samples[:lost] = conceal(self._history, lost, self._sample_rate)
-        self._remember(samples)
+        samples = self._conceal(lost)
+        if n_silent:
+            silence = np.zeros(n_silent, np.float32)
+            self._remember(silence)
+            samples = np.concatenate([samples, silence])
         return [self._chunk(samples, gap.position * ratio, lost, gap.arrived)]
 
     def _chunk(self, samples: Samples, start: int, lost: int, arrived: float) -> AudioChunk:
         return AudioChunk(self.start.stream, samples, self._sample_rate, start, lost, arrived)
 
+    def _conceal(self, n_samples: int) -> Samples:
+        """Stand in for lost sound, and go on from what stands in for the sound before it."""
+        if self._n_concealed == 0:
+            self._before_loss = self._history
+        before = self._n_concealed
+        samples = conceal(self._before_loss, before + n_samples, self._sample_rate)[before:]
+        self._remember(samples)
+        self._n_concealed = min(before + n_samples, round(FADE_S * self._sample_rate))
+        return samples
+
     def _remember(self, samples: Samples) -> None:
+        self._n_concealed = 0
         n_history = round(HISTORY_S * self._sample_rate)
         if len(samples) < n_history:
             samples = np.concatenate([self._history, samples])

@@ -76,6 +76,11 @@ def format_of(rtpmap: str, where: str) -> Format:
     return found
 
 
+def ends_talkspurt(wanted: Format, payload: bytes) -> bool:
+    """Whether a payload says that its sender falls silent behind it (G.729 Annex B; RFC 3551, 4.5.6)."""
+    return wanted.encoding == "G729" and len(payload) % 10 == 2
+
+
 class Decoder(Protocol):
     """Decodes the payloads of one stream, in order; holds the codec's state."""
 
@@ -83,7 +88,7 @@ class Decoder(Protocol):
     """Hz of the samples; a multiple of the format's clock rate."""
 
     def duration(self, payload: bytes) -> int:
-        """Ticks of the RTP clock that the payload lasts; 0: it says that the sender is silent."""
+        """Ticks of the RTP clock that the payload lasts; 0: there is no sound in it."""
 
     def decode(self, payload: bytes) -> Samples | None:
         """Mono samples in [-1, 1], shape (n,); None when the payload is broken."""

@@ -94,7 +94,7 @@ class JitterBuffer:
         self.next_sequence = -1
         """Sequence number that is next in line; -1 before the first packet."""
         self.silent = False
-        """The sender said (RFC 3389) that it stays silent until the next packet."""
+        """The sender said (RFC 3389, G.729 Annex B) that it stays silent until the next packet."""
         self.received = 0
         self.lost = 0
         """Packets that had not come when their sound was due."""
@@ -111,7 +111,7 @@ class JitterBuffer:
             packet: of this stream.
             duration: its ticks of sound; 0 when it carries none (comfort noise, telephone event).
             arrived: monotonic seconds of its receipt.
-            silent: it says that silence follows (comfort noise).
+            silent: it says that silence follows (comfort noise, a silence descriptor behind sound).
 
         Returns:
             What is next in line, in order.
@@ -288,7 +288,7 @@ class JitterBuffer:
             position += gap
         skip = timeline.take(packet, duration, gap)
         released.append(Heard(packet.payload_type, packet.payload, position, duration, skip, arrived))
-        self.silent = False
+        self.silent = silent
         self._missing = 0
 
     def _seems_paused(self, waiting: _Waiting) -> bool:

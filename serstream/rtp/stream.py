@@ -6,7 +6,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from serstream.rtp.codecs import COMFORT_NOISE, ENCODINGS, TELEPHONE_EVENT, Decoder, Format, decoder
+from serstream.rtp.codecs import (
+    COMFORT_NOISE,
+    ENCODINGS,
+    TELEPHONE_EVENT,
+    Decoder,
+    Format,
+    decoder,
+    ends_talkspurt,
+)
 from serstream.rtp.concealment import FADE_S, HISTORY_S, conceal
 from serstream.rtp.datagrams import Source
 from serstream.rtp.jitter import Gap, Heard, JitterBuffer, Released
@@ -67,7 +75,8 @@ class Stream:
             self.jitter.restart(found.clock_rate, packet.sequence_number)
             self._tune(self._decoder(packet.payload_type).sample_rate)
         duration = self._decoder(packet.payload_type).duration(packet.payload)
-        return chunks + self._chunks(self.jitter.push(packet, duration, arrived, silent=duration == 0))
+        silent = ends_talkspurt(found, packet.payload)
+        return chunks + self._chunks(self.jitter.push(packet, duration, arrived, silent=silent))
 
     def release(self, now: float) -> list[AudioChunk]:
         """What is due at ``now``; see `JitterBuffer.release`."""

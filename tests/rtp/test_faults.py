@@ -362,6 +362,22 @@ def test_comfort_noise_is_silence_that_flows_before_the_next_word() -> None:
     np.testing.assert_array_equal(line[32_000:], HEARD[16_000:32_000])
 
 
+@pytest.mark.parametrize("last", [bytes(2), bytes(12), bytes(22)])
+def test_a_silence_descriptor_of_g729_begins_silence_even_behind_sound(last: bytes) -> None:
+    """RFC 3551, 4.5.6: it may be in a packet of its own, or at the end of one with sound."""
+    sent = [
+        Sent(rtp(i, 160 * i, bytes(20) if i < 50 else last, payload_type=18), 100 + PTIME_S * i)
+        for i in range(51)
+    ]
+    streams = Streams(RtpSettings(), 0.0)
+    line, n_lost = sound(receive(streams, sent))
+    assert len(line) >= 160 * 50 + 7000, "silence is told while it lasts"
+    assert n_lost == 0
+    again = Sent(rtp(51, 160 * 100, bytes(20), payload_type=18), 102.0)
+    (chunk,) = chunks(receive(streams, [again]))[-1:]
+    assert chunk.start + len(chunk.samples) == 160 * 101
+
+
 def test_dtmf_in_the_middle_of_speech_is_not_heard() -> None:
     """Ten event packets take 200 ms of the sender's time and ten sequence numbers (RFC 4733)."""
     first = talk(SPEECH[: 160 * 100])

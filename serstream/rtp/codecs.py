@@ -68,7 +68,17 @@ def format_of(rtpmap: str, where: str) -> Format:
         raise ConfigError(
             f"{where} is {rtpmap!r}: the RTP clock of {parts[0]} is {fixed} Hz (RFC 3551, RFC 7587)"
         )
+    if found.channels != 1 and found.encoding in ("PCMU", "PCMA", "G722", "G729"):
+        raise ConfigError(
+            f"{where} is {rtpmap!r}: {parts[0]} is decoded with 1 channel, not {found.channels}; let the "
+            "sender offer mono, or L16"
+        )
     return found
+
+
+def ends_talkspurt(wanted: Format, payload: bytes) -> bool:
+    """Whether a payload says that its sender falls silent behind it (G.729 Annex B; RFC 3551, 4.5.6)."""
+    return wanted.encoding == "G729" and len(payload) % 10 == 2
 
 
 class Decoder(Protocol):
@@ -78,7 +88,7 @@ class Decoder(Protocol):
     """Hz of the samples; a multiple of the format's clock rate."""
 
     def duration(self, payload: bytes) -> int:
-        """Ticks of the RTP clock that the payload lasts; 0: it says that the sender is silent."""
+        """Ticks of the RTP clock that the payload lasts; 0: there is no sound in it."""
 
     def decode(self, payload: bytes) -> Samples | None:
         """Mono samples in [-1, 1], shape (n,); None when the payload is broken."""

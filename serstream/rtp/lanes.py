@@ -19,22 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serstream.rtp.codecs import ALAW, ULAW
+from serstream.rtp.concealment import HISTORY_S
 from serstream.rtp.datagrams import Datagrams
-from serstream.rtp.jitter import (
+from serstream.rtp.jitter import JitterBuffer
+from serstream.rtp.packet import Headers, parse_batch
+from serstream.rtp.timeline import (
     EARLIEST_RISE,
     JITTER_GAIN,
     LATE_GAIN_S,
     LATE_S,
     TIMESTAMP_SLACK_S,
     TRANSIT_GAIN,
-    JitterBuffer,
 )
-from serstream.rtp.packet import Headers, parse_batch
 from serstream.types import INT16_SCALE, Samples
 
 CLOCK_RATE = 8000
 MAX_PAYLOAD = 320
 """Bytes; longer packets than 40 ms are rare."""
+HISTORY = round(HISTORY_S * CLOCK_RATE)
+"""Bytes and samples."""
 PAYLOAD_TYPES = (0, 8)
 """PCMU and PCMA have these even where SDP lists them."""
 MAX_MISSING = 50
@@ -80,8 +83,10 @@ class Lanes:
         self._behind = np.zeros(n_lanes)
         self._jitter = np.zeros(n_lanes)
         self.last_arrived = np.zeros(n_lanes)
-        self._payload = np.zeros((n_lanes, MAX_PAYLOAD), np.uint8)
-        """The last packet's, for concealment."""
+        self._before = np.zeros(n_lanes, np.int64)
+        """What `_received` was when the lane was opened."""
+        self._heard = np.zeros((n_lanes, HISTORY), np.uint8)
+        """The last bytes, for concealment: those at the end, as many as came since then."""
         self._ssrc = np.zeros(n_lanes, np.uint32)
         self._used = np.zeros(n_lanes, np.bool_)
         self._sorted_ssrc = np.zeros(0, np.uint32)
@@ -105,41 +110,43 @@ class Lanes:
         self._sorted = False
         self._free.append(lane)
 
-    def open(self, lane: int, jitter: JitterBuffer, payload_type: int, payload: bytes) -> None:
-        """Move a stream's state here; ``payload`` is its last packet's."""
+    def open(self, lane: int, jitter: JitterBuffer, payload_type: int, n_bytes: int) -> None:
+        """Move a stream's state here; its packets have ``n_bytes`` of sound."""
+        timeline = jitter.timeline
         self._expected[lane] = payload_type << 16 | jitter.next_sequence
-        self._timestamp[lane] = jitter.next_timestamp
-        self._length[lane] = len(payload)
-        self._position[lane] = jitter.position
-        self._received[lane] = jitter.received
+        self._timestamp[lane] = timeline.next_timestamp
+        self._length[lane] = n_bytes
+        self._position[lane] = timeline.position
+        self._received[lane] = self._before[lane] = jitter.received
         self._lost[lane] = jitter.lost
-        self._transit[lane] = jitter.transit
-        self._last_transit[lane] = jitter.last_transit
-        self._earliest[lane] = jitter.earliest
-        self._behind[lane] = jitter.behind
-        self._jitter[lane] = jitter.jitter
-        self.last_arrived[lane] = jitter.last_arrived
-        self._payload[lane, : len(payload)] = np.frombuffer(payload, np.uint8)
+        self._transit[lane] = timeline.transit
+        self._last_transit[lane] = timeline.last_transit
+        self._earliest[lane] = timeline.earliest
+        self._behind[lane] = timeline.behind
+        self._jitter[lane] = timeline.jitter
+        self.last_arrived[lane] = timeline.last_arrived
 
     def copy_back(self, lane: int, jitter: JitterBuffer) -> None:
         """Bring the stream's jitter buffer up to date."""
+        timeline = jitter.timeline
         jitter.next_sequence = int(self._expected[lane]) & 0xFFFF
-        jitter.next_timestamp = int(self._timestamp[lane])
-        jitter.position = int(self._position[lane])
+        timeline.next_timestamp = int(self._timestamp[lane])
+        timeline.position = int(self._position[lane])
         jitter.received = int(self._received[lane])
         jitter.lost = int(self._lost[lane])
-        jitter.transit = float(self._transit[lane])
-        jitter.last_transit = float(self._last_transit[lane])
-        jitter.earliest = float(self._earliest[lane])
-        jitter.behind = float(self._behind[lane])
-        jitter.jitter = float(self._jitter[lane])
-        jitter.last_arrived = float(self.last_arrived[lane])
+        timeline.transit = float(self._transit[lane])
+        timeline.last_transit = float(self._last_transit[lane])
+        timeline.earliest = float(self._earliest[lane])
+        timeline.behind = float(self._behind[lane])
+        timeline.jitter = float(self._jitter[lane])
+        timeline.last_arrived = float(self.last_arrived[lane])
 
     def close(self, lane: int, jitter: JitterBuffer) -> bytes:
-        """Move a stream's state back and return its last payload."""
+        """Move a stream's state back and return what it heard here last, as concealment wants to know."""
         self.copy_back(lane, jitter)
         self._expected[lane] = _CLOSED
-        return self._payload[lane, : self._length[lane]].tobytes()
+        n_heard = int((self._received[lane] - self._before[lane]) * self._length[lane])
+        return self._heard[lane, max(0, HISTORY - n_heard) :].tobytes()
 
     def take(
         self, datagrams: Datagrams, *, overflowed: bool = False
@@ -253,12 +260,14 @@ class Lanes:
             n_missing = where >> 40
             n_lost = n_missing * n_samples
             payload = datagrams.content[packets[group], begin : begin + n_samples]
-            self._payload[lanes[group], :n_samples] = payload
+            own = lanes[group]
+            heard = payload if n_samples >= HISTORY else np.hstack([self._heard[own], payload])
+            self._heard[own] = heard[:, -HISTORY:]
             pcm = _PAIRS[payload_type].take(payload.view(np.uint16), mode="clip").view(np.int16)
             if n_missing:
-                self._lost[lanes[group]] += n_missing
+                self._lost[own] += n_missing
                 pcm = np.pad(pcm, ((0, 0), (n_lost, 0)))
-            pieces.append(Pieces(lanes[group], pcm, position[group], arrived[group], n_lost))
+            pieces.append(Pieces(own, pcm, position[group], arrived[group], n_lost))
         return pieces
 
     def _measure(

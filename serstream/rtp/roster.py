@@ -77,7 +77,7 @@ class Roster:
         """When its last packet came."""
         if member.in_lane:
             return float(self._lanes.last_arrived[member.lane])
-        return member.stream.jitter.last_arrived
+        return member.stream.jitter.timeline.last_arrived
 
     def streams(self) -> list[Stream]:
         """All of them, their jitter buffers up to date."""
@@ -97,14 +97,14 @@ class Roster:
         """Put those into their lanes that are fit for them."""
         for member in self._outside:
             stream = member.stream
-            n_bytes = len(stream.last_payload)
+            n_bytes = stream.last_n_bytes
             if (
                 stream.last_payload_type in self._has_lanes
                 and 0 < n_bytes <= MAX_PAYLOAD
                 and n_bytes % 2 == 0
                 and stream.jitter.in_order
             ):
-                self._lanes.open(member.lane, stream.jitter, stream.last_payload_type, stream.last_payload)
+                self._lanes.open(member.lane, stream.jitter, stream.last_payload_type, n_bytes)
                 member.in_lane = True
         self._outside.clear()
 

@@ -49,9 +49,9 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
             late=jitter.late,
             duplicates=jitter.duplicates,
             undecodable=stream.undecodable,
-            resets=jitter.resets,
-            jitter_ms=round(jitter.jitter * 1000, 1),
-            depth_ms=round(jitter.depth * 1000, 1),
+            resets=jitter.timeline.resets,
+            jitter_ms=round(jitter.timeline.jitter * 1000, 1),
+            depth_ms=round(jitter.timeline.depth * 1000, 1),
         )
 
 

@@ -6,8 +6,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from serstream.rtp.codecs import COMFORT_NOISE, ENCODINGS, TELEPHONE_EVENT, Decoder, Format, decoder
-from serstream.rtp.concealment import HISTORY_S, conceal
+from serstream.rtp.codecs import (
+    COMFORT_NOISE,
+    ENCODINGS,
+    TELEPHONE_EVENT,
+    Decoder,
+    Format,
+    decoder,
+    ends_talkspurt,
+)
+from serstream.rtp.concealment import FADE_S, HISTORY_S, conceal
 from serstream.rtp.datagrams import Source
 from serstream.rtp.jitter import Gap, Heard, JitterBuffer, Released
 from serstream.rtp.packet import RtpPacket
@@ -34,7 +42,7 @@ class Stream:
         self.ssrc = ssrc
         self.jitter = jitter
         self.last_payload_type = -1
-        self.last_payload = b""
+        self.last_n_bytes = 0
         """Of the last packet that was decoded."""
         self.undecodable = 0
         """Packets of sound that the codec could not read; they are concealed like lost ones."""
@@ -42,27 +50,33 @@ class Stream:
         self._decoders: dict[int, Decoder] = {}
         self._sample_rate = 8000
         self._history: Samples = np.zeros(0, np.float32)
+        self._before_loss = self._history
+        """`_history` where the concealment that goes on began."""
+        self._n_concealed = 0
+        """Samples since then; more than `FADE_S` are not counted."""
 
     def push(self, packet: RtpPacket, arrived: float) -> list[AudioChunk]:
         """Take a packet; returns the sound that it completes."""
         found = self._formats.get(packet.payload_type)
+        clock_rate = self.jitter.timeline.clock_rate
         if (
             found is None
             or found.encoding not in SOUND
             or not packet.payload
-            or (found.clock_rate != self.jitter.clock_rate and self.jitter.has_passed(packet.sequence_number))
+            or (found.clock_rate != clock_rate and self.jitter.has_passed(packet.sequence_number))
         ):
             # It has a place in the sequence, so that it is not missed, but it is no sound, or was before the
             # clock changed.
             silent = found is not None and found.encoding == COMFORT_NOISE
             return self._chunks(self.jitter.push(packet, 0, arrived, silent=silent))
         chunks: list[AudioChunk] = []
-        if found.clock_rate != self.jitter.clock_rate:
+        if found.clock_rate != clock_rate:
             chunks = self.flush()
             self.jitter.restart(found.clock_rate, packet.sequence_number)
             self._tune(self._decoder(packet.payload_type).sample_rate)
         duration = self._decoder(packet.payload_type).duration(packet.payload)
-        return chunks + self._chunks(self.jitter.push(packet, duration, arrived, silent=duration == 0))
+        silent = ends_talkspurt(found, packet.payload)
+        return chunks + self._chunks(self.jitter.push(packet, duration, arrived, silent=silent))
 
     def release(self, now: float) -> list[AudioChunk]:
         """What is due at ``now``; see `JitterBuffer.release`."""
@@ -76,17 +90,16 @@ class Stream:
         """Go on with another SSRC, which has its own sequence, timestamps and codec state."""
         chunks = self.flush()
         self.source, self.ssrc = source, ssrc
-        self.jitter.restart(self.jitter.clock_rate)
+        self.jitter.restart(self.jitter.timeline.clock_rate)
         self._decoders.clear()
         return chunks
 
-    def resume(self, payload: bytes) -> None:
-        """The stream comes out of its lane: ``payload`` was its last packet's."""
-        samples = self._decoder(self.last_payload_type).decode(payload)
+    def resume(self, heard: bytes) -> None:
+        """The stream comes out of its lane, where it heard this last."""
+        samples = self._decoder(self.last_payload_type).decode(heard)
         # Only G.711 has lanes, and it decodes everything.
         if samples is not None:
             self._remember(samples)
-        self.last_payload = payload
 
     def _decoder(self, payload_type: int) -> Decoder:
         if payload_type not in self._decoders:
@@ -97,6 +110,7 @@ class Stream:
         """What follows has this rate; sound of another cannot stand in for what is lost of it."""
         self._sample_rate = sample_rate
         self._history = self._history[:0]
+        self._n_concealed = 0
 
     def _chunks(self, released: list[Released]) -> list[AudioChunk]:
         return [chunk for item in released for chunk in self._decode(item)]
@@ -107,38 +121,52 @@ class Stream:
         codec = self._decoder(item.payload_type)
         if codec.sample_rate != self._sample_rate:
             self._tune(codec.sample_rate)
-        ratio = codec.sample_rate // self.jitter.clock_rate
+        ratio = codec.sample_rate // self.jitter.timeline.clock_rate
         wanted = item.duration * ratio
         samples = codec.decode(item.payload)
         skip, lost = item.skip * ratio, 0
         if samples is None:
             self.undecodable += 1
-            samples, lost = conceal(self._history, wanted, codec.sample_rate), wanted - skip
-        elif len(samples) != wanted:
-            samples = np.resize(np.append(samples, np.zeros(wanted, np.float32)), wanted)
-        self._remember(samples)
-        self.last_payload, self.last_payload_type = item.payload, item.payload_type
+            samples, lost = self._conceal(wanted), wanted - skip
+        else:
+            if len(samples) != wanted:
+                samples = np.resize(np.append(samples, np.zeros(wanted, np.float32)), wanted)
+            self._remember(samples)
+        self.last_payload_type, self.last_n_bytes = item.payload_type, len(item.payload)
         return (
             [self._chunk(samples[skip:], item.position * ratio, lost, item.arrived)] if skip < wanted else []
         )
 
     def _fill(self, gap: Gap) -> list[AudioChunk]:
-        ratio = self._sample_rate // self.jitter.clock_rate
+        ratio = self._sample_rate // self.jitter.timeline.clock_rate
         n_silent = (gap.ticks - gap.lost) * ratio
         if n_silent > LONGEST_SILENCE_S * self._sample_rate:
             n_silent = 0
         lost = gap.lost * ratio
         if lost + n_silent == 0:
             return []
-        samples = np.zeros(lost + n_silent, np.float32)
-        samples[:lost] = conceal(self._history, lost, self._sample_rate)
-        self._remember(samples)
+        samples = self._conceal(lost)
+        if n_silent:
+            silence = np.zeros(n_silent, np.float32)
+            self._remember(silence)
+            samples = np.concatenate([samples, silence])
         return [self._chunk(samples, gap.position * ratio, lost, gap.arrived)]
 
     def _chunk(self, samples: Samples, start: int, lost: int, arrived: float) -> AudioChunk:
         return AudioChunk(self.start.stream, samples, self._sample_rate, start, lost, arrived)
 
+    def _conceal(self, n_samples: int) -> Samples:
+        """Stand in for lost sound, and go on from what stands in for the sound before it."""
+        if self._n_concealed == 0:
+            self._before_loss = self._history
+        before = self._n_concealed
+        samples = conceal(self._before_loss, before + n_samples, self._sample_rate)[before:]
+        self._remember(samples)
+        self._n_concealed = min(before + n_samples, round(FADE_S * self._sample_rate))
+        return samples
+
     def _remember(self, samples: Samples) -> None:
+        self._n_concealed = 0
         n_history = round(HISTORY_S * self._sample_rate)
         if len(samples) < n_history:
             samples = np.concatenate([self._history, samples])

@@ -282,9 +282,9 @@ class Streams:
 
     def _is_missed(self, member: Member, row: list[Arrival]) -> bool:
         """Whether a stream that sent nothing while the row came should have."""
-        jitter = member.stream.jitter
+        timeline = member.stream.jitter.timeline
         elapsed = row[-1].arrived - row[0].arrived
-        return len(row) == MAX_KEPT or elapsed * jitter.clock_rate >= PACKETS_MISSED * jitter.packet_ticks
+        return len(row) == MAX_KEPT or elapsed * timeline.clock_rate >= PACKETS_MISSED * timeline.packet_ticks
 
     def _start(self, source: Source, first: Arrival) -> list[SourceEvent]:
         self.n_started += 1

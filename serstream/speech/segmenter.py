@@ -148,6 +148,18 @@ class Segmenter:
             self._advance(self.is_speech(frame, self.sample_rate), arrived, segments)
         return segments
 
+    def note_clipped(self, positions: NDArray[np.floating], weight: float) -> None:
+        """Remember where sound was clipped before it was resampled; call it before that sound is pushed.
+
+        Args:
+            positions: of the clipped samples, at `SAMPLE_RATE`.
+            weight: samples at `SAMPLE_RATE` that each of them is.
+        """
+        frames, counts = np.unique((positions - self._origin) // FRAME, return_counts=True)
+        by_frame = self._history.clipped_by_frame
+        for frame, count in zip(frames.astype(int).tolist(), counts.tolist(), strict=True):
+            by_frame[frame] = by_frame.get(frame, 0.0) + weight * count
+
     def push_judged(self, frame: bytes, voiced: bool, arrived: float) -> list[Segment]:
         """As `push_pcm`, for one frame that `is_speech` has judged already."""
         segments: list[Segment] = []
@@ -249,6 +261,7 @@ class Segmenter:
                 samples,
                 min(1.0, self._history.lost(begin, end) / (FRAME * (end - begin))),
                 self._history.voiced(begin, end) / (end - begin),
+                self._history.clipped(begin, end),
             ),
             speech_so_far=self.speech,
             lost_so_far=self.lost,
@@ -270,6 +283,8 @@ class _FrameHistory:
         """Number of the next frame to be judged."""
         self.lost_by_frame: dict[int, float] = {}
         """Concealed samples at `SAMPLE_RATE`, of the frames that have any."""
+        self.clipped_by_frame: dict[int, float] = {}
+        """Likewise, those that were clipped before they were resampled."""
         self._frame_bytes = frame_bytes
         self._offset = 0
         """Number of the frame that the arrays begin with."""
@@ -313,7 +328,8 @@ class _FrameHistory:
         excess = self.begin - self._offset
         if excess >= _SHIFT:
             del self._pcm[: excess * self._frame_bytes], self._voiced[:excess]
-            self.lost_by_frame = {n: lost for n, lost in self.lost_by_frame.items() if n >= self.begin}
+            self.lost_by_frame = _since(self.begin, self.lost_by_frame)
+            self.clipped_by_frame = _since(self.begin, self.clipped_by_frame)
             self._offset = self.begin
 
     def samples(self, begin: int, end: int) -> NDArray[np.int16]:
@@ -325,4 +341,15 @@ class _FrameHistory:
         return sum(self._voiced[begin - self._offset : end - self._offset])
 
     def lost(self, begin: int, end: int) -> float:
-        return sum(lost for frame, lost in self.lost_by_frame.items() if begin <= frame < end)
+        return _total(self.lost_by_frame, begin, end)
+
+    def clipped(self, begin: int, end: int) -> float:
+        return _total(self.clipped_by_frame, begin, end)
+
+
+def _since(begin: int, by_frame: dict[int, float]) -> dict[int, float]:
+    return {frame: count for frame, count in by_frame.items() if frame >= begin}
+
+
+def _total(by_frame: dict[int, float], begin: int, end: int) -> float:
+    return sum(count for frame, count in by_frame.items() if begin <= frame < end)

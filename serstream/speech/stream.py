@@ -5,8 +5,9 @@ from __future__ import annotations
 from serstream.audio.resample import Resampler
 from serstream.config import SegmenterSettings
 from serstream.speech.bank import SegmenterBank
+from serstream.speech.quality import clipped
 from serstream.speech.segmenter import RATES, Segment, Segmenter
-from serstream.types import SAMPLE_RATE, AudioChunk
+from serstream.types import SAMPLE_RATE, AudioChunk, Samples
 
 
 class StreamSegmenter:
@@ -55,9 +56,15 @@ class StreamSegmenter:
     def push(self, chunk: AudioChunk) -> list[Segment]:
         """The segments that the chunk completes, in order."""
         segments = self._follow(chunk.sample_rate, chunk.start, len(chunk.samples))
-        samples = chunk.samples if self._resampler is None else self._resampler.push(chunk.samples)
+        samples = chunk.samples if self._resampler is None else self._resample(chunk, self._resampler)
         lost = chunk.lost * SAMPLE_RATE / chunk.sample_rate
         return segments + self._segmenter.push(samples, lost, chunk.arrived)
+
+    def _resample(self, chunk: AudioChunk, resampler: Resampler) -> Samples:
+        scale = SAMPLE_RATE / chunk.sample_rate
+        if len(indices := clipped(chunk.samples)):
+            self._segmenter.note_clipped((chunk.start + indices) * scale, scale)
+        return resampler.push(chunk.samples)
 
     def push_pcm(self, pcm: bytes, sample_rate: int, start: int, lost: int, arrived: float) -> list[Segment]:
         """As `push`, for a row of an `AudioBlock`: 16 bits a sample, at a rate that needs no resampling."""

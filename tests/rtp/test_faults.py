@@ -134,22 +134,28 @@ def test_jitter_of_200_ms_is_ridden_out_and_forgotten() -> None:
     assert streams.status().streams[0].depth_ms == 40
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("n_bytes", [80, 160])
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.booleans())
-def test_pieces_equal_whole_under_any_faults(seed: int, crowded: bool) -> None:
+def test_pieces_equal_whole_under_any_faults(n_bytes: int, seed: int, crowded: bool) -> None:
     """However arrivals are batched, alone or in a crowd that takes the lanes, the same sound comes out."""
     rng = np.random.default_rng(seed)
     sent = []
-    for i, packet in enumerate(talk(SPEECH[: 160 * 150], sequence_number=65500, timestamp=2**32 - 5000)):
+    payload = SPEECH[: n_bytes * 150]
+    for i, packet in enumerate(talk(payload, sequence_number=65500, timestamp=2**32 - 5000, n_bytes=n_bytes)):
         for _ in range(rng.choice([0, 1, 2], p=[0.1, 0.85, 0.05]) if i > 1 else 1):
             delay = rng.choice([0, 0.005, 0.05], p=[0.8, 0.15, 0.05]) if i > 1 else 0
             sent.append(Sent(packet.datagram, packet.at + delay))
-    crowd = [packet for ssrc in range(1, 16) for packet in talk(BYSTANDER[: 160 * 150], ssrc=ssrc)]
+    crowd = [
+        packet
+        for ssrc in range(1, 16)
+        for packet in talk(BYSTANDER[: len(payload)], ssrc=ssrc, n_bytes=n_bytes)
+    ]
     steady = RtpSettings(latch="off", jitter_min_ms=300, jitter_max_ms=300)
     whole = sound(listen(sent, steady))
     streams = Streams(steady, 0.0)
     events = [*receive(streams, [*sent, *crowd] if crowded else sent, tick_s=0.03), *streams.close()]
-    main = next(chunk.stream for chunk in chunks(events) if np.array_equal(chunk.samples[:160], HEARD[:160]))
+    main = next(chunk.stream for chunk in chunks(events) if np.array_equal(chunk.samples[:80], HEARD[:80]))
     pieces = sound(events, main)
     assert pieces[1] == whole[1]
     np.testing.assert_array_equal(pieces[0], whole[0])
@@ -240,12 +246,62 @@ def test_two_ssrcs_of_one_sender_at_a_time_are_two_streams() -> None:
         np.testing.assert_array_equal(sound(events, name)[0], decoded(payload))
 
 
-def test_sequence_reset_goes_on() -> None:
+@pytest.mark.parametrize("n_bytes", [80, 160])
+@pytest.mark.parametrize("n_packets", [2, 100])
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_an_old_route_brings_all_at_once_moves_nothing(
+    twice: bool, n_packets: int, n_bytes: int
+) -> None:
+    """Over two seconds late, or a second time, when more than a hundred packets have passed it."""
+    sent = talk(SPEECH, n_bytes=n_bytes)
+    old = range(100, 100 + n_packets)
+    at = sent[220 + n_packets].at
+    sent += [Sent(sent[i].datagram, at + 0.001 + 1e-5 * i) for i in old]
+    streams = Streams(RtpSettings(), 0.0)
+    line, n_lost = sound(receive(streams, [packet for i, packet in enumerate(sent) if twice or i not in old]))
+    expected = HEARD.copy()
+    if not twice:
+        where = slice(100 * n_bytes, (100 + n_packets) * n_bytes)
+        expected[where] = line[where]
+    np.testing.assert_array_equal(line, expected)
+    n = 0 if twice else n_packets
+    (status,) = streams.status().streams
+    assert (n_lost, status.lost, status.late) == (n * n_bytes, n, n)
+    assert (status.duplicates, status.resets) == (n_packets - n, 0)
+
+
+@pytest.mark.parametrize("jump", [2**30, -(2**30), -1600])
+def test_stragglers_of_an_old_timeline_do_not_end_the_new_one(jump: int) -> None:
+    first = talk(SPEECH[: 160 * 100])
+    second = talk(
+        SPEECH[160 * 100 :], sequence_number=200, timestamp=5000 + 16_000 + jump, start=first[-1].at + PTIME_S
+    )
+    again = [Sent(packet.datagram, second[3].at + 0.001 + 1e-5 * i) for i, packet in enumerate(first[-5:])]
+    streams = Streams(RtpSettings(), 0.0)
+    line, _ = sound(receive(streams, [*first, *second, *again]))
+    np.testing.assert_array_equal(line, HEARD)
+    (status,) = streams.status().streams
+    assert (status.duplicates, status.resets) == (5, 1)
+
+
+def test_a_recording_that_is_sent_anew_is_heard_anew() -> None:
+    """With its old numbers and timestamps; it takes a second to tell it from what the network held up."""
+    once = talk(SPEECH[: 160 * 250])
+    events = listen([*once, *(Sent(packet.datagram, packet.at + 5.0) for packet in once)])
+    line, _ = sound(events)
+    assert len(names(events)) == 1
+    np.testing.assert_array_equal(line[-160 * 190 :], HEARD[160 * 60 : 160 * 250])
+
+
+@pytest.mark.parametrize("sequence_number", [40_000, 1050, 1001])
+@pytest.mark.parametrize("jump", [0, 2**30, -(2**30)])
+def test_sequence_reset_goes_on(jump: int, sequence_number: int) -> None:
+    """Also to numbers that have passed a moment ago."""
     first = talk(SPEECH[: 160 * 100], sequence_number=1000)
     second = talk(
         SPEECH[160 * 100 : 160 * 200],
-        sequence_number=40_000,
-        timestamp=5000 + 160 * 100,
+        sequence_number=sequence_number,
+        timestamp=5000 + 160 * 100 + jump,
         start=first[-1].at + PTIME_S,
     )
     events = listen([*first, *second])
@@ -304,6 +360,22 @@ def test_comfort_noise_is_silence_that_flows_before_the_next_word() -> None:
     assert n_lost == 0
     assert len(line) == 160 * 200 + 16_000
     np.testing.assert_array_equal(line[32_000:], HEARD[16_000:32_000])
+
+
+@pytest.mark.parametrize("last", [bytes(2), bytes(12), bytes(22)])
+def test_a_silence_descriptor_of_g729_begins_silence_even_behind_sound(last: bytes) -> None:
+    """RFC 3551, 4.5.6: it may be in a packet of its own, or at the end of one with sound."""
+    sent = [
+        Sent(rtp(i, 160 * i, bytes(20) if i < 50 else last, payload_type=18), 100 + PTIME_S * i)
+        for i in range(51)
+    ]
+    streams = Streams(RtpSettings(), 0.0)
+    line, n_lost = sound(receive(streams, sent))
+    assert len(line) >= 160 * 50 + 7000, "silence is told while it lasts"
+    assert n_lost == 0
+    again = Sent(rtp(51, 160 * 100, bytes(20), payload_type=18), 102.0)
+    (chunk,) = chunks(receive(streams, [again]))[-1:]
+    assert chunk.start + len(chunk.samples) == 160 * 101
 
 
 def test_dtmf_in_the_middle_of_speech_is_not_heard() -> None:

@@ -146,6 +146,8 @@ def test_tabs_may_stand_between_suite_and_key() -> None:
         ({"payload_types": {"96": "speex/8000"}}, "payload_types.96 is 'speex/8000': serstream decodes PCMU"),
         ({"payload_types": {"96": "opus"}}, "wanted encoding/clock rate"),
         ({"payload_types": {"96": "G722/16000"}}, "the RTP clock of G722 is 8000 Hz"),
+        ({"payload_types": {"96": "PCMU/8000/2"}}, "PCMU is decoded with 1 channel, not 2"),
+        ({"payload_types": {"96": "g722/8000/2"}}, "g722 is decoded with 1 channel, not 2"),
         ({"payload_types": {"200": "PCMU/8000"}}, "wanted a payload type of 0 to 127"),
         ({"srtp": ("AES inline:x",)}, "crypto suite 'AES', wanted one of"),
         ({"srtp": ("AES_CM_128_HMAC_SHA1_80 inline:AAAA",)}, "wants a key and salt of 30 bytes, got 3"),

@@ -311,6 +311,22 @@ def test_a_codec_may_change_in_the_middle() -> None:
     np.testing.assert_allclose(np.concatenate([chunk.samples for chunk in wide]), pcm / 32768, atol=1e-6)
 
 
+@pytest.mark.parametrize("rate", [8000, 16_000])
+def test_undecodable_packets_in_a_row_sound_like_lost_ones(rate: int) -> None:
+    """And not like a tone that goes on; of 10 ms, so that one is shorter than what concealment looks at."""
+    pcm = (np.sin(np.arange(rate) / 20) * 10_000).astype(">i2")
+    n = rate // 100
+    whole = [rtp(i, n * i, pcm[n * i : n * (i + 1)].tobytes(), payload_type=97) for i in range(100)]
+    bad = (40, *range(50, 80))
+    broken = [datagram + b"\0" if i in bad else datagram for i, datagram in enumerate(whole)]
+    settings = RtpSettings(payload_types={"97": f"L16/{rate}"})
+    line, n_lost = sound(listen([Sent(broken[i], 100 + 0.01 * i) for i in range(100)], settings))
+    lossy, _ = sound(listen([Sent(whole[i], 100 + 0.01 * i) for i in range(100) if i not in bad], settings))
+    np.testing.assert_array_equal(line, lossy)
+    assert n_lost == 31 * n
+    assert not line[56 * n : 80 * n].any()
+
+
 def test_no_more_is_lost_of_a_packet_than_silence_has_left_of_it() -> None:
     """Undecodable, and so late that announced silence has filled its place in part."""
     sent = talk(SPEECH[:1600])

@@ -14,8 +14,8 @@ from network import speech as words
 
 from serstream.config import RtpSettings
 from serstream.rtp.datagrams import Datagrams
-from serstream.rtp.jitter import HELD_UP_S, TIMESTAMP_SLACK_S
 from serstream.rtp.streams import Streams
+from serstream.rtp.timeline import HELD_UP_S, TIMESTAMP_SLACK_S
 from serstream.types import AudioBlock, AudioChunk, Samples
 
 SPEECH = words(60)

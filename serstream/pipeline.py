@@ -67,9 +67,10 @@ class Pipeline:
 
     def __init__(self, settings: Settings, model: Scorer):
         self.model = model
-        """May be exchanged between two calls of `feed`; each window names the model that scored it."""
+        """Each window names the model that scored it; the daemon's exchanges models behind this."""
         self.settings = settings
-        """May be exchanged likewise: ``[quality]`` holds at once, the rest for streams that begin later."""
+        """May be exchanged between two calls of `feed`: ``[quality]`` holds at once, the rest for streams
+        that begin later."""
         self.stream_limit: int | None = None
         """May be exchanged likewise: so many streams are heard and those that began later are muted, which
         costs next to nothing. None: all are heard."""

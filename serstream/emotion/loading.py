@@ -30,7 +30,7 @@ def load_model(settings: ModelSettings, base: Path = Path()) -> EmotionModel:
     return load_or_fall_back(settings, base)[0]
 
 
-def load_or_fall_back(settings: ModelSettings, base: Path = Path()) -> tuple[EmotionModel, str]:
+def load_or_fall_back(settings: ModelSettings, base: Path) -> tuple[EmotionModel, str]:
     """As `load_model`, and why it is not the repository's active version; empty: it is, or the one file."""
     if settings.path:
         return EmotionModel(base / settings.path, settings), ""

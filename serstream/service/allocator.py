@@ -37,11 +37,9 @@ class Ebb:
     def __init__(self) -> None:
         self._most = 0
 
-    def watch(self, streams: int) -> bool:
-        """Call it now and then with the number of living streams; says whether memory was given back."""
+    def watch(self, streams: int) -> None:
+        """Call it now and then with the number of living streams."""
         self._most = max(self._most, streams)
-        if streams > self._most // 2 or not self._most:
-            return False
-        self._most = streams
-        return_free_memory()
-        return True
+        if self._most and streams <= self._most // 2:
+            self._most = streams
+            return_free_memory()

@@ -47,7 +47,11 @@ def find_socket(configured: str, base: Path = Path()) -> Path:
 
 
 def make_private_directory(directory: Path) -> None:
-    """The socket's directory, ours alone if it must be made; a stranger's is refused."""
+    """The socket's directory, ours alone if it must be made.
+
+    Raises:
+        ControlError: it cannot be made, or belongs to a stranger.
+    """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()

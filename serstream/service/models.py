@@ -43,7 +43,7 @@ LOOK_INTERVAL_S = 5.0
 
 
 class Models:
-    """Belongs to the daemon's main thread. What the pipeline calls is what the active model would answer.
+    """Belongs to the daemon's main thread. To the pipeline it is one model, whichever scores a stream.
 
     Args:
         settings: ``[model]``.
@@ -91,16 +91,7 @@ class Models:
         """``auto_activate`` tries only versions above it, each once, and none that was rolled back."""
         shadow = self._store.pointer().shadow if self._store else None
         if self._store and shadow and shadow != self.reference:
-            self._candidate = Candidate(
-                Reference.parse(shadow),
-                self._store,
-                settings,
-                self._inspected,
-                self._loader,
-                "shadow",
-                settings.shadow_share,
-                self._previous,
-            )
+            self._load(self._store, Reference.parse(shadow), "shadow", settings.shadow_share)
 
     def begin(self, start: StreamStart) -> str:
         """A stream begins; returns ``name@version`` of the active model, or of the canary that scores it."""
@@ -272,11 +263,14 @@ class Models:
             raise ControlError(f"{self._candidate.reference} is being loaded; ask again when it is done")
         reference = store.resolve(text)
         store.file(reference)  # so that who asks for what is not there hears it at once
+        self._load(store, reference, purpose, share)
+        return str(reference)
+
+    def _load(self, store: ModelStore, reference: Reference, purpose: Purpose, share: float) -> None:
         previous = self._previous if str(reference) == self.reference else self.reference
         self._candidate = Candidate(
             reference, store, self._settings, self._inspected, self._loader, purpose, share, previous
         )
-        return str(reference)
 
     def _beside(self, model: str) -> Reference:
         reference = self._writable_store().resolve(model)

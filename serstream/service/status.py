@@ -9,7 +9,7 @@ from serstream.service.health import Health
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why a model did not become active or shadow."""
+    """Why a model did not become what it was to be, or could not go on as that."""
 
     model: str
     reason: str

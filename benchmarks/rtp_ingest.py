@@ -24,7 +24,7 @@ from aiortc.jitterbuffer import JitterBuffer
 from aiortc.rtp import RtpPacket
 
 from serstream.config import RtpSettings
-from serstream.rtp.datagrams import Datagrams, source_of
+from serstream.rtp.datagrams import Datagrams, sender_at
 from serstream.rtp.streams import Streams
 from serstream.types import AudioBlock, SourceEvent
 
@@ -41,11 +41,11 @@ def packet(stream: int, number: int) -> bytes:
 
 def ticks(n_streams: int, n_packets: int) -> list[Datagrams]:
     """What arrives in each tick: every stream sends a packet every second tick, half of them in each."""
-    sources = [source_of(ipaddress.IPv4Address(0x0A000001 + i), 20_000) for i in range(n_streams)]
+    senders = [sender_at(ipaddress.IPv4Address(0x0A000001 + i), 20_000) for i in range(n_streams)]
     return [
         Datagrams.of(
             [
-                (packet(i, tick // 2), sources[i], tick * TICK_S)
+                (packet(i, tick // 2), senders[i], tick * TICK_S)
                 for i in range(n_streams)
                 if n_streams == 1 or i % TICKS_PER_PACKET == tick % TICKS_PER_PACKET
             ]

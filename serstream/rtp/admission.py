@@ -6,7 +6,7 @@ import ipaddress
 from typing import NamedTuple
 
 from serstream.config import RtpSettings
-from serstream.rtp.datagrams import Source, address_of
+from serstream.rtp.datagrams import Sender, address_of
 from serstream.rtp.packet import RtpPacket, sequence_delta
 
 MIN_SEQUENTIAL = 2
@@ -26,17 +26,17 @@ class AllowList:
 
     def __init__(self, settings: RtpSettings):
         self._networks = [ipaddress.ip_network(network) for network in settings.allow]
-        self._verdicts: dict[Source, bool] = {}
+        self._verdicts: dict[Sender, bool] = {}
 
-    def __contains__(self, source: Source) -> bool:
+    def __contains__(self, sender: Sender) -> bool:
         if not self._networks:
             return True
-        if source not in self._verdicts:
+        if sender not in self._verdicts:
             if len(self._verdicts) >= SOURCES_REMEMBERED:
                 self._verdicts.clear()
-            ip, _ = address_of(source)
-            self._verdicts[source] = any(ip in network for network in self._networks)
-        return self._verdicts[source]
+            ip, _ = address_of(sender)
+            self._verdicts[sender] = any(ip in network for network in self._networks)
+        return self._verdicts[sender]
 
 
 class Arrival(NamedTuple):
@@ -50,14 +50,14 @@ class Probation:
     """Packets of SSRCs that are not yet streams; a random datagram never becomes one."""
 
     def __init__(self) -> None:
-        self._candidates: dict[tuple[Source, int], list[Arrival]] = {}
+        self._candidates: dict[tuple[Sender, int], list[Arrival]] = {}
 
     def __len__(self) -> int:
         return len(self._candidates)
 
-    def add(self, source: Source, packet: RtpPacket, arrived: float) -> list[Arrival]:
+    def add(self, sender: Sender, packet: RtpPacket, arrived: float) -> list[Arrival]:
         """The packets of the candidate: the first two came in a row, this one is the last."""
-        key = (source, packet.ssrc)
+        key = (sender, packet.ssrc)
         row = self._candidates.get(key)
         if row is None:
             if len(self._candidates) >= MAX_CANDIDATES:
@@ -71,9 +71,9 @@ class Probation:
         row.append(Arrival(packet, arrived))
         return row
 
-    def forget(self, source: Source, ssrc: int) -> None:
+    def forget(self, sender: Sender, ssrc: int) -> None:
         """It is a stream now, or is refused."""
-        self._candidates.pop((source, ssrc), None)
+        self._candidates.pop((sender, ssrc), None)
 
     def forget_silent(self, now: float) -> None:
         """Keep no sound of those that have sent nothing for so long that they would begin anew."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from serstream.errors import SourceError, readable
-from serstream.rtp.datagrams import Source, source_of
+from serstream.rtp.datagrams import Sender, sender_at
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class CapturedDatagram(NamedTuple):
 
     time: float
     """UTC, seconds since the Unix epoch."""
-    source: Source
+    sender: Sender
     payload: bytes
 
 
@@ -203,7 +203,7 @@ def _datagram(frame: _Frame, name: str) -> CapturedDatagram | str:
     source_port, _, length, _ = struct.unpack_from("!HHHH", udp)
     if length > len(udp):
         return _CUT
-    return CapturedDatagram(frame.time, source_of(address, source_port), udp[8:length])
+    return CapturedDatagram(frame.time, sender_at(address, source_port), udp[8:length])
 
 
 def _network_layer(frame: _Frame, name: str) -> bytes:

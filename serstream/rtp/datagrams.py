@@ -32,10 +32,10 @@ CLOCK_STEP_S = 0.05
 """More than the wall clock is slewed between two reads: it was set."""
 
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-Source: TypeAlias = bytes
+Sender: TypeAlias = bytes
 """A sender's address as the kernel writes it (struct sockaddr), 32 bytes, zeros behind."""
 
-_SOURCE_LENGTH = 32
+_SENDER_LENGTH = 32
 _SOCKADDR_IN = struct.Struct("=H2s4s")
 _SOCKADDR_IN6 = struct.Struct("=H2s4x16s")
 _SO_TIMESTAMPNS = 35
@@ -71,30 +71,30 @@ VECTOR = np.dtype([("base", "u8"), ("length", "u8")])
 """struct iovec."""
 
 
-def source_of(ip: IpAddress, port: int) -> Source:
+def sender_at(ip: IpAddress, port: int) -> Sender:
     """The address in the kernel's form."""
     wire_port = port.to_bytes(2, "big")
     if ip.version == 4:
         packed = _SOCKADDR_IN.pack(socket.AF_INET, wire_port, ip.packed)
     else:
         packed = _SOCKADDR_IN6.pack(socket.AF_INET6, wire_port, ip.packed)
-    return packed.ljust(_SOURCE_LENGTH, b"\0")
+    return packed.ljust(_SENDER_LENGTH, b"\0")
 
 
-def address_of(source: Source) -> tuple[IpAddress, int]:
+def address_of(sender: Sender) -> tuple[IpAddress, int]:
     """IP address and port; an IPv4 sender on an IPv6 socket has its IPv4 address."""
-    family = int.from_bytes(source[:2], "little" if np.little_endian else "big")
-    port = int.from_bytes(source[2:4], "big")
+    family = int.from_bytes(sender[:2], "little" if np.little_endian else "big")
+    port = int.from_bytes(sender[2:4], "big")
     if family == socket.AF_INET:
-        return ipaddress.IPv4Address(source[4:8]), port
-    ip = ipaddress.IPv6Address(source[8:24])
+        return ipaddress.IPv4Address(sender[4:8]), port
+    ip = ipaddress.IPv6Address(sender[8:24])
     return ip.ipv4_mapped or ip, port
 
 
-def one_port_below(source: Source) -> Source:
+def one_port_below(sender: Sender) -> Sender:
     """The same host's next lower port, 65535 below 0; all else as the kernel wrote it."""
-    port = int.from_bytes(source[2:4], "big")
-    return source[:2] + ((port - 1) & 0xFFFF).to_bytes(2, "big") + source[4:]
+    port = int.from_bytes(sender[2:4], "big")
+    return sender[:2] + ((port - 1) & 0xFFFF).to_bytes(2, "big") + sender[4:]
 
 
 @dataclass(slots=True)
@@ -105,8 +105,8 @@ class Datagrams:
     """Shape (n, MAX_DATAGRAM); what lies behind a datagram's length is undefined."""
     lengths: NDArray[np.int64]
     """Shape (n,)."""
-    sources: NDArray[np.uint64]
-    """Shape (n, 4): a `Source` each."""
+    senders: NDArray[np.uint64]
+    """Shape (n, 4): a `Sender` each."""
     arrived: NDArray[np.float64]
     """Monotonic seconds, shape (n,)."""
 
@@ -117,20 +117,20 @@ class Datagrams:
         """A copy of one datagram."""
         return bytes(self.content[i, : self.lengths[i]])
 
-    def source(self, i: int) -> Source:
+    def sender(self, i: int) -> Sender:
         """The sender of one datagram."""
-        return bytes(self.sources[i])
+        return bytes(self.senders[i])
 
     @staticmethod
-    def of(datagrams: Sequence[tuple[bytes, Source, float]]) -> Datagrams:
-        """The same from single datagrams, none `TOO_LONG`, with their sources and times of arrival."""
+    def of(datagrams: Sequence[tuple[bytes, Sender, float]]) -> Datagrams:
+        """The same from single datagrams, none `TOO_LONG`, with their senders and times of arrival."""
         content = np.empty((len(datagrams), MAX_DATAGRAM), np.uint8)
         for row, (datagram, _, _) in zip(content, datagrams, strict=True):
             row[: len(datagram)] = np.frombuffer(datagram, np.uint8)
         return Datagrams(
             content=content,
             lengths=np.array([len(datagram) for datagram, _, _ in datagrams], np.int64),
-            sources=np.frombuffer(b"".join(source for _, source, _ in datagrams), np.uint64).reshape(-1, 4),
+            senders=np.frombuffer(b"".join(sender for _, sender, _ in datagrams), np.uint64).reshape(-1, 4),
             arrived=np.array([arrived for _, _, arrived in datagrams], np.float64),
         )
 
@@ -172,14 +172,14 @@ class UdpPort:
         self._utc_offset = time.time() - time.monotonic()
         self._recvmmsg = ctypes.CDLL(None, use_errno=True).recvmmsg
         self._bytes = np.zeros((BATCH, MAX_DATAGRAM), np.uint8)
-        self._sources = np.zeros((BATCH, _SOURCE_LENGTH // 8), np.uint64)
+        self._senders = np.zeros((BATCH, _SENDER_LENGTH // 8), np.uint64)
         self._controls = np.zeros(BATCH, _CONTROL)
         self._vectors = np.zeros(BATCH, VECTOR)
         self._messages = np.zeros(BATCH, MESSAGE)
         rows = np.arange(BATCH, dtype=np.uint64)
         self._vectors["base"] = self._bytes.ctypes.data + rows * MAX_DATAGRAM
         self._vectors["length"] = MAX_DATAGRAM
-        self._messages["name"] = self._sources.ctypes.data + rows * _SOURCE_LENGTH
+        self._messages["name"] = self._senders.ctypes.data + rows * _SENDER_LENGTH
         self._messages["vector"] = self._vectors.ctypes.data + rows * VECTOR.itemsize
         self._messages["n_vectors"] = 1
         self._messages["control"] = self._controls.ctypes.data + rows * _CONTROL.itemsize
@@ -194,7 +194,7 @@ class UdpPort:
 
     def receive(self) -> Datagrams:
         """What lies in the socket's buffer, up to `BATCH` datagrams, without those that are truncated."""
-        self._messages["name_length"] = _SOURCE_LENGTH
+        self._messages["name_length"] = _SENDER_LENGTH
         self._messages["control_length"] = _CONTROL.itemsize
         n = self._recvmmsg(self.fileno(), ctypes.c_void_p(self._messages.ctypes.data), BATCH, 0, None)
         if n < 0:
@@ -204,15 +204,15 @@ class UdpPort:
         whole = messages["flags"] & _MSG_TRUNC == 0
         self.truncated += n - int(np.count_nonzero(whole))
         self.is_empty = n < BATCH
-        sources = self._sources[:n]
+        senders = self._senders[:n]
         if n:
-            sources[messages["name_length"] == 16, 1:] = 0  # IPv4: the rest is of an earlier datagram
-            sources[:, 0] &= np.where(messages["name_length"] == 16, _ALL, _WITHOUT_FLOW)
+            senders[messages["name_length"] == 16, 1:] = 0  # IPv4: the rest is of an earlier datagram
+            senders[:, 0] &= np.where(messages["name_length"] == 16, _ALL, _WITHOUT_FLOW)
         rows = slice(n) if whole.all() else np.flatnonzero(whole)
         received = Datagrams(
             self._bytes[rows],
             messages["length"][rows].astype(np.int64),
-            sources[rows],
+            senders[rows],
             self._arrivals(self._controls[:n])[rows],
         )
         self._count_drops(messages, self._controls[:n])

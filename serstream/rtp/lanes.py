@@ -73,7 +73,7 @@ class Lanes:
         self._timestamp = np.zeros(n_lanes, np.uint32)
         self._length = np.zeros(n_lanes, np.int64)
         """Bytes and samples of every packet."""
-        self._source = np.zeros((4, n_lanes), np.uint64)
+        self._sender = np.zeros((4, n_lanes), np.uint64)
         self._position = np.zeros(n_lanes, np.int64)
         self._received = np.zeros(n_lanes, np.int64)
         self._lost = np.zeros(n_lanes, np.int64)
@@ -94,11 +94,11 @@ class Lanes:
         self._sorted = True
         self._newest = np.zeros(n_lanes, np.int64)
 
-    def allot(self, ssrc: int, source: NDArray[np.uint64]) -> int:
+    def allot(self, ssrc: int, sender: NDArray[np.uint64]) -> int:
         """A lane for a stream, closed; there are as many as streams are allowed."""
         lane = self._free.pop()
         self._ssrc[lane] = ssrc
-        self._source[:, lane] = source
+        self._sender[:, lane] = sender
         self._used[lane] = True
         self._sorted = False
         return lane
@@ -188,7 +188,7 @@ class Lanes:
         return pieces, np.sort(np.concatenate(other))
 
     def _lanes_of(self, headers: Headers, datagrams: Datagrams) -> NDArray[np.int64]:
-        """The lane of each packet by SSRC and source, -1 for none."""
+        """The lane of each packet by SSRC and sender, -1 for none."""
         if not self._sorted:
             used = np.flatnonzero(self._used)
             order = np.argsort(self._ssrc[used], kind="stable")
@@ -200,8 +200,8 @@ class Lanes:
         found = np.searchsorted(self._sorted_ssrc, headers.ssrc)
         lanes = self._sorted_lane.take(found, mode="clip")
         known = headers.valid & (self._ssrc[lanes] == headers.ssrc)
-        for word, source in zip(datagrams.sources.T, self._source, strict=True):
-            known &= source[lanes] == word
+        for word, sender in zip(datagrams.senders.T, self._sender, strict=True):
+            known &= sender[lanes] == word
         return np.where(known, lanes, -1)
 
     def _first_of_each(self, lanes: NDArray[np.int64]) -> NDArray[np.bool_]:

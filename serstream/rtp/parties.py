@@ -6,7 +6,7 @@ import ipaddress
 from collections import Counter
 
 from serstream.config import RtpSettings
-from serstream.rtp.datagrams import Source, address_of
+from serstream.rtp.datagrams import Sender, address_of
 from serstream.types import Role
 
 
@@ -34,11 +34,11 @@ class Parties:
         self._present: dict[str, Role] = {}
         """Live streams with their roles; the members of the current call where ``parties`` pairs them."""
 
-    def join(self, stream: str, source: Source, ssrc: int) -> tuple[str, Role]:
+    def join(self, stream: str, sender: Sender, ssrc: int) -> tuple[str, Role]:
         """Call and role of a stream that begins."""
         if self._settings.parties and not self._present:
             self._numbers[self._name] += 1
-        role = self._role(source, ssrc)
+        role = self._role(sender, ssrc)
         self._present[stream] = role
         if self._settings.call:
             return self._settings.call, role
@@ -50,21 +50,21 @@ class Parties:
         """The stream is over."""
         del self._present[stream]
 
-    def may_be(self, stream: str, source: Source, ssrc: int) -> bool:
+    def may_be(self, stream: str, sender: Sender, ssrc: int) -> bool:
         """Whether an SSRC may be the party of a live stream: its role is the same, or nothing says which."""
-        return self._role(source, ssrc) in ("unknown", self._present[stream])
+        return self._role(sender, ssrc) in ("unknown", self._present[stream])
 
-    def _role(self, source: Source, ssrc: int) -> Role:
+    def _role(self, sender: Sender, ssrc: int) -> Role:
         """Of a stream that begins."""
-        return self._stated(source, ssrc) or self._vacant() or self._settings.role
+        return self._stated(sender, ssrc) or self._vacant() or self._settings.role
 
-    def _stated(self, source: Source, ssrc: int) -> Role | None:
+    def _stated(self, sender: Sender, ssrc: int) -> Role | None:
         """What ``roles`` says: an SSRC wins over a network, a narrow network over a wide one."""
         if ssrc in self._by_ssrc:
             return self._by_ssrc[ssrc]
         if not self._by_network:
             return None
-        ip, _ = address_of(source)
+        ip, _ = address_of(sender)
         return next((role for network, role in self._by_network if ip in network), None)
 
     def _vacant(self) -> Role | None:

@@ -68,7 +68,7 @@ def source_events(path: Path, settings: RtpSettings, base: Path = Path()) -> Ite
 def _turn(streams: Streams, tick: list[CapturedDatagram], now: float) -> list[SourceEvent]:
     events: list[SourceEvent] = []
     if tick:
-        datagrams = Datagrams.of([(datagram.payload, datagram.source, datagram.time) for datagram in tick])
+        datagrams = Datagrams.of([(datagram.payload, datagram.sender, datagram.time) for datagram in tick])
         events = streams.receive(datagrams)
     streams.tell(now)
     return _replayed(events + streams.release(now))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serstream.rtp.datagrams import Datagrams, Source
+from serstream.rtp.datagrams import Datagrams, Sender
 from serstream.rtp.lanes import CLOCK_RATE, MAX_PAYLOAD, Lanes, Pieces
 from serstream.rtp.stream import Stream
 from serstream.types import AudioBlock
@@ -31,10 +31,10 @@ class Roster:
     """
 
     def __init__(self, n_lanes: int, has_lanes: Iterable[int]):
-        self.members: dict[tuple[Source, int], Member] = {}
-        """By source and SSRC; `enrol` and `strike` change it."""
-        self._by_source: dict[Source, list[Member]] = {}
-        self._by_ssrc: dict[int, Source] = {}
+        self.members: dict[tuple[Sender, int], Member] = {}
+        """By sender and SSRC; `enrol` and `strike` change it."""
+        self._by_sender: dict[Sender, list[Member]] = {}
+        self._by_ssrc: dict[int, Sender] = {}
         """The latest sender of each; the only one unless ``latch`` is off."""
         self._by_lane: dict[int, Member] = {}
         self._lanes = Lanes(n_lanes)
@@ -45,32 +45,32 @@ class Roster:
     def __len__(self) -> int:
         return len(self.members)
 
-    def of_source(self, source: Source) -> list[Member]:
+    def of_sender(self, sender: Sender) -> list[Member]:
         """All streams of a sender."""
-        return self._by_source.get(source, [])
+        return self._by_sender.get(sender, [])
 
-    def sender_of(self, ssrc: int) -> Source | None:
+    def sender_of(self, ssrc: int) -> Sender | None:
         """Who sends a stream under this SSRC, the latest one."""
         return self._by_ssrc.get(ssrc)
 
     def enrol(self, member: Member) -> None:
-        """Make the stream known under its source and SSRC."""
-        source, ssrc = member.stream.source, member.stream.ssrc
-        member.lane = self._lanes.allot(ssrc, np.frombuffer(source, np.uint64))
-        self._by_lane[member.lane] = self.members[source, ssrc] = member
-        self._by_source.setdefault(source, []).append(member)
-        self._by_ssrc[ssrc] = source
+        """Make the stream known under its sender and SSRC."""
+        sender, ssrc = member.stream.sender, member.stream.ssrc
+        member.lane = self._lanes.allot(ssrc, np.frombuffer(sender, np.uint64))
+        self._by_lane[member.lane] = self.members[sender, ssrc] = member
+        self._by_sender.setdefault(sender, []).append(member)
+        self._by_ssrc[ssrc] = sender
 
     def strike(self, member: Member) -> None:
         """Forget what `enrol` noted; the stream comes out of its lane."""
         self.leave_lane(member)
-        source, ssrc = member.stream.source, member.stream.ssrc
+        sender, ssrc = member.stream.sender, member.stream.ssrc
         self._lanes.give_back(member.lane)
-        del self._by_lane[member.lane], self.members[source, ssrc], self._outside[member]
-        self._by_source[source].remove(member)
-        if not self._by_source[source]:
-            del self._by_source[source]
-        if self._by_ssrc.get(ssrc) == source:
+        del self._by_lane[member.lane], self.members[sender, ssrc], self._outside[member]
+        self._by_sender[sender].remove(member)
+        if not self._by_sender[sender]:
+            del self._by_sender[sender]
+        if self._by_ssrc.get(ssrc) == sender:
             del self._by_ssrc[ssrc]
 
     def last_arrived(self, member: Member) -> float:

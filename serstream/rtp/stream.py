@@ -16,7 +16,7 @@ from serstream.rtp.codecs import (
     ends_talkspurt,
 )
 from serstream.rtp.concealment import FADE_S, HISTORY_S, conceal
-from serstream.rtp.datagrams import Source
+from serstream.rtp.datagrams import Sender
 from serstream.rtp.jitter import Gap, Heard, JitterBuffer, Released
 from serstream.rtp.packet import RtpPacket
 from serstream.types import AudioChunk, Samples, StreamStart
@@ -27,18 +27,18 @@ LONGEST_SILENCE_S = 2.0
 
 
 class Stream:
-    """The sound of one SSRC from one source, or of several SSRCs that followed one another."""
+    """The sound of one SSRC from one sender, or of several SSRCs that followed one another."""
 
     def __init__(
         self,
         start: StreamStart,
-        source: Source,
+        sender: Sender,
         ssrc: int,
         formats: Mapping[int, Format],
         jitter: JitterBuffer,
     ):
         self.start = start
-        self.source = source
+        self.sender = sender
         self.ssrc = ssrc
         self.jitter = jitter
         self.last_payload_type = -1
@@ -86,10 +86,10 @@ class Stream:
         """What still waits in the jitter buffer."""
         return self._chunks(self.jitter.flush())
 
-    def change_ssrc(self, source: Source, ssrc: int) -> list[AudioChunk]:
+    def change_ssrc(self, ssrc: int) -> list[AudioChunk]:
         """Go on with another SSRC, which has its own sequence, timestamps and codec state."""
         chunks = self.flush()
-        self.source, self.ssrc = source, ssrc
+        self.ssrc = ssrc
         self.jitter.restart(self.jitter.timeline.clock_rate)
         self._decoders.clear()
         return chunks

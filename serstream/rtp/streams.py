@@ -14,7 +14,7 @@ from serstream.pacing import ALWAYS, Pacing
 from serstream.rtp import rtcp
 from serstream.rtp.admission import MAX_KEPT, MIN_SEQUENTIAL, AllowList, Arrival, Probation
 from serstream.rtp.codecs import STATIC_FORMATS
-from serstream.rtp.datagrams import Datagrams, Source, address_of, one_port_below
+from serstream.rtp.datagrams import Datagrams, Sender, address_of, one_port_below
 from serstream.rtp.jitter import JitterBuffer
 from serstream.rtp.lanes import MIN_PACKETS, PAYLOAD_TYPES
 from serstream.rtp.packet import Malformed, RtpPacket, parse
@@ -96,7 +96,7 @@ class Streams:
         self._roster = Roster(settings.max_streams, has_lanes)
         self._restless: dict[Member, None] = {}
         """Those whose jitter buffer has a deadline."""
-        self._retired: dict[tuple[Source, int], float] = {}
+        self._retired: dict[tuple[Sender, int], float] = {}
         self._wall_clocks = WallClocks()
         self.n_started = 0
         """Streams so far."""
@@ -139,8 +139,8 @@ class Streams:
             blocks, rest = self._roster.take(datagrams, overflowed=overflowed)
             events += blocks
         for i in rest:
-            source, arrived = datagrams.source(i), float(datagrams.arrived[i])
-            events += self._receive_one(datagrams.datagram(i), source, arrived)
+            sender, arrived = datagrams.sender(i), float(datagrams.arrived[i])
+            events += self._receive_one(datagrams.datagram(i), sender, arrived)
         if many:
             self._roster.enter_lanes()
         return events
@@ -150,7 +150,7 @@ class Streams:
         datagrams = self._unprotected(datagrams)
         events: list[SourceEvent] = []
         for i in range(len(datagrams)):
-            events += self._control(datagrams.datagram(i), datagrams.source(i), float(datagrams.arrived[i]))
+            events += self._control(datagrams.datagram(i), datagrams.sender(i), float(datagrams.arrived[i]))
         return events
 
     def release(self, now: float) -> list[SourceEvent]:
@@ -206,15 +206,15 @@ class Streams:
             packets=packets,
         )
 
-    def _receive_one(self, datagram: bytes, source: Source, arrived: float) -> Sequence[SourceEvent]:
+    def _receive_one(self, datagram: bytes, sender: Sender, arrived: float) -> Sequence[SourceEvent]:
         if rtcp.is_rtcp(datagram):
-            return self._control(datagram, source, arrived)
+            return self._control(datagram, sender, arrived)
         packet = parse(datagram)
         if isinstance(packet, Malformed):
             self.dropped[f"malformed: {packet}"] += 1
             return []
-        member = self._roster.members.get((source, packet.ssrc))
-        return self._push(member, packet, arrived) if member else self._admit(source, packet, arrived)
+        member = self._roster.members.get((sender, packet.ssrc))
+        return self._push(member, packet, arrived) if member else self._admit(sender, packet, arrived)
 
     def _push(self, member: Member, packet: RtpPacket, arrived: float) -> list[AudioChunk]:
         self._roster.leave_lane(member)
@@ -233,37 +233,37 @@ class Streams:
 
     # Beginning, change and end of streams.
 
-    def _admit(self, source: Source, packet: RtpPacket, arrived: float) -> list[SourceEvent]:
+    def _admit(self, sender: Sender, packet: RtpPacket, arrived: float) -> list[SourceEvent]:
         """Take a packet of an SSRC that is no stream, which may make it one."""
-        refusal = self._refusal(source, packet, arrived)
+        refusal = self._refusal(sender, packet, arrived)
         if refusal:
             self.dropped[refusal] += 1
             return []
-        row = self._probation.add(source, packet, arrived)
+        row = self._probation.add(sender, packet, arrived)
         if len(row) < MIN_SEQUENTIAL:
             return []
-        heir_of = self._predecessor(source, packet.ssrc, row[0].arrived)
+        heir_of = self._predecessor(sender, packet.ssrc, row[0].arrived)
         if heir_of and not self._is_missed(heir_of, row):
             return []
-        self._probation.forget(source, packet.ssrc)
+        self._probation.forget(sender, packet.ssrc)
         if heir_of is None and len(self._roster) >= self._settings.max_streams:
             self.dropped[Refusal.TOO_MANY_STREAMS] += len(row)
-            self._warn_full(source, packet.ssrc)
+            self._warn_full(sender, packet.ssrc)
             return []
-        events = self._change_ssrc(heir_of, packet.ssrc, arrived) if heir_of else self._start(source, row[0])
-        member = self._roster.members[source, packet.ssrc]
+        events = self._change_ssrc(heir_of, packet.ssrc, arrived) if heir_of else self._start(sender, row[0])
+        member = self._roster.members[sender, packet.ssrc]
         for arrival in row:
             events += self._push(member, arrival.packet, arrival.arrived)
         return events
 
-    def _refusal(self, source: Source, packet: RtpPacket, now: float) -> Refusal | None:
-        if source not in self._allowed:
+    def _refusal(self, sender: Sender, packet: RtpPacket, now: float) -> Refusal | None:
+        if sender not in self._allowed:
             return Refusal.NOT_ALLOWED
-        if self._retired.get((source, packet.ssrc), 0.0) > now:
+        if self._retired.get((sender, packet.ssrc), 0.0) > now:
             return Refusal.RETIRED
-        if self._settings.latch == "stream" and self._roster.sender_of(packet.ssrc) not in (source, None):
+        if self._settings.latch == "stream" and self._roster.sender_of(packet.ssrc) not in (sender, None):
             return Refusal.LATCHED
-        if self._settings.latch == "port" and len(self._roster) and not self._roster.of_source(source):
+        if self._settings.latch == "port" and len(self._roster) and not self._roster.of_sender(sender):
             return Refusal.LATCHED
         declared = self._formats.get(packet.payload_type)
         if declared is None:
@@ -271,14 +271,14 @@ class Streams:
             return Refusal.UNDECLARED
         return None if declared.encoding in SOUND and packet.payload else Refusal.NO_SOUND
 
-    def _predecessor(self, source: Source, ssrc: int, since: float) -> Member | None:
-        """The only stream of a source, if it fell silent a moment before and may be of the same party."""
-        own = self._roster.of_source(source)
+    def _predecessor(self, sender: Sender, ssrc: int, since: float) -> Member | None:
+        """The only stream of a sender, if it fell silent a moment before and may be of the same party."""
+        own = self._roster.of_sender(sender)
         if len(own) != 1:
             return None
         (member,) = own
         in_time = 0 <= since - self._roster.last_arrived(member) < self._settings.ssrc_change_s
-        return member if in_time and self._parties.may_be(member.stream.start.stream, source, ssrc) else None
+        return member if in_time and self._parties.may_be(member.stream.start.stream, sender, ssrc) else None
 
     def _is_missed(self, member: Member, row: list[Arrival]) -> bool:
         """Whether a stream that sent nothing while the row came should have."""
@@ -286,11 +286,11 @@ class Streams:
         elapsed = row[-1].arrived - row[0].arrived
         return len(row) == MAX_KEPT or elapsed * timeline.clock_rate >= PACKETS_MISSED * timeline.packet_ticks
 
-    def _start(self, source: Source, first: Arrival) -> list[SourceEvent]:
+    def _start(self, sender: Sender, first: Arrival) -> list[SourceEvent]:
         self.n_started += 1
         self._numbers[self._name] += 1
         name = f"{self._name}-{self._numbers[self._name]}"
-        call, role = self._parties.join(name, source, first.packet.ssrc)
+        call, role = self._parties.join(name, sender, first.packet.ssrc)
         clock_rate = self._formats[first.packet.payload_type].clock_rate
         by_arrival = first.arrived + self.utc_offset
         start = StreamStart(
@@ -298,12 +298,12 @@ class Streams:
             call=call,
             role=role,
             source=self._source,
-            started_at=self._wall_clocks.utc_of(address_of(source)[0], first.packet, clock_rate, by_arrival),
+            started_at=self._wall_clocks.utc_of(address_of(sender)[0], first.packet, clock_rate, by_arrival),
         )
         jitter = JitterBuffer(
             clock_rate, self._settings.jitter_min_ms / 1000, self._settings.jitter_max_ms / 1000
         )
-        self._roster.enrol(Member(Stream(start, source, first.packet.ssrc, self._formats, jitter)))
+        self._roster.enrol(Member(Stream(start, sender, first.packet.ssrc, self._formats, jitter)))
         self._log.add(name, "began", f", SSRC 0x{first.packet.ssrc:08X}, role {role}")
         return [start]
 
@@ -311,8 +311,8 @@ class Streams:
         self._roster.strike(member)
         stream = member.stream
         self._log.add(stream.start.stream, "goes on", f", SSRC 0x{ssrc:08X} after 0x{stream.ssrc:08X}")
-        self._retired[stream.source, stream.ssrc] = now + LEFT_S
-        chunks = stream.change_ssrc(stream.source, ssrc)
+        self._retired[stream.sender, stream.ssrc] = now + LEFT_S
+        chunks = stream.change_ssrc(ssrc)
         self._roster.enrol(member)
         return [*chunks]
 
@@ -328,11 +328,11 @@ class Streams:
         self._over.update(StreamStatus.of(stream).packets)
         return [*rest, StreamEnd(stream.start.stream, reason)]
 
-    def _warn_full(self, source: Source, ssrc: int) -> None:
+    def _warn_full(self, sender: Sender, ssrc: int) -> None:
         """Once each time that there is no room."""
         if not self._has_told_full:
             self._has_told_full = True
-            address, port = address_of(source)
+            address, port = address_of(sender)
             log.warning(
                 "%s: SSRC 0x%08X of %s port %d is refused: there are %d streams, max_streams allows no more",
                 *(self._where, ssrc, address, port, len(self._roster)),
@@ -343,34 +343,34 @@ class Streams:
     def _unprotected(self, datagrams: Datagrams) -> Datagrams:
         if self._unprotector is None:
             return datagrams
-        passed: list[tuple[bytes, Source, float]] = []
+        passed: list[tuple[bytes, Sender, float]] = []
         for i in range(len(datagrams)):
-            source, arrived = datagrams.source(i), float(datagrams.arrived[i])
+            sender, arrived = datagrams.sender(i), float(datagrams.arrived[i])
             # Strangers must not use up the tries of callers.
-            if source not in self._allowed:
+            if sender not in self._allowed:
                 self.dropped[Refusal.NOT_ALLOWED] += 1
                 continue
             plain = self._unprotector.plain(datagrams.datagram(i), arrived)
             if isinstance(plain, Refused):
                 self.dropped[plain] += 1
             else:
-                passed.append((plain, source, arrived))
+                passed.append((plain, sender, arrived))
         return Datagrams.of(passed)
 
-    def _control(self, datagram: bytes, source: Source, arrived: float) -> list[SourceEvent]:
+    def _control(self, datagram: bytes, sender: Sender, arrived: float) -> list[SourceEvent]:
         reports = rtcp.parse(datagram)
-        if reports is None or source not in self._allowed:
+        if reports is None or sender not in self._allowed:
             self.dropped[Refusal.MALFORMED_RTCP if reports is None else Refusal.NOT_ALLOWED] += 1
             return []
         events: list[SourceEvent] = []
         for report in reports:
             if isinstance(report, rtcp.SenderReport):
-                self._wall_clocks.note(address_of(source)[0], report)
+                self._wall_clocks.note(address_of(sender)[0], report)
                 continue
             # RTCP of a stream comes from its own address, or from the next port (RFC 3550, section 11).
             for ssrc in report.ssrcs:
-                for sender in (source, one_port_below(source)):
-                    if member := self._roster.members.get((sender, ssrc)):
+                for origin in (sender, one_port_below(sender)):
+                    if member := self._roster.members.get((origin, ssrc)):
                         events += self._end(member, "bye")
-                        self._retired[sender, ssrc] = arrived + RETIRED_S
+                        self._retired[origin, ssrc] = arrived + RETIRED_S
         return events

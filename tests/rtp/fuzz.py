@@ -95,7 +95,7 @@ def storm(monitor: Monitor, seed: int, n_datagrams: int, start: float = 100.0) -
 def one_input(content: bytes) -> None:
     """For atheris: the input is cut into datagrams by length bytes, behind a stream that lives."""
     monitor = Monitor()
-    batch = [(sent.datagram, sent.source, sent.at) for sent in PATTERN[:16]]
+    batch = [(sent.datagram, sent.sender, sent.at) for sent in PATTERN[:16]]
     at = 0
     while at < len(content):
         end = at + 1 + content[at]

@@ -11,14 +11,14 @@ import numpy as np
 
 from serstream.config import RtpSettings
 from serstream.rtp.codecs import ULAW
-from serstream.rtp.datagrams import Datagrams, Source, source_of
+from serstream.rtp.datagrams import Datagrams, Sender, sender_at
 from serstream.rtp.streams import Streams
 from serstream.types import AudioBlock, AudioChunk, Samples, SourceEvent, StreamEnd, StreamStart
 
 PTIME_S = 0.02
-ALICE = source_of(ipaddress.ip_address("10.0.0.1"), 20_000)
-BOB = source_of(ipaddress.ip_address("10.0.0.2"), 30_000)
-STRANGER = source_of(ipaddress.ip_address("10.9.9.9"), 666)
+ALICE = sender_at(ipaddress.ip_address("10.0.0.1"), 20_000)
+BOB = sender_at(ipaddress.ip_address("10.0.0.2"), 30_000)
+STRANGER = sender_at(ipaddress.ip_address("10.9.9.9"), 666)
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Sent:
 
     datagram: bytes
     at: float
-    source: Source = ALICE
+    sender: Sender = ALICE
 
 
 def rtp(
@@ -65,7 +65,7 @@ def talk(
     payload: bytes,
     *,
     ssrc: int = 0xA11CE,
-    source: Source = ALICE,
+    sender: Sender = ALICE,
     sequence_number: int = 100,
     timestamp: int = 5000,
     start: float = 100.0,
@@ -81,7 +81,7 @@ def talk(
                 ssrc=ssrc,
             ),
             start + i * n_bytes / 8000,
-            source,
+            sender,
         )
         for i in range(len(payload) // n_bytes)
     ]
@@ -100,7 +100,7 @@ def receive(
         while due < len(queue) and queue[due].at <= now:
             due += 1
         if due > taken:
-            batch = [(sent.datagram, sent.source, sent.at) for sent in queue[taken:due]]
+            batch = [(sent.datagram, sent.sender, sent.at) for sent in queue[taken:due]]
             events += streams.receive(Datagrams.of(batch))
             taken = due
         events += streams.release(now)

@@ -146,7 +146,7 @@ def test_every_container(tmp_path: Path, order: str, kind: str) -> None:
     found = list(udp_datagrams(path))
     assert [datagram.time for datagram in found] == pytest.approx([at for at, _ in content], abs=2e-6)
     assert [datagram.payload for datagram in found] == [packet.datagram for packet in talk(SPEECH)]
-    assert str(address_of(found[0].source)[0]) == "10.0.0.1"
+    assert str(address_of(found[0].sender)[0]) == "10.0.0.1"
 
 
 def test_a_growing_file_ends_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -408,9 +408,9 @@ def test_a_strangers_packets_change_no_event() -> None:
     sent = talk(SPEECH)
     attack = []
     for i in range(200, 400):
-        for source in (STRANGER, ALICE[:2] + b"\x00\x09" + ALICE[4:]):
+        for sender in (STRANGER, ALICE[:2] + b"\x00\x09" + ALICE[4:]):
             datagram = rtp(100 + i, 5000 + 160 * i, words(0.02, seed=i))
-            attack.append(Sent(datagram, 100 + i * PTIME_S - 0.001, source))
+            attack.append(Sent(datagram, 100 + i * PTIME_S - 0.001, sender))
         bye = struct.pack("!BBHI", 0x81, 203, 1, 0xA11CE)
         attack.append(Sent(bye, 100 + i * PTIME_S - 0.001, STRANGER))
     streams = Streams(RtpSettings(), 0.0)

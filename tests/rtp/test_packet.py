@@ -7,7 +7,7 @@ from aiortc.rtp import RtpPacket as ReferencePacket
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from serstream.rtp.datagrams import MAX_DATAGRAM, Datagrams, address_of, source_of
+from serstream.rtp.datagrams import MAX_DATAGRAM, Datagrams, address_of, sender_at
 from serstream.rtp.packet import Malformed, RtpPacket, parse, parse_batch, sequence_delta, timestamp_delta
 
 PLAIN = bytes.fromhex("80 80 0001 000000a0 0000cafe 0102 0304")
@@ -99,13 +99,13 @@ def test_wrapping_differences() -> None:
 @pytest.mark.parametrize("ip", ["10.1.2.3", "2001:db8::7"])
 def test_source_round_trip(ip: str) -> None:
     address = ipaddress.ip_address(ip)
-    source = source_of(address, 5004)
-    assert len(source) == 32
-    assert address_of(source) == (address, 5004)
+    sender = sender_at(address, 5004)
+    assert len(sender) == 32
+    assert address_of(sender) == (address, 5004)
 
 
 def test_ipv4_sender_on_an_ipv6_socket_keeps_its_address() -> None:
-    ip, port = address_of(source_of(ipaddress.ip_address("::ffff:10.1.2.3"), 9))
+    ip, port = address_of(sender_at(ipaddress.ip_address("::ffff:10.1.2.3"), 9))
     assert (str(ip), port) == ("10.1.2.3", 9)
 
 

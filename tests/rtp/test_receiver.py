@@ -39,7 +39,7 @@ def test_a_batch_has_lengths_senders_and_times(address: str) -> None:
             assert received.lengths.tolist() == [1, 172, 4096]
             assert port.truncated == 1
             assert received.datagram(1) == b"x" * 172
-            assert address_of(received.source(0)) == (
+            assert address_of(received.sender(0)) == (
                 ipaddress.ip_address(address),
                 sender.getsockname()[1],
             )

@@ -176,7 +176,7 @@ def test_a_party_may_change_its_ssrc_when_both_are_there() -> None:
     streams = Streams(RtpSettings(parties=("customer", "agent")), 0.0)
     arriving = [
         *talk(SPEECH[:8000], ssrc=1),
-        *talk(SPEECH, ssrc=2, source=BOB, start=100.1),
+        *talk(SPEECH, ssrc=2, sender=BOB, start=100.1),
         *talk(SPEECH[8000:], ssrc=3, start=101.0),
     ]
     events = receive(streams, arriving)

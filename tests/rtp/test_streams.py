@@ -30,7 +30,7 @@ from network import (
 from network import speech as words
 
 from serstream.config import RtpSettings
-from serstream.rtp.datagrams import Datagrams, source_of
+from serstream.rtp.datagrams import Datagrams, sender_at
 from serstream.rtp.stream_log import LINES
 from serstream.rtp.streams import Streams
 from serstream.service.log_limit import GrowingPauses
@@ -42,7 +42,7 @@ def test_bye_ends_a_stream_and_stray_packets_begin_none() -> None:
     sent = talk(SPEECH)
     streams = Streams(RtpSettings(), 0.0)
     events = receive(streams, sent[:90], settle_s=0)
-    next_port = source_of(ipaddress.ip_address("10.0.0.1"), 20_001)
+    next_port = sender_at(ipaddress.ip_address("10.0.0.1"), 20_001)
     events += streams.receive_rtcp(Datagrams.of([(bye(0xA11CE), next_port, sent[90].at)]))
     events += receive(streams, sent[90:], settle_s=0)
     assert ends(events) == {names(events)[0]: "bye"}
@@ -54,7 +54,7 @@ def test_bye_from_port_0_ends_nothing() -> None:
     """No program sends from it, but whoever writes the packets can."""
     streams = Streams(RtpSettings(), 0.0)
     receive(streams, talk(SPEECH), settle_s=0)
-    port_0 = source_of(ipaddress.ip_address("10.0.0.1"), 0)
+    port_0 = sender_at(ipaddress.ip_address("10.0.0.1"), 0)
     assert not streams.receive_rtcp(Datagrams.of([(bye(0xA11CE), port_0, 102.0)]))
     assert len(streams) == 1
 
@@ -113,12 +113,12 @@ def test_roles_by_network_and_ssrc() -> None:
         role="customer",
         roles={"10.0.0.0/8": "unknown", "10.0.0.2/32": "agent", "0xBEEF": "agent"},
     )
-    outside = source_of(ipaddress.ip_address("192.0.2.1"), 1)
+    outside = sender_at(ipaddress.ip_address("192.0.2.1"), 1)
     arriving = [
-        *talk(SPEECH, ssrc=1, source=ALICE),
-        *talk(SPEECH, ssrc=2, source=BOB, start=100.001),
-        *talk(SPEECH, ssrc=0xBEEF, source=ALICE, start=100.002),
-        *talk(SPEECH, ssrc=4, source=outside, start=100.003),
+        *talk(SPEECH, ssrc=1, sender=ALICE),
+        *talk(SPEECH, ssrc=2, sender=BOB, start=100.001),
+        *talk(SPEECH, ssrc=0xBEEF, sender=ALICE, start=100.002),
+        *talk(SPEECH, ssrc=4, sender=outside, start=100.003),
     ]
     assert [start.role for start in starts(listen(arriving))] == ["unknown"] * 4
     assert [start.role for start in starts(listen(arriving, settings))] == [
@@ -131,8 +131,8 @@ def test_roles_by_network_and_ssrc() -> None:
 
 def test_parties_make_one_call_after_the_other() -> None:
     settings = RtpSettings(parties=("customer", "agent"), silence_timeout_s=1.0)
-    one_call = [*talk(SPEECH, ssrc=1), *talk(SPEECH, ssrc=2, source=BOB, start=100.1)]
-    next_call = [*talk(SPEECH, ssrc=3, start=110), *talk(SPEECH, ssrc=4, source=BOB, start=110.1)]
+    one_call = [*talk(SPEECH, ssrc=1), *talk(SPEECH, ssrc=2, sender=BOB, start=100.1)]
+    next_call = [*talk(SPEECH, ssrc=3, start=110), *talk(SPEECH, ssrc=4, sender=BOB, start=110.1)]
     events = listen([*one_call, *next_call], settings)
     assert [(start.call, start.role) for start in starts(events)] == [
         ("rtp-5004-call-1", "customer"),
@@ -149,17 +149,17 @@ def test_names_carry_no_address() -> None:
 
 def test_allow_list_refuses_and_counts() -> None:
     streams = Streams(RtpSettings(allow=("10.0.0.0/24", "2001:db8::/32")), 0.0)
-    events = receive(streams, [*talk(SPEECH), *talk(SPEECH, ssrc=9, source=STRANGER)])
+    events = receive(streams, [*talk(SPEECH), *talk(SPEECH, ssrc=9, sender=STRANGER)])
     assert len(names(events)) == 1
     assert streams.dropped == {"from outside of 'allow'": 100}
 
 
 def test_latch_of_the_port_refuses_a_second_sender_until_the_first_is_gone() -> None:
     streams = Streams(RtpSettings(latch="port", silence_timeout_s=1.0), 0.0)
-    events = receive(streams, [*talk(SPEECH), *talk(SPEECH, ssrc=9, source=BOB, start=100.1)], settle_s=2)
+    events = receive(streams, [*talk(SPEECH), *talk(SPEECH, ssrc=9, sender=BOB, start=100.1)], settle_s=2)
     assert len(names(events)) == 1
     assert streams.dropped == {"from another address than the first": 100}
-    assert len(names(receive(streams, talk(SPEECH, ssrc=9, source=BOB, start=110)))) == 1
+    assert len(names(receive(streams, talk(SPEECH, ssrc=9, sender=BOB, start=110)))) == 1
 
 
 def test_limit_of_streams_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -175,7 +175,7 @@ def test_limit_of_streams_is_told(caplog: pytest.LogCaptureFixture) -> None:
 def test_no_sound_of_refused_senders_is_kept() -> None:
     """Nor counted less than once."""
     streams = Streams(RtpSettings(max_streams=1), 0.0)
-    refused = [packet for ssrc in range(2, 50) for packet in talk(SPEECH[:1600], ssrc=ssrc, source=BOB)]
+    refused = [packet for ssrc in range(2, 50) for packet in talk(SPEECH[:1600], ssrc=ssrc, sender=BOB)]
     receive(streams, [*talk(SPEECH[:1600]), *refused], settle_s=0)
     assert streams.dropped == {"beyond max_streams": len(refused)}
     assert SPEECH[:160] not in kept(streams)
@@ -202,7 +202,7 @@ def test_a_port_without_room_is_told_once_until_a_stream_ends(caplog: pytest.Log
     streams = Streams(RtpSettings(max_streams=1, silence_timeout_s=1.0), 0.0)
     for start, payload_type in ((100, 96), (200, 97)):
         undeclared = Sent(rtp(1, 1, b"x" * 40, ssrc=9, payload_type=payload_type), start + 5.011)
-        stream, refused = talk(words(10), start=start), talk(words(9), ssrc=7, source=BOB, start=start + 0.1)
+        stream, refused = talk(words(10), start=start), talk(words(9), ssrc=7, sender=BOB, start=start + 0.1)
         events = receive(streams, [*stream, *refused, undeclared], settle_s=3)
         assert len(names(events)) == 1
         streams.tell(start + 9)

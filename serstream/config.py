@@ -331,15 +331,17 @@ def load(path: Path | None, overrides: Sequence[Override] = (), only: Sequence[s
     Args:
         path: of the file.
         overrides: keys set elsewhere.
-        only: tables to look at, for who asks a running daemon that judges the others; empty: all.
+        only: tables to look at, for who asks a running daemon that judges the others; empty: all. An unknown
+            name is refused in any case: it may be one of these, mistyped.
 
     Raises:
         ConfigError: the file is missing, is not TOML, or a key or value is not allowed.
     """
     tables = _read(path) if path else {}
     if only:
-        tables = {name: table for name, table in tables.items() if name in only}
-        overrides = [override for override in overrides if override.key[0] in only]
+        others = set(Settings.__struct_fields__).difference(only)
+        tables = {name: table for name, table in tables.items() if name not in others}
+        overrides = [override for override in overrides if override.key[0] not in others]
     apply(overrides, tables)
     origins = [str(path or "configuration"), *(override.origin for override in overrides)]
     return parse(tables, " with ".join(origins))

@@ -7,6 +7,7 @@ the next start reads.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -129,7 +130,12 @@ class _Place:
 def _list(arguments: argparse.Namespace) -> int:
     place = _Place(arguments)
     marks: dict[str | None, str]
-    if status := place.status():
+    try:
+        status = place.status()
+    except ControlError as error:
+        print(f"serstream: {error}; what the next start should use:", file=sys.stderr)
+        status = None
+    if status:
         shadow = status.shadow.name if status.shadow else None
         marks = {status.previous: f"previous{_awaited(status)}", shadow: "shadow", status.name: "active"}
     else:

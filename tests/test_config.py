@@ -8,6 +8,7 @@ import pytest
 
 from serstream import config
 from serstream.errors import ConfigError
+from serstream.overrides import from_arguments
 
 SHIPPED = Path(__file__).parent.parent / "config" / "serstream.toml"
 
@@ -114,3 +115,14 @@ def test_no_error_shows_a_secret(tables: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         config.parse(tables, "here")
     assert "c2VjcmV0" not in str(error.value)
+
+
+def test_who_asks_a_daemon_leaves_the_other_tables_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text('[control]\nsocket = "x"\n[feed]\nendpiont = 1\n')
+    assert config.load(path, only=["control"]).control.socket == "x"
+    path.write_text('[contrl]\nsocket = "x"\n')
+    with pytest.raises(ConfigError, match="unknown key 'contrl'; did you mean 'control'"):
+        config.load(path, only=["control"])
+    with pytest.raises(ConfigError, match="unknown key 'modle'; did you mean 'model'"):
+        config.load(None, from_arguments(["modle.repository=/x"]), only=["control", "model"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
@@ -58,6 +59,8 @@ def load(path: Path) -> dict[str, Any] | None:
         if missing := _KEYS.difference(stored):
             raise ValueError(f"it has no {', '.join(sorted(missing))}")
     except BROKEN_WEIGHTS as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is torch's, of cut files
+            raise  # no damage: a training that began anew would replace it
         logger.warning("%s: cannot read it: %s; training begins anew", path, error)
         return None
     return stored

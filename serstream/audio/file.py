@@ -27,6 +27,8 @@ _CUT = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)$", r
 frames that are there."""
 STREAMED = 2**31 - 2**16
 """Bytes that no header means: written into a pipe, it has some such number for a length that is not known."""
+NEGLIGIBLE_S = 0.01
+"""Some recorders count the header in, so that a whole file seems cut by a few samples."""
 MAX_RATE = 768_000
 """Hz; no converter is faster, and a file that says so is broken."""
 
@@ -106,7 +108,7 @@ class FileSource:
                 position += len(block)
                 if len(block) < frames:
                     break
-            if position < promised:
+            if promised - position > NEGLIGIBLE_S * file.samplerate or position < file.frames:
                 log.warning(
                     "file %s: %s; %.2f s of %.2f s lost",
                     readable(self._path),

@@ -89,10 +89,14 @@ class Listener:
         if self._baselines is not None:
             self._baselines.remember(sums)
 
-    def continue_from(self, other: Listener) -> None:
-        """Take over what another has heard, if it observes the same and keeps the same of it."""
-        if self._baselines and other._baselines and _kept(self._spec) == _kept(other._spec):
-            self._baselines.copy(other._baselines)
+    def continue_from(self, other: Listener) -> bool:
+        """Take over what another has heard; False if it does not observe the same or keep the same of it."""
+        if self._baselines is None:
+            return True  # it knows nothing of any stream
+        if other._baselines is None or _kept(self._spec) != _kept(other._spec):
+            return False
+        self._baselines.copy(other._baselines)
+        return True
 
     def forget(self, stream: str) -> None:
         """The stream is over."""

@@ -100,9 +100,9 @@ class EmotionModel:
         spec = self.metadata.feature_spec
         return self._probabilities(alone(mfcc(samples, spec), spec))
 
-    def continue_from(self, previous: EmotionModel) -> None:
-        """Take over what ``previous`` has heard of the living streams, if its features are the same."""
-        self._listener.continue_from(previous._listener)
+    def continue_from(self, previous: EmotionModel) -> bool:
+        """Take over what ``previous`` has heard of the living streams; False if its features are others."""
+        return self._listener.continue_from(previous._listener)
 
     def _probabilities(self, inputs: Inputs) -> NDArray[np.float32]:
         scaled = self._session.run(inputs) / np.float32(self.metadata.temperature)

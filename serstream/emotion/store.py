@@ -251,7 +251,8 @@ class ModelStore:
     def _is_complete(self, reference: Reference) -> bool:
         folder = self.root / reference.name / str(reference.version)
         try:
-            return all(os.path.exists(folder / name) for name in _read_sums(folder))
+            names = set(_read_sums(folder))
+            return MODEL_FILE in names and all(os.path.exists(folder / name) for name in names)
         except ModelError:
             return False
 

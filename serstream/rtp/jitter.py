@@ -238,7 +238,8 @@ class JitterBuffer:
         if ahead >= -MAX_MISORDER:
             in_place = packet.sequence_number in self._lost_numbers or self.timeline.is_past(packet)
             return duration > 0 and not in_place
-        overdue = self.timeline.overdue(arrived) / self.timeline.clock_rate
+        # Announced silence is filled as it lasts: nothing is overdue then, though nothing has come.
+        overdue = (self.timeline.overdue(arrived) + self.timeline.filled) / self.timeline.clock_rate
         return overdue > TIMESTAMP_SLACK_S or not self.timeline.is_past(packet, -ahead)
 
     def _count_late(self, packet: RtpPacket, arrived: float) -> None:

@@ -60,7 +60,7 @@ class Candidate:
         self._store = store
         self._settings = settings
         self._inspected = inspected
-        self._previous = previous
+        self.previous = previous
         self._done = threading.Event()
         loader.submit(self._run)
 
@@ -91,7 +91,7 @@ class Candidate:
         if self.purpose == "shadow":
             self._store.set_shadow(self.reference)
         elif self.purpose == "activate":
-            self._store.activate(self.reference, self._previous)
+            self._store.activate(self.reference, self.previous)
         return model
 
 

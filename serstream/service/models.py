@@ -296,9 +296,16 @@ class Models:
     def _decide(self, candidate: Candidate, now: float, utc: float) -> Message:
         if candidate.model is None:
             return self._refuse(str(candidate.reference), candidate.error, now, utc)
+        if candidate.purpose != "activate" and str(candidate.reference) == self.reference:
+            if candidate.purpose == "shadow":
+                self._writable_store().set_shadow(None)
+            return self._refuse(self.reference, "it took over meanwhile, and scores every call", now, utc)
         if candidate.purpose == "shadow":
             self._end_shadow()
             self._shadow = Shadow(candidate.model, candidate.share)
+            if candidate.model.continue_from(self.active):
+                for stream in self._calls:
+                    self._shadow.begin(stream, known=True)
             return self._report(self._shadow, now, utc)
         if candidate.purpose == "canary":
             self._end_canary()
@@ -321,6 +328,8 @@ class Models:
         self.active.continue_from(failed)
         self._previous = failed.reference
         self._fallen_back = True
+        if self._candidate:
+            self._candidate.previous = self.reference  # not what has failed while it was being loaded
         self._failed = failed.reference, reason
         self._after_exchange()
         try:

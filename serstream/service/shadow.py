@@ -30,8 +30,8 @@ class Shadow:
 
     Args:
         model: the candidate, loaded and warm.
-        share: of the streams that begin from now on, 0 to 1; it hears no others, so that its speaker baseline
-            hears what the active model's does.
+        share: of the streams that `begin`, 0 to 1; it hears no others, so that its speaker baseline knows
+            what the active model's does.
     """
 
     def __init__(self, model: EmotionModel, share: float = 1.0):
@@ -44,7 +44,7 @@ class Shadow:
         self._streams: set[str] = set()
         """Living ones that are its own."""
         self._heard: set[str] = set()
-        """Of which it got windows. A full queue takes no batch, so none is added before it is emptied."""
+        """Of which it knows anything. A full queue takes no batch, so none is added before it is emptied."""
         self.compare_anew()
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
@@ -59,8 +59,10 @@ class Shadow:
         self._skipped = 0
         self._compared = Comparison(self._model.metadata.labels)
 
-    def begin(self, stream: str) -> None:
-        """A stream begins."""
+    def begin(self, stream: str, *, known: bool = False) -> None:
+        """A stream begins, or the candidate knows of its speaker what the active model does."""
+        if known:
+            self._heard.add(stream)
         if zlib.crc32(stream.encode()) < self._share * 2**32:
             self._streams.add(stream)
 

@@ -122,7 +122,7 @@ class LiveView:
     def lines(self, width: int, height: int, now: float) -> list[list[Cell]]:
         """The whole screen, exactly ``height`` lines."""
         self._look(now)
-        status = self._status(width, now)
+        status = self._status(width, now)[: max(1, height // 4)]
         if not (self._paused and self._body):
             room = height - len(status) - 1
             if self._open is None:

@@ -284,13 +284,17 @@ def test_stragglers_of_an_old_timeline_do_not_end_the_new_one(jump: int) -> None
     assert (status.duplicates, status.resets) == (5, 1)
 
 
-def test_a_recording_that_is_sent_anew_is_heard_anew() -> None:
+@pytest.mark.parametrize("pause_s", [0.0, 3.0])
+@pytest.mark.parametrize("noise", [False, True])
+def test_a_recording_that_is_sent_anew_is_heard_anew(noise: bool, pause_s: float) -> None:
     """With its old numbers and timestamps; it takes a second to tell it from what the network held up."""
     once = talk(SPEECH[: 160 * 250])
-    events = listen([*once, *(Sent(packet.datagram, packet.at + 5.0) for packet in once)])
+    if noise:
+        once.append(Sent(rtp(350, 5000 + 160 * 250, b"\x40", payload_type=13), once[-1].at + PTIME_S))
+    events = listen([*once, *(Sent(packet.datagram, packet.at + 5.1 + pause_s) for packet in once)])
     line, _ = sound(events)
     assert len(names(events)) == 1
-    np.testing.assert_array_equal(line[-160 * 190 :], HEARD[160 * 60 : 160 * 250])
+    np.testing.assert_array_equal(np.trim_zeros(line, "b")[-160 * 190 :], HEARD[160 * 60 : 160 * 250])
 
 
 @pytest.mark.parametrize("sequence_number", [40_000, 1050, 1001])

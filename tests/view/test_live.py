@@ -296,6 +296,10 @@ def test_a_gap_is_counted_and_ends_what_is_gone(view: LiveView) -> None:
     assert order(view)[-1] == "call-sad"
 
 
+def test_a_low_terminal_keeps_its_rows(view: LiveView) -> None:
+    assert picture(view, 62.0, 30, 8).count("cal…") == 4
+
+
 @pytest.mark.parametrize("size", [(80, 24), (40, 8), (200, 60), (20, 3)])
 def test_a_screen_is_exactly_as_large_as_the_terminal(view: LiveView, size: tuple[int, int]) -> None:
     width, height = size

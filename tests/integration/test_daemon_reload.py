@@ -178,7 +178,7 @@ def test_a_refused_reload_does_not_exchange_the_model_either(tmp_path: Path) -> 
         assert ask(daemon.control, Reload()).model.loading == "tiny@2"
 
 
-@pytest.mark.parametrize("mistake", ['[[rtp]]\nport = "x"\n', "nonsense = 1\n"])
+@pytest.mark.parametrize("mistake", ['[[rtp]]\nport = "x"\n', "[quality]\nnonsense = 1\n"])
 def test_a_mistake_in_the_file_is_the_daemons_to_judge(
     tmp_path: Path, mistake: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,5 @@
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -377,6 +378,31 @@ def test_a_model_that_fails_on_a_window_is_replaced_by_the_one_before(
         assert (changed.previous, changed.model) == ("tiny@2", "tiny@1")
         assert store.pointer().active == "tiny@1"
         assert models.poll(3.0, 0.0) == []
+
+
+@pytest.mark.parametrize("purpose", ["activate", "shadow"])
+def test_a_model_that_fails_while_another_is_being_loaded_is_not_the_one_to_go_back_to(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch, purpose: str
+) -> None:
+    publish(store.root, 3, seed=3)
+    with serving(store) as models:
+        models.activate("tiny@2")
+        settle(models)
+        failed = threading.Event()
+        monkeypatch.setattr(candidate, "inspect_apart", lambda folder: failed.wait() and check_sums(folder))
+        models._inspected.clear()
+        models.activate("tiny@3") if purpose == "activate" else models.set_shadow("tiny@1")
+        monkeypatch.setattr(
+            models.active._session, "run", lambda inputs: np.full((len(inputs["features"]), 6), np.nan)
+        )
+        models.score(windows(1))
+        assert models.reference == "tiny@1"
+        failed.set()
+        settle(models)
+        there = ("tiny@3", "tiny@1") if purpose == "activate" else ("tiny@1", "tiny@2")
+        assert store.pointer() == Pointer(active=there[0], previous=there[1])
+        assert (models.reference, models.status().previous) == there
+        assert models.status().shadow is None
 
 
 def test_windows_that_were_scored_twice_count_once_in_their_speakers_baseline(

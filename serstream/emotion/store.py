@@ -107,15 +107,20 @@ class ModelStore:
             raise ModelError(f"model {text!r}: not in {self.root}; {self._what_there_is()}")
         return versions[-1]
 
-    def newer(self, than: Reference) -> Reference | None:
-        """The newest complete version of a model, if it is newer than this one.
+    def newer(self, than: Reference) -> list[Reference]:
+        """Versions of a model that are newer than this one, newest first."""
+        return [r for r in reversed(self.references()) if r.name == than.name and r > than]
 
-        Complete is one whose ``SHA256SUMS`` and all files in it are there; others may still be copied.
+    def lacks(self, reference: Reference) -> str:
+        """What of a version is not there, as it may still be copied; empty: it is complete.
+
+        Complete is one whose ``SHA256SUMS`` and all files in it are there.
         """
-        for reference in reversed(self.references()):
-            if reference.name == than.name and reference > than and self._is_complete(reference):
-                return reference
-        return None
+        try:
+            _read_sums(self.root / reference.name / str(reference.version))
+        except ModelError as error:
+            return str(error)
+        return ""
 
     def next_version(self, name: str) -> int:
         """The number that the next version of a model gets."""
@@ -248,14 +253,6 @@ class ModelStore:
         except ModelError:
             return None  # the first activation, or one that mends a broken pointer
 
-    def _is_complete(self, reference: Reference) -> bool:
-        folder = self.root / reference.name / str(reference.version)
-        try:
-            names = set(_read_sums(folder))
-            return MODEL_FILE in names and all(os.path.exists(folder / name) for name in names)
-        except ModelError:
-            return False
-
     def _what_there_is(self) -> str:
         return f"there is {', '.join(map(str, self.references())) or 'no model yet'}"
 
@@ -283,16 +280,7 @@ def check_sums(folder: Path) -> None:
     Raises:
         ModelError: the list or a file is missing, cannot be read, or has another content.
     """
-    entries = _read_sums(folder)
-    if MODEL_FILE not in entries:
-        raise ModelError(f"model {folder}: {SUMS_FILE} does not list {MODEL_FILE}; publish the model again")
-    for name, wanted in entries.items():
-        if "/" in name:
-            raise ModelError(f"model {folder}: {SUMS_FILE} lists {name!r}, wanted names of files beside it")
-        if not os.path.lexists(folder / name):
-            raise ModelError(
-                f"model {folder}: {SUMS_FILE} lists {name}, which is not there: copy the version again"
-            )
+    for name, wanted in _read_sums(folder).items():
         seen = hashlib.sha256(read_file(folder / name)).hexdigest()
         if seen != wanted:
             raise ModelError(
@@ -302,15 +290,29 @@ def check_sums(folder: Path) -> None:
 
 
 def _read_sums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a version, by name, as its ``SHA256SUMS`` has it."""
+    """SHA-256 of every file of a version, by name, as its ``SHA256SUMS`` has it.
+
+    Raises:
+        ModelError: the list cannot be read, or a file of it is missing or elsewhere.
+    """
     try:
         text = (folder / SUMS_FILE).read_text(encoding="utf-8")
-        return {name: wanted for wanted, name in (line.split("  ", 1) for line in text.splitlines())}
+        entries = {name: wanted for wanted, name in (line.split("  ", 1) for line in text.splitlines())}
     except (OSError, ValueError) as error:
         raise ModelError(
             f"model {folder}: cannot read {SUMS_FILE}: {error}; "
             "publish the model with 'serstream-train publish'"
         ) from error
+    if MODEL_FILE not in entries:
+        raise ModelError(f"model {folder}: {SUMS_FILE} does not list {MODEL_FILE}; publish the model again")
+    for name in entries:
+        if "/" in name:
+            raise ModelError(f"model {folder}: {SUMS_FILE} lists {name!r}, wanted names of files beside it")
+        if not os.path.lexists(folder / name):
+            raise ModelError(
+                f"model {folder}: {SUMS_FILE} lists {name}, which is not there: copy the version again"
+            )
+    return entries
 
 
 def read_file(path: Path) -> bytes:

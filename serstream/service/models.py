@@ -6,6 +6,7 @@ The daemon asks between two batches; what takes time happens in a `Loader` and a
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,8 @@ REPORT_INTERVAL_S = 5.0
 """How often the comparison with a shadow or canary is published."""
 LOOK_INTERVAL_S = 5.0
 """How often ``auto_activate`` looks for a new version."""
+COPYING_S = 60.0
+"""A new version that is not complete after this is told: whoever copied it waits for it."""
 
 
 class Models:
@@ -89,6 +92,8 @@ class Models:
             if text.partition("@")[0] == active.metadata.name
         )
         """``auto_activate`` tries only versions above it, each once, and none that was rolled back."""
+        self._copied_since: dict[Reference, float] = {}
+        """When each version that is not complete was first seen; infinity once that is told."""
         shadow = self._store.pointer().shadow if self._store else None
         if self._store and shadow and shadow != self.reference:
             self._load(self._store, Reference.parse(shadow), "shadow", settings.shadow_share)
@@ -363,15 +368,23 @@ class Models:
     def _look(self, now: float, utc: float) -> list[Message]:
         if self._candidate or self._store is None:
             return []
-        newest = self._store.newer(Reference(self.active.metadata.name, self._newest))
-        if newest is None:
+        for reference in self._store.newer(Reference(self.active.metadata.name, self._newest)):
+            if lacking := self._store.lacks(reference):
+                self._tell_incomplete(reference, lacking, now)
+                continue
+            self._newest = reference.version
+            try:
+                self._begin(str(reference), "activate")
+            except ModelError as error:
+                return [self._refuse(str(reference), str(error), now, utc)]
             return []
-        self._newest = newest.version
-        try:
-            self._begin(str(newest), "activate")
-        except ModelError as error:
-            return [self._refuse(str(newest), str(error), now, utc)]
         return []
+
+    def _tell_incomplete(self, reference: Reference, lacking: str, now: float) -> None:
+        since = self._copied_since.setdefault(reference, now)
+        if now - since >= COPYING_S:
+            self._copied_since[reference] = math.inf
+            log.warning("model %s is not tried before it is complete: %s", reference, lacking)
 
     def _end_shadow(self) -> None:
         if self._shadow:

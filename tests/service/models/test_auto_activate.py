@@ -1,0 +1,105 @@
+"""Whoever copies a new version in has activated it."""
+
+import shutil
+
+import pytest
+from published_model import publish
+from served_models import serving, settle
+
+from serstream.emotion.store import ModelStore, Reference
+from serstream.feed.messages import ModelChanged, ModelRefused
+from serstream.service.models import LOOK_INTERVAL_S
+
+
+def test_a_new_version_is_ignored_unless_auto_activate(store: ModelStore) -> None:
+    with serving(store) as models:
+        publish(store.root, 3, seed=3)
+        assert settle(models, 100.0) == []
+    with serving(store, auto_activate=True) as models:
+        assert isinstance(settle(models, 0.0)[0], ModelChanged)
+        assert models.reference == "tiny@3"
+        models.rollback()
+        settle(models)
+        assert settle(models, 10 * LOOK_INTERVAL_S) == []
+        assert models.reference == "tiny@1"
+        publish(store.root, 4, seed=4)
+        settle(models, 20 * LOOK_INTERVAL_S)
+        assert models.reference == "tiny@4"
+
+
+def test_a_refused_model_changes_nothing_and_is_not_tried_again(store: ModelStore) -> None:
+    store.file(Reference("tiny", 2)).write_bytes(b"damaged")
+    with serving(store, auto_activate=True) as models:
+        (message,) = settle(models)
+        assert isinstance(message, ModelRefused)
+        assert message.candidate == "tiny@2"
+        assert "it was damaged or changed after publishing" in message.reason
+        assert message.model == models.reference == store.pointer().active == "tiny@1"
+        assert models.status().refusal is not None
+        for now in range(0, 100, 10):
+            assert settle(models, now) == []
+        assert models.status().refusals == 1
+
+
+def test_a_new_version_that_is_a_link_is_refused_once(store: ModelStore) -> None:
+    with serving(store, auto_activate=True) as models:
+        settle(models)
+        publish(store.root.parent / "other", 3, seed=3)
+        (store.root.parent / "other" / "tiny" / "3").rename(store.root / "tiny" / "elsewhere")
+        (store.root / "tiny" / "3").symlink_to(store.root / "tiny" / "elsewhere")
+        (message,) = settle(models, now=10)
+        assert isinstance(message, ModelRefused)
+        assert (message.candidate, message.model) == ("tiny@3", "tiny@2")
+        assert "a version is no link, copy it here" in message.reason
+        for now in range(20, 100, 10):
+            assert settle(models, now) == []
+    with serving(store, auto_activate=True) as models:  # and the next start
+        assert models.reference == "tiny@2"
+        assert [type(message) for message in settle(models)] == [ModelRefused]
+
+
+def test_a_model_folder_that_is_taken_away_ends_nothing(store: ModelStore) -> None:
+    with serving(store, auto_activate=True) as models:
+        settle(models)
+        (store.root / "tiny").rename(store.root / "away")
+        assert settle(models, now=10) == []
+        assert models.reference == "tiny@2"
+        (store.root / "away").rename(store.root / "tiny")
+        publish(store.root, 3, seed=3)
+        settle(models, now=20)
+        assert models.reference == "tiny@3"
+
+
+def test_a_version_that_is_still_being_copied_is_not_yet_tried(store: ModelStore) -> None:
+    source = publish(store.root.parent / "elsewhere", 4, seed=4)
+    with serving(store, auto_activate=True) as models:
+        settle(models)
+        publish(store.root, 3, seed=3)
+        (store.root / "tiny" / "4").mkdir()
+        (store.root / "tiny" / "4" / "SHA256SUMS").touch()
+        for name in ("model.onnx", "card.md", "SHA256SUMS", "golden.npz"):
+            assert models.reference != "tiny@4"
+            shutil.copy(source / name, store.root / "tiny" / "4")
+            settle(models, now=10 * len(list((store.root / "tiny" / "4").iterdir())))
+        assert (models.reference, models.status().previous) == ("tiny@4", "tiny@3")
+        assert models.status().refusals == 0
+
+
+def test_a_version_that_nobody_finishes_is_told_once_and_holds_up_no_other(
+    store: ModelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> list[str]:
+        return [record.message for record in caplog.records if "before it is complete" in record.message]
+
+    with serving(store, auto_activate=True) as models:
+        settle(models)
+        (publish(store.root, 4, seed=4) / "SHA256SUMS").unlink()
+        settle(models, now=10)
+        assert not told(), "it may still be copied"
+        publish(store.root, 3, seed=3)
+        for now in range(20, 200, 10):
+            settle(models, now)
+        assert (models.reference, models.status().refusals) == ("tiny@3", 0)
+        (message,) = told()
+        assert message.startswith("model tiny@4 is not tried before it is complete: ")
+        assert "cannot read SHA256SUMS" in message

@@ -32,7 +32,8 @@ from scripted_feed import Script  # the tests' made-up calls
 
 from serstream.config import FeedSettings
 from serstream.feed import subscribe
-from serstream.feed.messages import Message, StreamStarted, WindowEmotion, topic
+from serstream.feed.coding import topic
+from serstream.feed.messages import Message, StreamStarted, WindowEmotion
 from serstream.feed.publisher import Publisher
 
 HIGH_WATER_MARK = 20_000

@@ -31,7 +31,8 @@ from scripted_feed import call  # the tests' made-up calls
 from serstream.bench.footprint import resident_kb
 from serstream.config import FeedSettings
 from serstream.feed import subscribe
-from serstream.feed.messages import Gap, Message, decode, encode
+from serstream.feed.coding import decode, encode
+from serstream.feed.messages import Gap, Message
 from serstream.feed.publisher import Publisher
 from serstream.feed.state import FeedState
 

@@ -23,7 +23,8 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from feed_channel import HEADER, joined  # the tests' own
 from scripted_feed import LABELS, Script
 
-from serstream.feed.messages import Message, encode, topic
+from serstream.feed.coding import encode, topic
+from serstream.feed.messages import Message
 from serstream.view.live import FRAME_S, LiveView
 
 

@@ -14,7 +14,8 @@ import soundfile
 from serstream.config import ModelSettings, Settings
 from serstream.emotion.features import mfcc
 from serstream.emotion.loading import load_model
-from serstream.feed.messages import WindowEmotion, encode
+from serstream.feed.coding import encode
+from serstream.feed.messages import WindowEmotion
 from serstream.replay import replay
 from serstream.shipped import SAMPLE_CALL
 from serstream.types import AudioChunk, SourceEvent, StreamEnd, StreamStart

@@ -115,7 +115,7 @@ def _replay(arguments: argparse.Namespace) -> int:
 
         return replay_into(arguments.output, arguments.file, settings, base, roles, jobs)
     from serstream.emotion.loading import load_model
-    from serstream.feed.messages import encode
+    from serstream.feed.coding import encode
     from serstream.replay import recording_events, replay
 
     model = load_model(settings.model, base)
@@ -147,7 +147,7 @@ def _refuse_what_scores(arguments: argparse.Namespace) -> None:
 
 def _listen(arguments: argparse.Namespace) -> int:
     from serstream.feed import subscribe
-    from serstream.feed.messages import encode
+    from serstream.feed.coding import encode
     from serstream.feed.silence import Silences
 
     # A daemon never tells a client with another daemon's keys that it is refused.

@@ -19,7 +19,8 @@ from serstream.config import Settings
 from serstream.emotion.loading import load_model
 from serstream.emotion.model import EmotionModel
 from serstream.errors import SerstreamError, SourceError
-from serstream.feed.messages import StreamEnded, encode
+from serstream.feed.coding import encode
+from serstream.feed.messages import StreamEnded
 from serstream.replay import CAPTURES, recording_events, replay
 from serstream.types import Role
 

@@ -2,9 +2,10 @@
 
 from collections import deque
 
+from serstream.feed.coding import encode, topic
 from serstream.feed.inbox import Inbox
 from serstream.feed.memory import Memory
-from serstream.feed.messages import NONE, Event, Gap, Heartbeat, Message, encode, topic
+from serstream.feed.messages import NONE, Event, Gap, Heartbeat, Message
 from serstream.feed.protocol import header
 from serstream.feed.state import FeedState
 

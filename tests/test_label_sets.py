@@ -9,15 +9,8 @@ from tiny_model import LABELS, write_model
 
 from serstream.config import AlertSettings, Settings
 from serstream.emotion.model import EmotionModel
-from serstream.feed.messages import (
-    Message,
-    ModelChanged,
-    StreamEnded,
-    UtteranceEmotion,
-    WindowEmotion,
-    decode,
-    encode,
-)
+from serstream.feed.coding import decode, encode
+from serstream.feed.messages import Message, ModelChanged, StreamEnded, UtteranceEmotion, WindowEmotion
 from serstream.pipeline import Pipeline
 from serstream.view.live import LiveView
 

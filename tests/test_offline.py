@@ -15,7 +15,7 @@ from serstream import offline
 from serstream.config import ModelSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.errors import SourceError
-from serstream.feed.messages import encode
+from serstream.feed.coding import encode
 from serstream.offline import find_jobs
 from serstream.replay import recording_events, replay
 from serstream.replay_command import replay_into

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from serstream.config import AlertSettings, QualitySettings, SegmenterSettings, Settings
 from serstream.emotion.model import EmotionModel
+from serstream.feed.coding import encode
 from serstream.feed.messages import (
     NONE,
     STREAMS_NAMED,
@@ -22,7 +23,6 @@ from serstream.feed.messages import (
     UtteranceEmotion,
     WindowEmotion,
     WindowUnscored,
-    encode,
 )
 from serstream.pipeline import Pipeline
 from serstream.types import (

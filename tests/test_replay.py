@@ -10,7 +10,8 @@ from serstream.cli import main
 from serstream.config import RtpSettings, Settings
 from serstream.emotion.model import EmotionModel
 from serstream.errors import SourceError
-from serstream.feed.messages import WindowEmotion, encode
+from serstream.feed.coding import encode
+from serstream.feed.messages import WindowEmotion
 from serstream.replay import recording_events, replay
 from serstream.rtp.sender import CLOCK_RATE, PACKET_SAMPLES, OutgoingStream, encode_mulaw
 from serstream.shipped import SAMPLE_CALL

@@ -13,7 +13,8 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from serstream.errors import UNDECODABLE, FeedError
-from serstream.feed.messages import NONE, Decoded, Format, Heartbeat, Position, decode
+from serstream.feed.coding import Decoded, Format, decode
+from serstream.feed.messages import NONE, Heartbeat, Position
 from serstream.feed.order import ATTEMPTS, REPLY_TIMEOUT_S, Order
 from serstream.feed.protocol import Missed, Reply, Snapshot, SnapshotRequest, read_header, reply_decoder
 

@@ -6,8 +6,9 @@ from itertools import chain
 
 import msgspec
 
+from serstream.feed.coding import Format, encode
 from serstream.feed.history import History
-from serstream.feed.messages import NONE, Format, Message, Position, encode
+from serstream.feed.messages import NONE, Message, Position
 from serstream.feed.protocol import REPLY_LIMIT, Missed, MissedRequest, Request, Snapshot
 from serstream.feed.state import FeedState
 

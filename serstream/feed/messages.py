@@ -15,7 +15,7 @@ from typing import Annotated, Literal, TypeAlias, TypedDict, get_args
 import msgspec
 from msgspec import Meta
 
-from serstream.errors import UNDECODABLE, FeedError
+from serstream.errors import FeedError
 from serstream.types import EndReason, Role, Severity
 
 SCHEMA = "1.1"
@@ -27,7 +27,6 @@ NONE = "-"
 STREAMS_NAMED = 100
 """Streams that are over which a call remembers; see `first_ended`."""
 
-Format: TypeAlias = Literal["json", "msgpack"]
 UnscoredReason: TypeAlias = Literal["loss", "clipping", "level", "speech", "role", "overload"]
 
 Count = Annotated[int, Meta(ge=0)]
@@ -335,51 +334,10 @@ Event: TypeAlias = Message | Gap
 """What a subscription yields."""
 
 
-class NewerMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message of a type that a newer minor version has added: it keeps its place in the order, unseen."""
-
-    call: str
-    stream: str
-    sequence: Count
-
-
-Decoded: TypeAlias = Message | NewerMessage
-"""What `decode` reads."""
-
 TYPES: dict[str, type[FeedMessage]] = {}
 """``type`` to struct."""
 for _struct in get_args(Message):
     TYPES[str(_struct.__struct_config__.tag)] = _struct
-
-
-class _Version(msgspec.Struct):
-    schema: str = ""
-    type: str = ""
-
-
-_json_encoder, _msgpack_encoder = msgspec.json.Encoder(), msgspec.msgpack.Encoder()
-_json_decoder, _msgpack_decoder = msgspec.json.Decoder(Message), msgspec.msgpack.Decoder(Message)
-
-
-def encode(message: Event, format: Format = "json") -> bytes:
-    """The message as JSON or msgpack."""
-    return (_json_encoder if format == "json" else _msgpack_encoder).encode(message)
-
-
-def decode(payload: bytes, format: Format = "json") -> Decoded:
-    """Read a message; unknown fields are ignored.
-
-    Raises:
-        FeedError: not a message, a missing field, a type that neither this version nor a newer minor one
-            knows, or another major version of the schema.
-    """
-    try:
-        message: Message = (_json_decoder if format == "json" else _msgpack_decoder).decode(payload)
-    except UNDECODABLE as error:
-        return _decode_newer(payload, format, error)
-    if message.schema != SCHEMA:
-        _check_major(message.schema)
-    return message
 
 
 def first_ended(ends: Iterable[StreamEnded]) -> str:
@@ -423,35 +381,3 @@ def began_at(message: FeedMessage) -> float:
 
 def _described(message: FeedMessage) -> str:
     return f"message {message.sequence} of stream {message.stream!r} of call {message.call!r}"
-
-
-def topic(message: Message) -> bytes:
-    """Frame 1 of the message: ``emotion.<call>.<stream>.<type>``."""
-    return f"emotion.{message.call}.{message.stream}.{message.type}".encode()
-
-
-def _decode_newer(payload: bytes, format: Format, error: Exception) -> NewerMessage:
-    """What cannot be decoded, if that is because it is of a newer minor version."""
-    read = msgspec.json.decode if format == "json" else msgspec.msgpack.decode
-    try:
-        version = read(payload, type=_Version)
-        _check_major(version.schema)
-        if version.type not in TYPES and _minor(version.schema) > _minor(SCHEMA):
-            return read(payload, type=NewerMessage)
-    except UNDECODABLE:
-        pass  # not even that: the first error says more
-    raise FeedError(f"message {payload[:80]!r}: {error}") from error
-
-
-def _minor(schema: str) -> int:
-    with suppress(ValueError):  # what is no number, or one of thousands of digits
-        return int(schema.partition(".")[2])
-    return 0
-
-
-def _check_major(schema: str) -> None:
-    if schema and schema.partition(".")[0] != SCHEMA.partition(".")[0]:
-        raise FeedError(
-            f"message of schema {schema!r}, this serstream reads {SCHEMA.partition('.')[0]}.x; "
-            "install a serstream of the daemon's version"
-        )

@@ -11,17 +11,8 @@ from collections import deque
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
-from serstream.feed.messages import (
-    NONE,
-    CallEnded,
-    CallStarted,
-    Decoded,
-    Event,
-    Gap,
-    NewerMessage,
-    Position,
-    StreamEnded,
-)
+from serstream.feed.coding import Decoded, NewerMessage
+from serstream.feed.messages import NONE, CallEnded, CallStarted, Event, Gap, Position, StreamEnded
 from serstream.feed.protocol import REPLY_LIMIT, Missed, MissedRequest, Request
 
 Key = tuple[str, str]

@@ -15,7 +15,8 @@ from typing import TypeAlias
 import msgspec
 
 from serstream.errors import FeedError
-from serstream.feed.messages import Format, Position
+from serstream.feed.coding import Format
+from serstream.feed.messages import Position
 
 REPLY_LIMIT = 1000
 """Messages in one `Missed`; if there are so many, ask again for those behind them."""

@@ -19,11 +19,12 @@ import zmq
 
 from serstream.config import FeedSettings
 from serstream.errors import UNDECODABLE, FeedError
+from serstream.feed.coding import encode, topic
 from serstream.feed.connections import Connections
 from serstream.feed.gatekeeper import Gatekeeper
 from serstream.feed.keys import ServerKeys
 from serstream.feed.memory import Memory
-from serstream.feed.messages import Heartbeat, Message, daemon_header, encode, topic
+from serstream.feed.messages import Heartbeat, Message, daemon_header
 from serstream.feed.protocol import (
     MissedRequest,
     header,

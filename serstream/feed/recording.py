@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from serstream.errors import UNDECODABLE, FeedError, readable
+from serstream.feed.coding import NewerMessage, decode
 from serstream.feed.messages import (
     NONE,
     Alert,
@@ -21,13 +22,11 @@ from serstream.feed.messages import (
     Gap,
     Message,
     Mute,
-    NewerMessage,
     StreamEnded,
     StreamStarted,
     UtteranceEmotion,
     WindowEmotion,
     began_at,
-    decode,
 )
 from serstream.types import Role
 

@@ -5,7 +5,8 @@ from scripted_feed import Script
 
 from serstream.config import AlertSettings
 from serstream.emotion.trial import try_rules
-from serstream.feed.messages import Message, encode
+from serstream.feed.coding import encode
+from serstream.feed.messages import Message
 
 
 def recording(folder: Path, messages: list[Message]) -> Path:

@@ -12,8 +12,8 @@ from scripted_feed import Script, call
 
 from serstream.cli import main
 from serstream.feed import silence
+from serstream.feed.coding import encode
 from serstream.feed.keys import ClientKeys, ServerKeys
-from serstream.feed.messages import encode
 
 
 @pytest.fixture

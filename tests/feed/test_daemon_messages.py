@@ -5,8 +5,9 @@ from pathlib import Path
 import msgspec
 from scripted_feed import call, model_change
 
+from serstream.feed.coding import decode, encode
 from serstream.feed.memory import Memory
-from serstream.feed.messages import NONE, ModelRefused, Position, ShadowReport, decode, encode
+from serstream.feed.messages import NONE, ModelRefused, Position, ShadowReport
 from serstream.feed.protocol import Snapshot, SnapshotRequest, reply_decoder
 from serstream.feed.recording import calls
 from serstream.feed.state import FeedState

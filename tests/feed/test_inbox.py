@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scripted_feed import Script, call, calls, model_change
 
 from serstream.errors import FeedError
+from serstream.feed.coding import encode, topic
 from serstream.feed.inbox import HELD_LIMIT, Inbox
 from serstream.feed.memory import Memory
-from serstream.feed.messages import NONE, Gap, Message, encode, topic
+from serstream.feed.messages import NONE, Gap, Message
 from serstream.feed.order import ATTEMPTS, REPLY_TIMEOUT_S
 from serstream.feed.protocol import SnapshotRequest
 

@@ -8,20 +8,8 @@ from scripted_feed import Script, call, model_change
 
 from serstream.errors import FeedError
 from serstream.feed import asyncapi
-from serstream.feed.messages import (
-    SCHEMA,
-    TYPES,
-    Format,
-    Gap,
-    Message,
-    NewerMessage,
-    began_at,
-    decode,
-    encode,
-    rfc3339,
-    topic,
-    utc_of,
-)
+from serstream.feed.coding import Format, NewerMessage, decode, encode, topic
+from serstream.feed.messages import SCHEMA, TYPES, Gap, Message, began_at, rfc3339, utc_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 

@@ -16,7 +16,8 @@ from waiting import until
 from serstream.config import FeedSettings
 from serstream.errors import FeedError
 from serstream.feed import publisher as publisher_module
-from serstream.feed.messages import Format, Heartbeat, decode
+from serstream.feed.coding import Format, decode
+from serstream.feed.messages import Heartbeat
 from serstream.feed.protocol import read_header, snapshot_endpoint
 from serstream.feed.publisher import MAX_REQUEST_BYTES, Publisher
 from serstream.service.log_limit import GrowingPauses

@@ -9,7 +9,8 @@ from scripted_feed import EPOCH, LABELS, Script, call
 
 from serstream.errors import FeedError
 from serstream.feed import emotionml
-from serstream.feed.messages import Gap, Message, UtteranceEmotion, encode
+from serstream.feed.coding import encode
+from serstream.feed.messages import Gap, Message, UtteranceEmotion
 from serstream.feed.recording import calls, read
 from serstream.view.report import write_reports
 

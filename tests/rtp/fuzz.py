@@ -15,7 +15,7 @@ import numpy as np
 from network import ALICE, STRANGER, rtp, talk
 
 from serstream.config import RtpSettings, Settings
-from serstream.feed.messages import decode, encode
+from serstream.feed.coding import decode, encode
 from serstream.pipeline import Pipeline
 from serstream.rtp.datagrams import Datagrams
 from serstream.rtp.streams import Streams

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scripted_feed import Script, call
 
 from serstream.errors import FeedError
-from serstream.feed.messages import Message, encode
+from serstream.feed.coding import encode
+from serstream.feed.messages import Message
 from serstream.view.emoji import COLOURS
 from serstream.view.report import write_reports
 

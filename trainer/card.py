@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serstream.emotion.metadata import ModelMetadata
 from trainer.calibration import confidence_at
-from trainer.corpora import KNOWN
+from trainer.corpora import KNOWN, Clip
 from trainer.metrics import interval_of, short_of_speech
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
@@ -29,6 +30,31 @@ def training_data(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
+def learned_of(recipe: Recipe, there: Sequence[Clip], learned: Sequence[Clip]) -> tuple[str, ...]:
+    """What was learned of each corpus of a recipe, in the order of `training_data`.
+
+    Args:
+        recipe: says which labels were wanted.
+        there: all clips of its corpora, and of those of its pretraining.
+        learned: those among them that it was trained on.
+    """
+    found = []
+    for corpus in recipe.heard:
+        whole, used = (
+            Counter(clip.emotion for clip in clips if clip.corpus == corpus) for clips in (there, learned)
+        )
+        if corpus not in recipe.corpora:
+            found.append(f"{whole.total()} clips of all emotions, for the convolution alone, first")
+            continue
+        left_out = [f"{n} {emotion}" for emotion, n in sorted((whole - used).items())]
+        lacking = [f"no {label}" for label in recipe.labels if label not in used]
+        found.append(
+            f"{used.total()} clips; left out: {', '.join(left_out) or 'none'}"
+            + (f"; has {', '.join(lacking)}" if lacking else "")
+        )
+    return tuple(found)
+
+
 def augmented_with(recipe: Recipe, *, noises: bool, rooms: bool) -> str:
     """A sentence on the recordings that were mixed into the training part.
 
@@ -48,6 +74,7 @@ def augmented_with(recipe: Recipe, *, noises: bool, rooms: bool) -> str:
 def write_card(
     metadata: ModelMetadata,
     recipe: Recipe,
+    learned: Sequence[str],
     augmented: str,
     n_parameters: int,
     measured: Sequence[tuple[Mapping[str, Any], Predictions]],
@@ -57,6 +84,7 @@ def write_card(
     Args:
         metadata: of the model file.
         recipe: it was trained by.
+        learned: see `learned_of`.
         augmented: see `augmented_with`.
         n_parameters: of the network.
         measured: `figures` of each protocol the recipe was run under, and the scores they were made from.
@@ -69,10 +97,10 @@ def write_card(
         "",
         "## Training data",
         "",
-        *(f"- {corpus}" for corpus in metadata.training_data),
+        *(f"- {corpus}\n  - {clips}" for corpus, clips in zip(metadata.training_data, learned, strict=True)),
         "",
-        f"{augmented} Clips with other emotions were left out; what a corpus lacks counts "
-        "as absent there, but less than an emotion that is acted.",
+        f"{augmented} No emotion was mapped to another: clips of those that are no label were left out. A "
+        "label that a corpus lacks counts as absent there, but less than one that is acted.",
         "",
         "## Measured",
         "",

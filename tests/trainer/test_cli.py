@@ -52,6 +52,7 @@ def test_from_recordings_to_a_model(
     card = (models / "tiny/3/card.md").read_text()
     assert "tiny@3" in card
     assert short in card
+    assert "- tiny: your own recordings\n  - 36 clips; left out: none" in card
     assert "No fold trained on its test part" in card
     assert "flatter a little there, as figures do wherever recipes are chosen by them" in card
     assert f"are at temperature {model.metadata.temperature:.2f} and threshold" in card

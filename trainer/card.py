@@ -9,7 +9,8 @@ from typing import Any
 from serstream.emotion.metadata import ModelMetadata
 from trainer.calibration import confidence_at
 from trainer.corpora import KNOWN, Clip
-from trainer.metrics import interval_of, short_of_speech
+from trainer.folds import PROTOCOLS
+from trainer.metrics import counted, interval_of, short_of_speech, tested_on
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
 
@@ -104,9 +105,10 @@ def write_card(
         "",
         "## Measured",
         "",
-        f"{metadata.protocol} One prediction per clip; percent, mean over seeds, 95 % interval by bootstrap "
-        "over speakers. UA is over the labels that a clip's corpus has, as in the literature; *unmasked* is "
-        "over all that were learned, as the daemon says it. ECE (by window) and *unsure*, the unmasked share "
+        f"{metadata.protocol} One prediction per clip; percent, mean ± deviation over seeds, 95 % interval "
+        "by bootstrap over speakers. UA is the mean recall of the classes that were tested; as in the "
+        "literature only labels may win that the clip's corpus has and its fold was taught, *unmasked* all "
+        "that it was taught, as the daemon says it. ECE (by window) and *unsure*, the unmasked share "
         f"of windows below the abstain threshold, are at temperature {metadata.temperature:.2f} and "
         f"threshold {metadata.abstain_below:.2f}: those of this file, under every protocol.",
     ]
@@ -115,14 +117,16 @@ def write_card(
         groups = [name for name in rows[0] if name.startswith("ua ") and name != "ua unknown"]
         lines += [
             "",
-            f"### Protocol {metrics['protocol']}",
+            f"### Protocol {metrics['protocol']}: {PROTOCOLS[metrics['protocol']].title}",
             "",
-            "| condition | heard before | seeds | UA | 95 % | unmasked | UA by window "
-            f"| {' | '.join(groups)} | ECE | ECE unmasked | unsure |",
+            tested_on(metrics),
+            "",
+            f"| condition | heard before | seeds | {counted('ua', metrics)} | 95 % | unmasked | UA by window "
+            f"| {' | '.join(counted(name, metrics) for name in groups)} | ECE | ECE unmasked | unsure |",
             "|---" * (10 + len(groups)) + "|",
         ]
         lines += [
-            f"| {row['condition']} | {row['heard_s']:.0f} s | {row['seeds']} | **{row['ua']:.1f}** | "
+            f"| {row['condition']} | {row['heard_s']:.0f} s | {row['seeds']} | {_mean(row)} | "
             f"{interval_of(row)} | {row['ua_unmasked']:.1f} | {row['window_ua']:.1f} | "
             f"{' | '.join(format(row[name], '.1f') if name in row else '-' for name in groups)} | "
             f"{_confidence(predictions, row, metadata)} |"
@@ -139,13 +143,12 @@ def write_card(
                 f"{metrics['ece_unmasked']:.3f}, and that of clean first windows "
                 f"{metrics['ece_first_windows']:.3f}.",
             ]
-        if metrics.get("confusion"):
-            labels = metrics["labels"]
-            lines += ["", f"| acted, percent | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
-            lines += [
-                f"| {label} | {' | '.join(format(share, '.0f') for share in shares)} |"
-                for label, shares in zip(labels, metrics["confusion"], strict=True)
-            ]
+        labels = metrics["labels"]
+        lines += ["", f"| acted, percent | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
+        lines += [
+            f"| {label} | {' | '.join(format(share, '.0f') for share in shares)} |"
+            for label, shares in metrics["confusion"].items()
+        ]
     lines += [
         "",
         "## Limits",
@@ -155,6 +158,11 @@ def write_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _mean(row: Mapping[str, Any]) -> str:
+    deviation = "" if row["ua_sd"] is None else f" ± {row['ua_sd']:.1f}"
+    return f"**{row['ua']:.1f}**{deviation}"
 
 
 def _confidence(predictions: Predictions, row: Mapping[str, Any], metadata: ModelMetadata) -> str:

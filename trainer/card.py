@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serstream.emotion.metadata import ModelMetadata
 from trainer.calibration import confidence_at
-from trainer.corpora import KNOWN
-from trainer.metrics import interval_of, short_of_speech
+from trainer.corpora import KNOWN, Clip
+from trainer.folds import PROTOCOLS
+from trainer.metrics import counted, interval_of, short_of_speech, tested_on
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
 
@@ -27,6 +29,31 @@ def training_data(recipe: Recipe) -> tuple[str, ...]:
         else ATTRIBUTION.get(name, f"{name}: your own recordings")
         for name in recipe.heard
     )
+
+
+def learned_of(recipe: Recipe, there: Sequence[Clip], learned: Sequence[Clip]) -> tuple[str, ...]:
+    """What was learned of each corpus of a recipe, in the order of `training_data`.
+
+    Args:
+        recipe: says which labels were wanted.
+        there: all clips of its corpora, and of those of its pretraining.
+        learned: those among them that it was trained on.
+    """
+    found = []
+    for corpus in recipe.heard:
+        whole, used = (
+            Counter(clip.emotion for clip in clips if clip.corpus == corpus) for clips in (there, learned)
+        )
+        if corpus not in recipe.corpora:
+            found.append(f"{whole.total()} clips of all emotions, for the convolution alone, first")
+            continue
+        left_out = [f"{n} {emotion}" for emotion, n in sorted((whole - used).items())]
+        lacking = [f"no {label}" for label in recipe.labels if label not in used]
+        found.append(
+            f"{used.total()} clips; left out: {', '.join(left_out) or 'none'}"
+            + (f"; has {', '.join(lacking)}" if lacking else "")
+        )
+    return tuple(found)
 
 
 def augmented_with(recipe: Recipe, *, noises: bool, rooms: bool) -> str:
@@ -48,6 +75,7 @@ def augmented_with(recipe: Recipe, *, noises: bool, rooms: bool) -> str:
 def write_card(
     metadata: ModelMetadata,
     recipe: Recipe,
+    learned: Sequence[str],
     augmented: str,
     n_parameters: int,
     measured: Sequence[tuple[Mapping[str, Any], Predictions]],
@@ -57,6 +85,7 @@ def write_card(
     Args:
         metadata: of the model file.
         recipe: it was trained by.
+        learned: see `learned_of`.
         augmented: see `augmented_with`.
         n_parameters: of the network.
         measured: `figures` of each protocol the recipe was run under, and the scores they were made from.
@@ -69,16 +98,17 @@ def write_card(
         "",
         "## Training data",
         "",
-        *(f"- {corpus}" for corpus in metadata.training_data),
+        *(f"- {corpus}\n  - {clips}" for corpus, clips in zip(metadata.training_data, learned, strict=True)),
         "",
-        f"{augmented} Clips with other emotions were left out; what a corpus lacks counts "
-        "as absent there, but less than an emotion that is acted.",
+        f"{augmented} No emotion was mapped to another: clips of those that are no label were left out. A "
+        "label that a corpus lacks counts as absent there, but less than one that is acted.",
         "",
         "## Measured",
         "",
-        f"{metadata.protocol} One prediction per clip; percent, mean over seeds, 95 % interval by bootstrap "
-        "over speakers. UA is over the labels that a clip's corpus has, as in the literature; *unmasked* is "
-        "over all that were learned, as the daemon says it. ECE (by window) and *unsure*, the unmasked share "
+        f"{metadata.protocol} One prediction per clip; percent, mean ± deviation over seeds, 95 % interval "
+        "by bootstrap over speakers. UA is the mean recall of the classes that were tested; as in the "
+        "literature only labels may win that the clip's corpus has and its fold was taught, *unmasked* all "
+        "that it was taught, as the daemon says it. ECE (by window) and *unsure*, the unmasked share "
         f"of windows below the abstain threshold, are at temperature {metadata.temperature:.2f} and "
         f"threshold {metadata.abstain_below:.2f}: those of this file, under every protocol.",
     ]
@@ -87,14 +117,16 @@ def write_card(
         groups = [name for name in rows[0] if name.startswith("ua ") and name != "ua unknown"]
         lines += [
             "",
-            f"### Protocol {metrics['protocol']}",
+            f"### Protocol {metrics['protocol']}: {PROTOCOLS[metrics['protocol']].title}",
             "",
-            "| condition | heard before | seeds | UA | 95 % | unmasked | UA by window "
-            f"| {' | '.join(groups)} | ECE | ECE unmasked | unsure |",
+            tested_on(metrics),
+            "",
+            f"| condition | heard before | seeds | {counted('ua', metrics)} | 95 % | unmasked | UA by window "
+            f"| {' | '.join(counted(name, metrics) for name in groups)} | ECE | ECE unmasked | unsure |",
             "|---" * (10 + len(groups)) + "|",
         ]
         lines += [
-            f"| {row['condition']} | {row['heard_s']:.0f} s | {row['seeds']} | **{row['ua']:.1f}** | "
+            f"| {row['condition']} | {row['heard_s']:.0f} s | {row['seeds']} | {_mean(row)} | "
             f"{interval_of(row)} | {row['ua_unmasked']:.1f} | {row['window_ua']:.1f} | "
             f"{' | '.join(format(row[name], '.1f') if name in row else '-' for name in groups)} | "
             f"{_confidence(predictions, row, metadata)} |"
@@ -111,13 +143,12 @@ def write_card(
                 f"{metrics['ece_unmasked']:.3f}, and that of clean first windows "
                 f"{metrics['ece_first_windows']:.3f}.",
             ]
-        if metrics.get("confusion"):
-            labels = metrics["labels"]
-            lines += ["", f"| acted, percent | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
-            lines += [
-                f"| {label} | {' | '.join(format(share, '.0f') for share in shares)} |"
-                for label, shares in zip(labels, metrics["confusion"], strict=True)
-            ]
+        labels = metrics["labels"]
+        lines += ["", f"| acted, percent | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
+        lines += [
+            f"| {label} | {' | '.join(format(share, '.0f') for share in shares)} |"
+            for label, shares in metrics["confusion"].items()
+        ]
     lines += [
         "",
         "## Limits",
@@ -127,6 +158,11 @@ def write_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _mean(row: Mapping[str, Any]) -> str:
+    deviation = "" if row["ua_sd"] is None else f" ± {row['ua_sd']:.1f}"
+    return f"**{row['ua']:.1f}**{deviation}"
 
 
 def _confidence(predictions: Predictions, row: Mapping[str, Any], metadata: ModelMetadata) -> str:

@@ -25,6 +25,10 @@ from trainer.predictions import RUN_FILE, read_run
 from trainer.publish import MIN_SPEAKERS, learned, publish
 from trainer.trained import load, save
 
+logger = logging.getLogger(__name__)
+
+SEEDS = 3
+"""Trainings of each fold that a mean and a deviation want."""
 MAX_VERSION = 999_999_999
 """Of a model; a `Reference` has nine digits at most."""
 
@@ -40,7 +44,7 @@ _EXAMPLES = {
   serstream-train train trainer/recipes/cnn-lstm.toml --data ~/corpora
   serstream-train train trainer/recipes/cnn-lstm.toml --data ~/corpora --device cuda""",
     "evaluate": """
-  serstream-train evaluate trainer/recipes/cnn-lstm.toml --data ~/corpora --seeds 3
+  serstream-train evaluate trainer/recipes/cnn-lstm.toml --data ~/corpora
   serstream-train evaluate trainer/recipes/cnn-lstm.toml --data ~/corpora --protocol corpora
   serstream-train evaluate trainer/recipes/emo-db.toml --data ~/corpora --protocol emo-db-loso""",
     "report": """
@@ -177,6 +181,17 @@ def _export(arguments: argparse.Namespace) -> None:
             f"recipe {arguments.recipe}: it was never measured on held-out speakers; run "
             f"'serstream-train evaluate {arguments.recipe} --protocol speakers' first"
         )
+    for protocol, predictions in measured.items():
+        if (seeds := len({part.seed for part in predictions.parts})) < SEEDS:
+            logger.warning(
+                "protocol %s: measured with %s of %s seeds, too few for a mean and a deviation; run "
+                "'serstream-train evaluate %s --protocol %s' for a card that can be compared",
+                protocol,
+                seeds,
+                SEEDS,
+                arguments.recipe,
+                protocol,
+            )
     trained = load(wanted, workplace.weights(wanted))
     difference = write_model(wanted, trained, measured, workplace, folder, arguments.model_version)
     print(f"{folder}: torch and ONNX Runtime differ by at most {difference:.1g}")
@@ -285,7 +300,7 @@ def _parser() -> argparse.ArgumentParser:
     measuring.add_argument(
         "--seeds",
         type=int,
-        default=1,
+        default=SEEDS,
         help="trainings of each fold, by seeds 0, 1, ... (%(default)s)",
     )
     again = add("report", _report, "Write the reports of finished runs again, without training.")

@@ -27,9 +27,10 @@ from serstream.emotion.store import MODEL_FILE, SUMS_FILE, read_file, sums
 from serstream.errors import ConfigError, ModelError
 from serstream.shipped import SAMPLE_CALL
 from serstream.types import INT16_SCALE, SAMPLE_RATE
+from trainer import corpora
 from trainer.calibration import calibrate
 from trainer.calls import as_heard
-from trainer.card import augmented_with, training_data, write_card
+from trainer.card import augmented_with, learned_of, training_data, write_card
 from trainer.corpora.clip import audio_files
 from trainer.dataset import CLEAN_CONDITION
 from trainer.evaluation import LOG_TEMPERATURE
@@ -197,11 +198,12 @@ def write_model(
         },
         recipe_sha256=recipe.sha256,
     )
+    learned = learned_of(recipe, corpora.read_all(recipe.heard, workplace.data), clean.clips)
     n_parameters = sum(weights.numel() for weights in trained.network.parameters())
     noises, rooms = (any(audio_files(folder)) for folder in (workplace.noises, workplace.rooms))
     augmented = augmented_with(recipe, noises=noises, rooms=rooms)
     found = [(figures, measured[protocol]) for protocol, figures in metrics.items()]
-    card = write_card(metadata, recipe, augmented, n_parameters, found)
+    card = write_card(metadata, recipe, learned, augmented, n_parameters, found)
     amounts = (HEARD_S[0], HEARD_S[-1]) if trained.spec.baseline else HEARD_S[:1]
     heard = [as_heard(clean, trained.spec, seconds) for seconds in amounts]
     examples = {name: np.concatenate([part[name] for part in heard]) for name in heard[0]}

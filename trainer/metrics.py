@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.calibration import Calibration
+from trainer.corpora.clip import Sex
 from trainer.evaluation import (
     Counts,
     Labels,
@@ -34,7 +35,9 @@ def figures(
 ) -> dict[str, Any]:
     """What metrics.json holds; ``calibration`` is that of the predictions."""
     heard_s = predictions.most_heard_s
-    counts = pooled_confusion(predictions, heard_s)
+    shares = percent(pooled_confusion(predictions, heard_s)).round(1).tolist()
+    by_label = dict(zip(predictions.labels, shares, strict=True))
+    tests = tested(predictions)
     return {
         "recipe": recipe.name,
         "recipe_sha256": recipe.sha256,
@@ -42,8 +45,9 @@ def figures(
         "data": predictions.data,
         "speakers_overlap": protocol.overlap,
         "labels": predictions.labels,
+        "tested": tests,
         "modes": modes(predictions),
-        "confusion": percent(counts).round(1).tolist(),
+        "confusion": {label: by_label[label] for label in tests["ua"]["labels"]},
         "folds": calibration.folds,
         "temperature": round(calibration.temperature, 4),
         "ece": round(calibration.error, 4),
@@ -56,15 +60,52 @@ def figures(
 
 
 def percent(counts: Counts) -> NDArray[np.float64]:
-    """Shares of each true label, shape (n_labels, n_labels)."""
-    shares: NDArray[np.float64] = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    """Shares of each true label, NaN where it does not occur, shape (n_labels, n_labels)."""
+    total = counts.sum(axis=1, keepdims=True)
+    shares: NDArray[np.float64] = np.divide(
+        100 * counts, total, out=np.full(counts.shape, np.nan), where=total > 0
+    )
     return shares
+
+
+def tested(predictions: Predictions) -> dict[str, dict[str, Any]]:
+    """How many clips, and which labels they have, behind every UA of `modes`, by its name there."""
+    parts = predictions.parts_of("clean", predictions.most_heard_s)
+    clips = [predictions.clips[i] for i in np.unique(np.concatenate([part.clip for part in parts]))]
+    groups = {"ua": clips}
+    for kind in ("sex", "corpus"):
+        for value in sorted({getattr(clip, kind) for clip in clips}):
+            groups[f"ua {value}"] = [clip for clip in clips if getattr(clip, kind) == value]
+    return {
+        name: {
+            "clips": len(own),
+            "labels": [label for label in predictions.labels if label in {clip.emotion for clip in own}],
+        }
+        for name, own in groups.items()
+    }
+
+
+def tested_on(metrics: Mapping[str, Any]) -> str:
+    """A sentence on the clips and classes that each corpus was tested on."""
+    sexes = {f"ua {sex}" for sex in get_args(Sex)}
+    found = [
+        f"{name.removeprefix('ua ')} on {own['clips']} clips of {', '.join(own['labels'])}"
+        for name, own in metrics["tested"].items()
+        if name != "ua" and name not in sexes
+    ]
+    return f"Tested: {'; '.join(found)}. In brackets: the number of classes that a UA is the mean of."
+
+
+def counted(name: str, metrics: Mapping[str, Any]) -> str:
+    """The name of a UA as the heading of a column, with the number of classes that it is the mean of."""
+    return f"{name.replace('ua', 'UA', 1)} ({len(metrics['tested'][name]['labels'])})"
 
 
 def modes(predictions: Predictions) -> list[dict[str, Any]]:
     """One entry per condition and amount of speech heard before; recalls in percent.
 
-    Clips are judged over the labels that their corpus has, and ``unmasked`` over all that their fold taught.
+    Clips are judged over the labels that their corpus has and their fold taught, and ``unmasked`` over all
+    that it taught.
     """
     keys = sorted({(part.condition, part.heard_s) for part in predictions.parts}, key=_clean_first)
     return [_mode(predictions, condition, heard_s) for condition, heard_s in keys]

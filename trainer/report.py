@@ -16,7 +16,15 @@ from trainer.calibration import ABSTAIN_SHARE, Calibration, calibrate
 from trainer.evaluation import Counts
 from trainer.folds import Protocol
 from trainer.history import Epoch
-from trainer.metrics import figures, interval_of, percent, pooled_confusion, short_of_speech
+from trainer.metrics import (
+    counted,
+    figures,
+    interval_of,
+    percent,
+    pooled_confusion,
+    short_of_speech,
+    tested_on,
+)
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
 
@@ -47,7 +55,7 @@ def write(recipe: Recipe, protocol: Protocol, predictions: Predictions, folder: 
 
 
 def draw_confusion(counts: Counts, labels: Sequence[str], path: Path) -> None:
-    """Shares of each true label, one row per label."""
+    """Shares of each true label, one row per label; dashes where it does not occur."""
     more = 0.45 * max(0, len(labels) - 8)  # inches
     figure = Figure(figsize=(5.5 + more, 5 + more), layout="constrained")
     axes = figure.subplots()
@@ -58,7 +66,7 @@ def draw_confusion(counts: Counts, labels: Sequence[str], path: Path) -> None:
         axes.text(
             column,
             row,
-            f"{shares[row, column]:.0f}",
+            "-" if np.isnan(shares[row, column]) else f"{shares[row, column]:.0f}",
             ha="center",
             va="center",
             color="white" if dark else "black",
@@ -123,14 +131,17 @@ def _markdown(
         "",
         f"Network {recipe.network}, trained on {', '.join(recipe.corpora)}{first}; recipe "
         f"{recipe.sha256[:12]}. One prediction per clip (mean log probability of its windows) over "
-        "the labels its corpus has. Figures in percent, mean over seeds; the interval is 95 % by bootstrap "
-        "over speakers; *kept* is the share of the clean UA.",
+        "the labels that its corpus has and its fold was taught. Figures in percent, mean over seeds; the "
+        "interval is 95 % by bootstrap over speakers; *kept* is the share of the clean UA.",
+        "",
+        tested_on(metrics),
     ]
     if protocol.overlap:
         lines += ["", "**Speakers overlap between training and test: not a figure for new voices.**"]
     lines += [
         "",
-        "| condition | speech heard before | seeds | UA | sd | 95 % | kept | WA | macro F1 | UA by window |",
+        f"| condition | speech heard before | seeds | {counted('ua', metrics)} | sd | 95 % | kept | WA "
+        "| macro F1 | UA by window |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     clean = [row for row in rows if row["condition"] == "clean"]
@@ -157,7 +168,8 @@ def _markdown(
         for row in clean
     ]
     groups = [name for name in clean[0] if name.startswith("ua ")]
-    lines += ["", f"| speech heard before | {' | '.join(groups)} |", "|---" * (len(groups) + 1) + "|"]
+    headings = " | ".join(counted(name, metrics) for name in groups)
+    lines += ["", f"| speech heard before | {headings} |", "|---" * (len(groups) + 1) + "|"]
     lines += [
         f"| {row['heard_s']:.0f} s | {' | '.join(format(row[name], '.1f') for name in groups)} |"
         for row in clean

@@ -89,6 +89,28 @@ def test_one_temperature_serves_first_windows_and_later_ones(tiny_recipe: Path, 
     assert metrics["ece_first_windows"] == round(calibration.error_first, 4)
 
 
+def test_what_was_tested_is_said_and_labels_without_clips_have_no_recall(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """Nobody of the first corpus is tested on anger, as when no other corpus has it: one class is left."""
+    found = predictions({})
+    angry = LABELS.index("angry")
+    shared = [part.clip[found.label_of_clip[part.clip] != angry] for part in found.parts]
+    parts = [
+        replace(part, logits=part.logits[np.isin(part.clip, clip)], clip=clip)
+        for part, clip in zip(found.parts, shared, strict=True)
+    ]
+    metrics = report.write(
+        recipe.load(tiny_recipe), PROTOCOLS["corpora"], replace(found, parts=parts), tmp_path
+    )
+    assert metrics["tested"]["ua one"] == {"clips": 40, "labels": ["sad"]}
+    assert metrics["confusion"] == {"calm": [0, 100, 0], "sad": [0, 0, 100]}
+    text = (tmp_path / "report.md").read_text()
+    assert "Tested: one on 40 clips of sad; two on 80 clips of calm, sad. In brackets" in text
+    assert "| seeds | UA (2) | sd |" in text
+    assert "| UA unknown (2) | UA one (1) | UA two (2) |" in text
+
+
 def test_a_single_fold_is_not_calibrated_on_its_own_test_part(tiny_recipe: Path, tmp_path: Path) -> None:
     found = predictions({})
     single = replace(found, parts=found.parts[:1])

@@ -23,7 +23,11 @@ pytestmark = pytest.mark.trainer
 
 
 def test_from_recordings_to_a_model(
-    tiny_data: Path, tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_data: Path,
+    tiny_recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     data = ["--data", str(tiny_data)]
     common = [*data, "--runs", str(tmp_path / "runs"), "--device", "cpu"]
@@ -33,7 +37,7 @@ def test_from_recordings_to_a_model(
     assert main(["prepare", recipe, *common]) == 0
     assert main(["export", recipe, *common, "--model-version", "3"]) == 2
     assert "--protocol speakers" in capsys.readouterr().err
-    assert main(["evaluate", recipe, *common]) == 0
+    assert main(["evaluate", recipe, *common, "--seeds", "1"]) == 0
     (metrics,) = (tmp_path / "runs").glob("*/speakers/metrics.json")
     modes = json.loads(metrics.read_text())["modes"]
     assert [(mode["condition"], mode["heard_s"]) for mode in modes[:2]] == [("clean", 0), ("clean", 10)]
@@ -46,12 +50,16 @@ def test_from_recordings_to_a_model(
     assert main(["train", recipe, *common]) == 0
     models = tmp_path / "models"
     assert main(["export", recipe, *common, "--model-version", "3", "--models", str(models)]) == 0
+    assert "protocol speakers: measured with 1 of 3 seeds, too few for a mean and a deviation" in caplog.text
     model = EmotionModel(models / "tiny/3/model.onnx")
     assert model.metadata.reference == "tiny@3"
     assert model.metadata.feature_spec.baseline is not None
     card = (models / "tiny/3/card.md").read_text()
     assert "tiny@3" in card
     assert short in card
+    assert "- tiny: your own recordings\n  - 36 clips; left out: none" in card
+    assert "Tested: tiny on 36 clips of angry, neutral, sad. In brackets: the number of classes" in card
+    assert "| seeds | UA (3) | 95 % |" in card
     assert "No fold trained on its test part" in card
     assert "flatter a little there, as figures do wherever recipes are chosen by them" in card
     assert f"are at temperature {model.metadata.temperature:.2f} and threshold" in card
@@ -146,6 +154,14 @@ def test_every_command_has_examples(command: str, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main([command, "--help"])
     assert f"\n  serstream-train {command} " in capsys.readouterr().out
+
+
+def test_a_protocol_is_measured_with_three_seeds_unless_it_says_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    assert "trainings of each fold, by seeds 0, 1, ... (3)" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")

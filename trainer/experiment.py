@@ -22,7 +22,7 @@ from trainer.batches import Targets
 from trainer.calls import heard_at_most
 from trainer.dataset import CLEAN_CONDITION, Preparation, WindowSet, fingerprint, gather
 from trainer.device import CPU
-from trainer.folds import Fold, Protocol
+from trainer.folds import Fold, Protocol, with_validation
 from trainer.history import Epoch
 from trainer.predictions import RUN_FILE, Part, Predictions, data_of, read_run, write_parts, write_run
 from trainer.recipe import Recipe
@@ -193,9 +193,7 @@ def train_fold(
     pretrained: Trained | None,
 ) -> Trained:
     """Train on a fold; its validation speakers choose the epoch, or are trained on too."""
-    valid = None
-    if recipe.training.choose_epoch and fold.valid:
-        valid = windows.of_clips(fold.valid).of_line(0)
+    valid = windows.of_clips(fold.valid).of_line(0) if recipe.training.choose_epoch else None
     taught = windows.of_clips(_taught(recipe, fold))
     return _train(recipe, taught, valid, checkpoint, on_epoch, device, pretrained)
 
@@ -221,8 +219,13 @@ def _pretrained(
 
 def _folds(recipe: Recipe, protocol: Protocol, windows: WindowSet, workplace: Workplace) -> list[Fold]:
     folds = protocol.folds(windows.clips, workplace.folds)
+    if recipe.training.choose_epoch:
+        folds = [with_validation(windows.clips, fold) for fold in folds]
     for fold in folds:
-        for part, clips in (("test", fold.test), ("training", _taught(recipe, fold))):
+        parts = {"test": fold.test, "training": _taught(recipe, fold)}
+        if recipe.training.choose_epoch:
+            parts["validation"] = fold.valid
+        for part, clips in parts.items():
             if not clips:
                 raise ConfigError(
                     f"protocol {protocol.name}, {fold.name}: no {part} clips with a label of recipe "

@@ -34,6 +34,19 @@ def test_a_sample_that_is_not_a_number_is_named(tmp_path: Path) -> None:
         load(tmp_path / "a.wav")
 
 
+def test_a_recording_whose_end_was_cut_off_is_refused(tmp_path: Path) -> None:
+    """It would be learned from as if it were whole."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(16_000, np.float32), 16_000)
+    path.write_bytes(path.read_bytes()[:-16_000])
+    with pytest.raises(corpora.CorpusError, match=r"a\.wav: its last 0\.50 s are missing; copy it again"):
+        load(path)
+    path.write_bytes(path.read_bytes()[:44])
+    load.cache_clear()
+    with pytest.raises(corpora.CorpusError, match=r"a\.wav: holds no samples"):
+        load(path)
+
+
 def windows(augmentation: Augmentation, data: Path, cache: Path) -> WindowSet:
     sounds = Sounds(noises=[], test_noises=[], rooms=[])
     preparation = Preparation(SPEC, augmentation, sounds, cache)

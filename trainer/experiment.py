@@ -176,8 +176,8 @@ def run(
 
 def train_all(recipe: Recipe, workplace: Workplace, on_epoch: Callable[[str, Epoch], None]) -> Trained:
     """Train on all speakers of a recipe's corpora, to the last epoch."""
+    windows = workplace.windows(recipe)  # all features first: their bar would run over that of the epochs
     pretrained = _pretrained(recipe, workplace, on_epoch)
-    windows = workplace.windows(recipe)
     checkpoint = workplace.folder(recipe) / f"seed-{recipe.training.seed}.pt"
     told = partial(on_epoch, recipe.name)
     return _train(recipe, windows, None, checkpoint, told, workplace.device, pretrained)

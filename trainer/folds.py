@@ -23,7 +23,8 @@ class Fold:
     name: str
     train: list[int]
     valid: list[int]
-    """Chooses the epoch, if the recipe wants it chosen; otherwise it is trained on."""
+    """Chooses the epoch, if the recipe wants it chosen, and finds the temperature of a fold that is the only
+    one; otherwise it is trained on."""
     test: list[int]
     """Chooses nothing."""
 

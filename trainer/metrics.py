@@ -46,6 +46,7 @@ def figures(
         "confusion": percent(counts).round(1).tolist(),
         "folds": calibration.folds,
         "temperature": round(calibration.temperature, 4),
+        "temperature_found_with": calibration.found_with,
         "ece": round(calibration.error, 4),
         "ece_first_windows": round(calibration.error_first, 4),
         "ece_uncalibrated": round(calibration.error_before, 4),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from scipy.special import softmax
 from serstream.emotion.features import FloatArray
 from serstream.errors import ConfigError
 from trainer.evaluation import MASKED, Labels, calibration_error, fit_temperature, reliability, risk_coverage
-from trainer.predictions import Predictions
+from trainer.predictions import Part, Predictions
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +27,13 @@ class Calibration:
     """How far confidences can be believed, over held-out windows."""
 
     folds: int
+    found_with: Literal["other folds", "validation speakers", "nothing"]
+    """What each fold's temperature is found with; a single one would be judged with what it chose."""
     temperature: float
-    """Found with all folds; 1 where there is only one, which would be judged with what it chose."""
+    """Found with all folds, or with the validation speakers of a single one; 1 where it has none."""
     error_before: float
     error: float
-    """Expected calibration error, each fold with the temperature of the other folds."""
+    """Expected calibration error, each fold with a temperature that its test part has no say in."""
     bins: list[tuple[float, float, int]]
     coverage: FloatArray
     risk: FloatArray
@@ -57,7 +60,7 @@ class Confidence:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Windows:
-    """Test windows that can be right: some training clip of their fold has their label; part by part."""
+    """Windows that can be right: some training clip of their fold has their label; part by part."""
 
     folds: list[str]
     truth: list[Labels]
@@ -78,31 +81,27 @@ def calibrate(predictions: Predictions) -> Calibration:
         ConfigError: nothing else is there.
     """
     _warn_of_missing_labels(predictions)
-    windows = _possible(predictions, "clean", predictions.most_heard_s)
+    windows = _possible(predictions, predictions.parts_of("clean", predictions.most_heard_s))
     masked, truth = windows.masked, windows.truth
     if not truth:
         raise ConfigError(
             "no fold was trained on a label that it is tested on; wanted two or more speakers of every label"
         )
 
-    conditions = sorted({(part.condition, part.heard_s) for part in predictions.parts})
-    every = [_possible(predictions, condition, heard_s) for condition, heard_s in conditions]
+    alone = len(set(windows.folds)) == 1
+    held_out = predictions.validation if alone else predictions.parts
+    every = _possible(predictions, sorted(held_out, key=lambda part: (part.condition, part.heard_s)))
 
     def fit(without: str | None) -> float:
-        parts = [
-            (logits, labels)
-            for part in every
-            for fold, logits, labels in zip(part.folds, part.masked, part.truth, strict=True)
-            if fold != without
-        ]
+        kept = [k for k, fold in enumerate(every.folds) if fold != without]
         return fit_temperature(
-            np.concatenate([logits for logits, _ in parts]), np.concatenate([labels for _, labels in parts])
+            np.concatenate([every.masked[k] for k in kept]), np.concatenate([every.truth[k] for k in kept])
         )
 
-    alone = len(set(windows.folds)) == 1
-    by_fold = {fold: 1.0 if alone else fit(fold) for fold in set(windows.folds)}
+    temperature = fit(None) if every.folds else 1.0
+    by_fold = {fold: temperature if alone else fit(fold) for fold in set(windows.folds)}
     temperatures = [by_fold[fold] for fold in windows.folds]
-    first = _possible(predictions, "clean", 0.0)
+    first = _possible(predictions, predictions.parts_of("clean", 0.0))
     first_temperatures = [by_fold[fold] for fold in first.folds]
     uncalibrated, _ = _judged(masked, truth, [1.0] * len(truth))
     confidence, right = _judged(masked, truth, temperatures)
@@ -112,7 +111,8 @@ def calibrate(predictions: Predictions) -> Calibration:
     abstain_below = float(np.quantile(confidence, ABSTAIN_SHARE))
     return Calibration(
         folds=len(by_fold),
-        temperature=1.0 if alone else fit(None),
+        found_with="other folds" if not alone else "validation speakers" if every.folds else "nothing",
+        temperature=temperature,
         error_before=calibration_error(reliability(uncalibrated, right)),
         error=calibration_error(bins),
         bins=bins,
@@ -129,7 +129,7 @@ def confidence_at(
     predictions: Predictions, condition: str, heard_s: float, temperature: float, abstain_below: float
 ) -> Confidence:
     """Confidences of a model that has this temperature and threshold, over the windows of `calibrate`."""
-    windows = _possible(predictions, condition, heard_s)
+    windows = _possible(predictions, predictions.parts_of(condition, heard_s))
     temperatures = [temperature] * len(windows.truth)
     unmasked, right_unmasked = _judged(windows.unmasked, windows.truth, temperatures)
     return Confidence(
@@ -139,9 +139,9 @@ def confidence_at(
     )
 
 
-def _possible(predictions: Predictions, condition: str, heard_s: float) -> _Windows:
+def _possible(predictions: Predictions, parts: Sequence[Part]) -> _Windows:
     labels, windows = predictions.label_of_clip, _Windows([], [], [], [])
-    for part in predictions.parts_of(condition, heard_s):
+    for part in parts:
         possible = predictions.known[part.clip, labels[part.clip]]
         if possible.any():
             logits, clip = part.logits[possible], part.clip[possible]

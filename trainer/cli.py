@@ -237,7 +237,6 @@ class _Telling:
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Callable[[str, Epoch], None]:
-        self._progress.start()
         return self._tell
 
     def __exit__(self, *_: object) -> None:
@@ -245,12 +244,14 @@ class _Telling:
 
     def _tell(self, title: str, epoch: Epoch) -> None:
         line = f"{title}: epoch {epoch.epoch}/{self._epochs}, loss {epoch.loss:.3f}"
+        line += f", UAR {100 * epoch.train_uar:.1f} %"
         if epoch.valid_uar == epoch.valid_uar:  # not NaN: there are validation speakers
             line += f", validation UAR {100 * epoch.valid_uar:.1f} %"
         line += f", {epoch.seconds:.0f} s ({100 * epoch.loading:.0f} % loading)"
         if self._progress.disable:
             print(line, file=sys.stderr, flush=True)
             return
+        self._progress.start()  # not before: the features have a bar of their own
         if title not in self._tasks:
             self._tasks[title] = self._progress.add_task(title, total=self._epochs)
         self._progress.update(self._tasks[title], description=line, completed=epoch.epoch)

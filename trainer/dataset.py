@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from serstream.config import SegmenterSettings
 from serstream.emotion.features import FeatureSpec, FloatArray, levels_dbfs, mfcc, summarise
@@ -138,24 +142,25 @@ class Preparation:
             digest.update(f"{clip.name} {_own_name(clip)} ".encode() + _content(clip.path))
         return self.cache / f"{clips[0].corpus}-{condition}-{digest.hexdigest()[:16]}.npz"
 
-    def prepare(self, clips: list[Clip], condition: str) -> Path:
-        """Compute the features of one corpus under one condition, unless they are in the cache."""
+    def arrays(
+        self, clips: list[Clip], condition: str, on_clip: Callable[[], None]
+    ) -> dict[str, NDArray[Any]]:
+        """Features of one corpus under one condition, by name.
+
+        They are computed, and kept, where they are not in the cache or cannot be read; ``on_clip`` is told
+        about every clip then.
+        """
         path = self.shard(clips, condition)
         if not path.is_file():
-            self._compute(clips, condition, path)
-        return path
-
-    def arrays(self, clips: list[Clip], condition: str) -> dict[str, NDArray[Any]]:
-        """What `prepare` keeps, by name; computed anew where the file cannot be read."""
-        path = self.prepare(clips, condition)
+            self._compute(clips, condition, path, on_clip)
         try:
             return _read(path)
         except BROKEN_ARRAYS as error:
             logger.warning("%s: cannot read it: %s; computed anew", path, error)
-            self._compute(clips, condition, path)
+            self._compute(clips, condition, path, on_clip)
             return _read(path)
 
-    def _compute(self, clips: list[Clip], condition: str, path: Path) -> None:
+    def _compute(self, clips: list[Clip], condition: str, path: Path, on_clip: Callable[[], None]) -> None:
         augmented = condition.startswith(TRAIN_CONDITION)
         features, functionals, levels, seconds, clip_index, silent = [], [], [], [], [], 0
         for speaker in sorted({_own_name(clip) for clip in clips}):
@@ -178,6 +183,7 @@ class Preparation:
                 levels.append(levels_dbfs(pieces.windows))
                 seconds.extend(pieces.seconds)
                 clip_index.extend([i] * len(pieces.windows))
+                on_clip()
         self.cache.mkdir(parents=True, exist_ok=True)
         with whole(path) as unfinished:
             np.savez(
@@ -205,32 +211,46 @@ class Preparation:
 
 
 def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -> WindowSet:
-    """Windows of clips of any corpora under some conditions, from the cache where they are there."""
+    """Windows of clips of any corpora under some conditions, from the cache where they are there.
+
+    What is computed is a progress bar on a terminal; elsewhere every part is a line.
+    """
     parts: dict[str, list[NDArray[Any]]] = {
         name: [] for name in ("features", "functionals", "levels", "seconds", "clip", "line")
     }
     silent = 0
     names = sorted({clip.corpus for clip in clips})
     shards = [(name, line, condition) for name in names for line, condition in enumerate(conditions)]
-    for number, (name, line, condition) in enumerate(shards, start=1):
-        own = [i for i, clip in enumerate(clips) if clip.corpus == name]
-        began = time.perf_counter()
-        shard = preparation.arrays([clips[i] for i in own], condition)
-        for array in ("features", "functionals", "levels", "seconds"):
-            parts[array].append(shard[array])
-        parts["clip"].append(np.array(own, np.int32)[shard["clip"]])
-        parts["line"].append(np.full(len(shard["clip"]), line, np.int32))
-        silent += int(shard["silent"])
-        logger.info(
-            "features %s of %s: %s, %s: %s windows, %s clips without detected speech, %.0f s",
-            number,
-            len(shards),
-            name,
-            condition,
-            len(shard["clip"]),
-            shard["silent"],
-            time.perf_counter() - began,
-        )
+    with _progress(len(clips) * len(conditions)) as (bar, task):
+
+        def on_clip() -> None:
+            bar.start()  # not before: what is all in the cache wants no bar
+            bar.advance(task)
+
+        done = 0
+        for number, (name, line, condition) in enumerate(shards, start=1):
+            own = [i for i, clip in enumerate(clips) if clip.corpus == name]
+            began = time.perf_counter()
+            bar.update(task, completed=done, description=f"features of {name}, {condition}")
+            shard = preparation.arrays([clips[i] for i in own], condition, on_clip)
+            done += len(own)
+            for array in ("features", "functionals", "levels", "seconds"):
+                parts[array].append(shard[array])
+            parts["clip"].append(np.array(own, np.int32)[shard["clip"]])
+            parts["line"].append(np.full(len(shard["clip"]), line, np.int32))
+            silent += int(shard["silent"])
+            if bar.disable:
+                logger.info(
+                    "features %s of %s: %s, %s: %s windows, %s clips without detected speech, %.0f s",
+                    number,
+                    len(shards),
+                    name,
+                    condition,
+                    len(shard["clip"]),
+                    shard["silent"],
+                    time.perf_counter() - began,
+                )
+        bar.update(task, completed=done)
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     return WindowSet(
         **joined,
@@ -238,6 +258,25 @@ def gather(preparation: Preparation, clips: list[Clip], conditions: list[str]) -
         silent=silent,
         source=fingerprint(clips, str(FORMAT).encode() + preparation.sounds.digest()),
     )
+
+
+@contextmanager
+def _progress(n_clips: int) -> Iterator[tuple[Progress, TaskID]]:
+    """A bar that the first clip starts; disabled off a terminal."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("clips"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    try:
+        yield bar, bar.add_task("", total=n_clips)
+    finally:
+        if not bar.disable:
+            bar.stop()
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,7 +23,7 @@ from trainer.batches import Targets
 from trainer.calls import heard_at_most
 from trainer.dataset import CLEAN_CONDITION, Preparation, WindowSet, fingerprint, gather
 from trainer.device import CPU
-from trainer.folds import Fold, Protocol
+from trainer.folds import Fold, Protocol, with_validation
 from trainer.history import Epoch
 from trainer.predictions import RUN_FILE, Part, Predictions, data_of, read_run, write_parts, write_run
 from trainer.recipe import Recipe
@@ -138,13 +139,14 @@ def run(
     folder = workplace.folder(recipe) / protocol.name
     folder.mkdir(exist_ok=True)
     folds = _folds(recipe, protocol, windows, workplace)
+    alone = len(folds) == 1
     before = workplace.learned_before(recipe)
     trainings = []
     for seed in seeds:
         seeded, pretrained = recipe.with_seed(seed), None
         for number, fold in enumerate(folds):
             path = folder / f"seed-{seed}-fold-{number + 1}.npz"
-            data = _digest(windows, fold, before)
+            data = _digest(windows, fold, before, alone=alone)
             if path.is_file() and data_of(path) not in ("", data):
                 logger.warning("%s: the recordings, their labels or the folds have changed; once more", path)
                 (folder / RUN_FILE).unlink(missing_ok=True)  # it describes the clips as they were
@@ -160,24 +162,28 @@ def run(
                     partial(on_epoch, title),
                     workplace.device,
                     pretrained,
+                    alone=alone,
                 )
-                write_parts(path, list(_test(trained, fold, tests)), data)
+                parts = list(_test(trained, fold.name, tests.of_clips(fold.test)))
+                if alone and fold.valid:
+                    parts += _test(trained, fold.name, tests.of_clips(fold.valid), valid=True)
+                write_parts(path, parts, data)
                 path.with_suffix(".pt").unlink(missing_ok=True)  # what is only solved for has none
                 logger.info("%s: trained and tested in %.0f s", title, time.perf_counter() - began)
             trainings.append((seed, path.stem))
     heard = _heard(tests, folds) if recipe.baseline else {}
     known = Targets.of(windows, recipe.labels).known
     for fold in folds:
-        taught = {windows.clips[i].emotion for i in _taught(recipe, fold)}
-        known[fold.test] &= [label in taught for label in recipe.labels]
+        taught = {windows.clips[i].emotion for i in _taught(recipe, fold, alone=alone)}
+        known[fold.test + (fold.valid if alone else [])] &= [label in taught for label in recipe.labels]
     write_run(folder, recipe, protocol.name, trainings, windows.clips, known, heard, windows.digest + before)
     return read_run(folder)[2]
 
 
 def train_all(recipe: Recipe, workplace: Workplace, on_epoch: Callable[[str, Epoch], None]) -> Trained:
     """Train on all speakers of a recipe's corpora, to the last epoch."""
+    windows = workplace.windows(recipe)  # all features first: their bar would run over that of the epochs
     pretrained = _pretrained(recipe, workplace, on_epoch)
-    windows = workplace.windows(recipe)
     checkpoint = workplace.folder(recipe) / f"seed-{recipe.training.seed}.pt"
     told = partial(on_epoch, recipe.name)
     return _train(recipe, windows, None, checkpoint, told, workplace.device, pretrained)
@@ -191,18 +197,18 @@ def train_fold(
     on_epoch: Callable[[Epoch], None],
     device: torch.device,
     pretrained: Trained | None,
+    *,
+    alone: bool,
 ) -> Trained:
-    """Train on a fold; its validation speakers choose the epoch, or are trained on too."""
-    valid = None
-    if recipe.training.choose_epoch and fold.valid:
-        valid = windows.of_clips(fold.valid).of_line(0)
-    taught = windows.of_clips(_taught(recipe, fold))
+    """Train on a fold; who chooses no epoch and finds no temperature (of one ``alone``) is trained on too."""
+    valid = windows.of_clips(fold.valid).of_line(0) if recipe.training.choose_epoch else None
+    taught = windows.of_clips(_taught(recipe, fold, alone=alone))
     return _train(recipe, taught, valid, checkpoint, on_epoch, device, pretrained)
 
 
-def _taught(recipe: Recipe, fold: Fold) -> list[int]:
-    """Clips that a fold's network learns from: not those that choose its epoch."""
-    return fold.train if recipe.training.choose_epoch else fold.train + fold.valid
+def _taught(recipe: Recipe, fold: Fold, *, alone: bool) -> list[int]:
+    """Clips that a network learns from: those that choose its epoch or temperature are none of them."""
+    return fold.train if recipe.training.choose_epoch or alone else fold.train + fold.valid
 
 
 def _pretrained(
@@ -221,8 +227,14 @@ def _pretrained(
 
 def _folds(recipe: Recipe, protocol: Protocol, windows: WindowSet, workplace: Workplace) -> list[Fold]:
     folds = protocol.folds(windows.clips, workplace.folds)
+    alone = len(folds) == 1
+    if recipe.training.choose_epoch or alone:
+        folds = [with_validation(windows.clips, fold) for fold in folds]
     for fold in folds:
-        for part, clips in (("test", fold.test), ("training", _taught(recipe, fold))):
+        parts = {"test": fold.test, "training": _taught(recipe, fold, alone=alone)}
+        if recipe.training.choose_epoch:
+            parts["validation"] = fold.valid
+        for part, clips in parts.items():
             if not clips:
                 raise ConfigError(
                     f"protocol {protocol.name}, {fold.name}: no {part} clips with a label of recipe "
@@ -249,8 +261,12 @@ def _heard(tests: WindowSet, folds: Sequence[Fold]) -> dict[str, dict[str, float
     return heard
 
 
-def _digest(windows: WindowSet, fold: Fold, before: str) -> str:
-    parts = [windows.digest, fold, before] if before else [windows.digest, fold]
+def _digest(windows: WindowSet, fold: Fold, before: str, *, alone: bool) -> str:
+    parts: list[Any] = [windows.digest, fold]
+    if before:
+        parts.append(before)
+    if alone:
+        parts.append("validation speakers find the temperature")
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
 
 
@@ -269,10 +285,10 @@ def _train(
     return trained
 
 
-def _test(trained: Trained, fold: Fold, tests: WindowSet) -> Iterator[Part]:
+def _test(trained: Trained, fold: str, tests: WindowSet, *, valid: bool = False) -> Iterator[Part]:
     amounts = HEARD_S if trained.spec.baseline else HEARD_S[:1]
     for line, condition in enumerate(TEST_CONDITIONS):
-        windows = tests.of_line(line).of_clips(fold.test)
+        windows = tests.of_line(line)
         for heard_s in amounts:
             logits = logits_of(trained, windows, heard_s)
-            yield Part(0, fold.name, condition, heard_s, logits, windows.clip.astype(np.int64))
+            yield Part(0, fold, condition, heard_s, logits, windows.clip.astype(np.int64), valid)

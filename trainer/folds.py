@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ class Fold:
     name: str
     train: list[int]
     valid: list[int]
-    """Chooses the epoch, if the recipe wants it chosen; otherwise it is trained on."""
+    """Chooses the epoch, if the recipe wants it chosen, and finds the temperature of a fold that is the only
+    one; otherwise it is trained on."""
     test: list[int]
     """Chooses nothing."""
 
@@ -95,7 +97,8 @@ def by_speakers(clips: Sequence[Clip], n_folds: int) -> list[Fold]:
 def from_file(clips: Sequence[Clip], corpus: str, path: Path) -> list[Fold]:
     """Folds of a JSON file: per fold ``test_speakers`` (and ``valid_speakers``), or clip names in ``test``.
 
-    Where no validation part is given, it is the next fold's test speakers, or, when clips are listed, no one.
+    Where no validation part is given, it is the next fold's test speakers, or, when clips are listed, no one
+    (see `with_validation`).
     What is listed and not among the clips is counted in a warning.
     """
     parts = _read(path)["folds"]
@@ -131,6 +134,24 @@ def from_file(clips: Sequence[Clip], corpus: str, path: Path) -> list[Fold]:
             )
         )
     return folds
+
+
+def with_validation(clips: Sequence[Clip], fold: Fold) -> Fold:
+    """The same fold, where nobody validates with every tenth woman and man of those it trains on doing so.
+
+    They are taken from the corpora that it tests; where speakers overlap, other clips of theirs are tested.
+    """
+    if fold.valid:
+        return fold
+    tested = {clips[i].corpus for i in fold.test}
+    speakers = sorted({(clip.corpus, clip.sex, clip.speaker) for clip in (clips[i] for i in fold.train)})
+    alike = [list(group) for _, group in groupby(speakers, key=lambda speaker: speaker[:2])]
+    chosen = {speaker for group in alike for corpus, _, speaker in group[::10] if corpus in tested}
+    return replace(
+        fold,
+        train=[i for i in fold.train if clips[i].speaker not in chosen],
+        valid=[i for i in fold.train if clips[i].speaker in chosen],
+    )
 
 
 def _listed(name: str, title: str, corpus: str, file: str, *, overlap: bool = False) -> Protocol:

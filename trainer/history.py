@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import MISSING, astuple, dataclass, fields
 from pathlib import Path
 
 from serstream.errors import ConfigError
@@ -27,6 +28,9 @@ class Epoch:
     """Wall clock, validation included."""
     loading: float
     """Share of the seconds in which the network waited for batches, 0 to 1."""
+    train_uar: float = math.nan
+    """Of its batches as they were scored while it learned, mixed windows by their larger part, 0 to 1; NaN:
+    a log of before this was kept."""
 
 
 def write(path: Path, epochs: Sequence[Epoch]) -> None:
@@ -47,7 +51,8 @@ def read(path: Path) -> list[Epoch]:
     try:
         with path.open(newline="", encoding="utf-8") as text:
             rows = csv.DictReader(text)
-            if rows.fieldnames != [field.name for field in fields(Epoch)]:
+            known = [field.name for field in fields(Epoch)]
+            if rows.fieldnames not in (known, [f.name for f in fields(Epoch) if f.default is MISSING]):
                 raise ValueError(f"its columns are {rows.fieldnames}")
             return [
                 Epoch(int(row.pop("epoch")), **{name: float(value) for name, value in row.items()})

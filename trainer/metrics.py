@@ -50,6 +50,7 @@ def figures(
         "confusion": {label: by_label[label] for label in tests["ua"]["labels"]},
         "folds": calibration.folds,
         "temperature": round(calibration.temperature, 4),
+        "temperature_found_with": calibration.found_with,
         "ece": round(calibration.error, 4),
         "ece_first_windows": round(calibration.error_first, 4),
         "ece_uncalibrated": round(calibration.error_before, 4),

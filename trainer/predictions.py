@@ -31,7 +31,7 @@ RUN_FILE = "run.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Test windows of one fold under one condition."""
+    """Windows of one fold under one condition."""
 
     seed: int
     fold: str
@@ -41,6 +41,8 @@ class Part:
     """(n_windows, n_labels)"""
     clip: NDArray[np.int64]
     """Index of every window's clip."""
+    valid: bool = False
+    """They are of validation speakers that nothing was learned from, not of the test part."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +57,7 @@ class Predictions:
     Shape (n_clips, n_labels).
     """
     parts: list[Part]
+    """Of the test windows."""
     histories: list[list[Epoch]]
     """Of every training."""
     data: str
@@ -62,6 +65,9 @@ class Predictions:
     heard: dict[str, dict[str, float]] = field(default_factory=dict)
     """Seconds of other speech that clean test windows had really heard in the mean, by corpus and by those
     wanted; empty in runs without a baseline and in those that did not keep it."""
+    validation: list[Part] = field(default_factory=list)
+    """Of the validation windows where there is a single fold, to find its temperature with; empty where there
+    are more, and in runs that did not keep it."""
 
     @property
     def most_heard_s(self) -> float:
@@ -129,6 +135,7 @@ def write_parts(path: Path, parts: list[Part], data: str) -> None:
             fold=np.array(parts[0].fold),
             conditions=np.array([part.condition for part in parts]),
             heard_s=np.array([part.heard_s for part in parts]),
+            valid=np.array([part.valid for part in parts]),
             ends=np.cumsum(sizes)[:-1],
             logits=np.concatenate([part.logits for part in parts]),
             clip=np.concatenate([part.clip for part in parts]),
@@ -200,7 +207,8 @@ def read_run(folder: Path) -> tuple[Recipe, str, Predictions]:
     ]
     known = np.array(run.known, np.bool_)
     heard = run.heard_by_corpus
-    predictions = Predictions(run.recipe.labels, clips, known, parts, histories, run.data, heard)
+    tests, validation = ([part for part in parts if part.valid is valid] for valid in (False, True))
+    predictions = Predictions(run.recipe.labels, clips, known, tests, histories, run.data, heard, validation)
     return run.recipe, run.protocol, predictions
 
 
@@ -219,8 +227,6 @@ def _read_parts(path: Path, seed: int) -> list[Part]:
     with _scores(path) as stored:
         logits, clips = (np.split(stored[name], stored["ends"]) for name in ("logits", "clip"))
         conditions, heard = stored["conditions"].tolist(), stored["heard_s"].tolist()
+        valid = stored["valid"].tolist() if "valid" in stored else [False] * len(conditions)
         fold = str(stored["fold"])
-    return [
-        Part(seed, fold, condition, heard_s, part_logits, part_clips)
-        for condition, heard_s, part_logits, part_clips in zip(conditions, heard, logits, clips, strict=True)
-    ]
+    return [Part(seed, fold, *part) for part in zip(conditions, heard, logits, clips, valid, strict=True)]

@@ -174,11 +174,11 @@ def _markdown(
         f"| {row['heard_s']:.0f} s | {' | '.join(format(row[name], '.1f') for name in groups)} |"
         for row in clean
     ]
-    found = (
-        "each fold at the temperature of the others"
-        if metrics["folds"] > 1
-        else "uncalibrated, as there is no other fold to find a temperature with"
-    )
+    found = {
+        "other folds": "each fold at the temperature of the others",
+        "validation speakers": "at the temperature of validation speakers, who were not trained on",
+        "nothing": "uncalibrated, as there is no other fold to find a temperature with",
+    }[metrics["temperature_found_with"]]
     labels = list(clean[0]["recall"])
     lines += ["", f"| recall, heard before | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
     lines += [

@@ -24,7 +24,7 @@ from trainer.batches import Draw, Targets, mixup, shift, smooth
 from trainer.calls import average_speaker
 from trainer.dataset import WindowSet
 from trainer.device import CPU
-from trainer.evaluation import clip_uar
+from trainer.evaluation import clip_uar, uar
 from trainer.history import Epoch
 from trainer.networks import Ensemble, build
 from trainer.recipe import Recipe, Training
@@ -84,6 +84,7 @@ def train(
             break
         began, draw.seconds = time.perf_counter(), 0.0
         state.network.train()
+        state.counts.zero_()
         loss = float(np.mean([_step(state, draw, settings) for _ in range(steps)]))
         if not math.isfinite(loss):
             raise ConfigError(
@@ -96,7 +97,8 @@ def train(
             reached = clip_uar(logits, valid.clip, targets.label, targets.known)
         seconds = time.perf_counter() - began
         rate = float(state.schedule.get_last_lr()[0])
-        state.history.append(Epoch(number, loss, reached, rate, seconds, draw.seconds / seconds))
+        learned = float(uar(state.counts.cpu().numpy()))
+        state.history.append(Epoch(number, loss, reached, rate, seconds, draw.seconds / seconds, learned))
         if valid is None or reached >= max(epoch.valid_uar for epoch in state.history):
             state.best.load_state_dict(state.averaged.state_dict())
         state.save(checkpoint, data)
@@ -142,6 +144,8 @@ class _State:
         )
         self.rng = np.random.default_rng(settings.seed)
         self.history: list[Epoch] = []
+        self.counts = torch.zeros(len(recipe.labels), len(recipe.labels), dtype=torch.long, device=device)
+        """Windows of this epoch's batches, by label and what was said of them."""
 
     def save(self, path: Path, data: str) -> None:
         parts = {name: getattr(self, name).state_dict() for name in _STATEFUL}
@@ -180,6 +184,8 @@ def _step(state: _State, draw: Draw, settings: Training) -> float:
     hidden, wanted = ~known.unsqueeze(1), target.unsqueeze(1)
     log_probability = torch.log_softmax(opinions.float() - ABSENT * hidden, dim=2)
     loss = -(wanted * log_probability).sum(dim=2).mean()
+    said = log_probability.detach().mean(dim=1).where(known, -math.inf).argmax(dim=1)
+    state.counts.index_put_((target.argmax(dim=1), said), torch.ones_like(said), accumulate=True)
     state.optimiser.zero_grad()
     torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)

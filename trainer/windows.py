@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from serstream.audio.file import NEGLIGIBLE_S, promised_frames
 from serstream.audio.resample import Resampler
 from serstream.config import SegmenterSettings
 from serstream.emotion.features import FeatureSpec, pad
@@ -25,14 +26,21 @@ def load(path: Path) -> Samples:
     """Samples of a recording, float32 mono at ``SAMPLE_RATE``, shape (n,), resampled as the daemon does it.
 
     Raises:
-        CorpusError: the file is not a readable recording, empty, or has a sample that is not a number.
+        CorpusError: the file is not a readable recording, empty, cut short, or has a sample that is not a
+            number.
     """
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+            if not len(samples):
+                raise CorpusError(f"{path}: holds no samples; remove it from the corpus")
+            lost_s = (promised_frames(file) - len(samples)) / rate
     except soundfile.LibsndfileError as error:
         raise CorpusError(f"{path}: cannot read it: {error}; convert it to WAV or FLAC") from error
-    if not len(samples):
-        raise CorpusError(f"{path}: holds no samples; remove it from the corpus")
+    if lost_s > NEGLIGIBLE_S:
+        raise CorpusError(
+            f"{path}: its last {lost_s:.2f} s are missing; copy it again or remove it from the corpus"
+        )
     if not np.isfinite(samples).all():
         first = int(np.argmin(np.isfinite(samples).all(axis=1)))
         raise CorpusError(

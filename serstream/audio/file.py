@@ -87,7 +87,7 @@ class FileSource:
     def _blocks(self, block_s: float) -> Iterator[tuple[int, Samples]]:
         """Start and samples, shape (n, channels), of each block."""
         frames = max(1, min(round(block_s * self._file.samplerate), self._file.frames))
-        promised = _promised_frames(self._file)
+        promised = promised_frames(self._file)
         position = 0
         fault = "its end is missing"
         with self._file as file:
@@ -171,7 +171,7 @@ def _fault(path: Path) -> str:
     return f"no such file; {advice}"
 
 
-def _promised_frames(file: soundfile.SoundFile) -> int:
+def promised_frames(file: soundfile.SoundFile) -> int:
     """What the header says, of a file that may have been cut since."""
     frames: int = file.frames
     if cut := _CUT.search(file.extra_info):

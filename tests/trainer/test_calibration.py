@@ -121,6 +121,21 @@ def test_a_single_fold_is_not_calibrated_on_its_own_test_part(tiny_recipe: Path,
     assert "uncalibrated, as there is no other fold" in (tmp_path / "report.md").read_text()
 
 
+def test_validation_speakers_find_the_temperature_of_a_single_fold(tiny_recipe: Path, tmp_path: Path) -> None:
+    """Theirs are the windows of the second fold, all right; the test part has no say in it."""
+    found = predictions({})
+    test, other = found.parts
+    single = replace(found, parts=[test], validation=[replace(other, valid=True)])
+    calibration = calibrate(single)
+    assert calibration.error < 0.01 < calibration.error_before
+    wrong = replace(test, logits=-test.logits)
+    assert calibrate(replace(single, parts=[wrong])).temperature == calibration.temperature < 0.5
+    assert calibrate(replace(found, validation=single.validation)).found_with == "other folds"
+    metrics = report.write(recipe.load(tiny_recipe), PROTOCOLS["crema-d-evar"], single, tmp_path)
+    assert "at the temperature of validation speakers" in (tmp_path / "report.md").read_text()
+    assert metrics["temperature_found_with"] == "validation speakers"
+
+
 def test_less_speech_than_a_row_says_is_said_by_corpus() -> None:
     heard = {"one": {"0": 0.0, "30": 29.5, "60": 58.0}, "two": {"0": 0.0, "30": 30.2, "60": 59.1}}
     assert short_of_speech(replace(predictions({}), heard=heard)) == (

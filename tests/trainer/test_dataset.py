@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import io
+import logging
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from rich.progress import Progress
 
 pytest.importorskip("torch", reason="needs the trainer extra")
 
@@ -34,11 +38,50 @@ def test_a_sample_that_is_not_a_number_is_named(tmp_path: Path) -> None:
         load(tmp_path / "a.wav")
 
 
+def test_a_recording_whose_end_was_cut_off_is_refused(tmp_path: Path) -> None:
+    """It would be learned from as if it were whole."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(16_000, np.float32), 16_000)
+    path.write_bytes(path.read_bytes()[:-16_000])
+    with pytest.raises(corpora.CorpusError, match=r"a\.wav: its last 0\.50 s are missing; copy it again"):
+        load(path)
+    path.write_bytes(path.read_bytes()[:44])
+    load.cache_clear()
+    with pytest.raises(corpora.CorpusError, match=r"a\.wav: holds no samples"):
+        load(path)
+
+
 def windows(augmentation: Augmentation, data: Path, cache: Path) -> WindowSet:
     sounds = Sounds(noises=[], test_noises=[], rooms=[])
     preparation = Preparation(SPEC, augmentation, sounds, cache)
     clips = [clip for clip in corpora.read("tiny", data) if clip.speaker == "tiny/s0"]
     return gather(preparation, clips, ["clean", "train-0"])
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_the_clips_done_and_a_log_the_parts(
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Within a part too; nothing is shown of what is in the cache."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(Progress, "advance", lambda bar, task: bar.update(task, advance=1, refresh=True))
+    first, second = Terminal(), Terminal()
+    for terminal in (first, second):
+        monkeypatch.setattr("sys.stderr", terminal)
+        windows(UNTOUCHED, tiny_data, tmp_path)
+    assert [f"{done}/18" in first.getvalue() for done in (1, 5, 9, 14, 18)] == [True] * 5
+    assert "features of tiny, train-0" in re.sub(r"\x1b\[[\d;?]*\w", "", first.getvalue())
+    assert second.getvalue() == "" and not caplog.messages
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    windows(UNTOUCHED, tiny_data, tmp_path)
+    assert [said.split(":")[0] for said in caplog.messages] == ["features 1 of 2", "features 2 of 2"]
 
 
 def seconds(windows: WindowSet, emotion: str, line: int) -> float:

@@ -110,6 +110,25 @@ def test_a_label_of_those_who_choose_the_epoch_is_not_taught(
     assert (predictions.known[fold.test] == [True, True, False]).all()
 
 
+def test_the_epoch_is_chosen_where_a_protocol_names_nobody_to_validate(
+    tiny_data: Path, write_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    training = "epochs = 1\nbatch = 8\nchoose_epoch = true"
+    small = recipe.load(write_recipe("tiny", network="cnn_2d", variants=0, training=training, windows=2))
+    clips = corpora.read("tiny", tiny_data)
+    workplace = Workplace(tiny_data, tiny_data, tmp_path)
+
+    def reached(train: list[int]) -> float:
+        fold = Fold("fold 1", train, [], [i for i in range(len(clips)) if i not in train])
+        protocol = Protocol("listed", "", "tiny", overlap=True, folds=lambda *_: [fold])
+        return run(small, protocol, [0], workplace, lambda *_: None).histories[0][0].valid_uar
+
+    assert 0 <= reached([i for i in range(len(clips)) if i % 3]) <= 1, "not NaN"
+    with pytest.raises(ConfigError, match="protocol listed, fold 1: no training clips with a label"):
+        reached([i for i, clip in enumerate(clips) if clip.speaker == "tiny/s0"])
+
+
 def assert_equal(one: Predictions, other: Predictions) -> None:
     assert [clip.name for clip in one.clips] == [clip.name for clip in other.clips]
     np.testing.assert_array_equal(one.known, other.known)

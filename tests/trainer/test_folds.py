@@ -7,7 +7,14 @@ import pytest
 
 from serstream.errors import ConfigError
 from trainer.corpora import Clip
-from trainer.folds import Fold, by_speakers, from_file, leave_one_corpus_out, leave_one_speaker_out
+from trainer.folds import (
+    Fold,
+    by_speakers,
+    from_file,
+    leave_one_corpus_out,
+    leave_one_speaker_out,
+    with_validation,
+)
 
 
 def clip(corpus: str, speaker: int, emotion: str) -> Clip:
@@ -66,6 +73,15 @@ def test_fold_files_by_speaker_and_by_clip(tmp_path: Path) -> None:
     (fold,) = from_file(CLIPS, "a", by_clip)
     assert fold.test == [0]
     assert len(fold.train) == len(CLIPS) - 1
+
+
+def test_where_nobody_validates_whole_speakers_are_taken_from_the_training() -> None:
+    """A woman and a man of six of the corpus that is tested, who may be tested on other clips."""
+    sad = [i for i, clip in enumerate(CLIPS) if clip.emotion == "sad"]
+    fold = with_validation(CLIPS, Fold("fold 1", [i for i in range(len(CLIPS)) if i not in sad], [], sad[:6]))
+    assert speakers(fold.valid) == {"a_0", "a_1"}
+    assert len(speakers(fold.train)) == 4 + 7 and not speakers(fold.train) & speakers(fold.valid)
+    assert with_validation(CLIPS, fold) == fold
 
 
 def test_what_a_fold_file_lists_and_nobody_has_is_counted(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch", reason="needs the trainer extra")
 
 from trainer.cli import main
+from trainer.predictions import read_run
 
 pytestmark = pytest.mark.trainer
 
@@ -75,6 +77,25 @@ def test_evar_tests_its_actors_only(crema_d: Path, recipe: Path, runs: Path) -> 
     clean = {mode["heard_s"]: mode["ua"] for mode in modes if mode["condition"] == "clean"}
     assert clean.keys() == {0, 10, 30, 60}
     assert sum(clean.values()) / 4 > 60  # three pitches: 33 by chance
+    assert metrics["temperature_found_with"] == "validation speakers" and metrics["temperature"] != 1
+    (folder,) = runs.glob("*/crema-d-evar")
+    _, _, scores = read_run(folder)
+    assert {scores.clips[i].speaker for part in scores.validation for i in part.clip} == {ACTORS[2]}
+    assert {scores.clips[i].speaker for part in scores.parts for i in part.clip} == {*ACTORS[:2]}
+    for path in folder.glob("*.npz"):  # as they were written when nobody was held out
+        kept = dict(np.load(path))
+        n_tests = np.count_nonzero(~kept["valid"])
+        end = kept["ends"][n_tests - 1]
+        kept |= {name: kept[name][:n_tests] for name in ("conditions", "heard_s")}
+        kept |= {
+            "ends": kept["ends"][: n_tests - 1],
+            "logits": kept["logits"][:end],
+            "clip": kept["clip"][:end],
+        }
+        del kept["valid"]
+        np.savez(path, **kept)
+    _, _, old = read_run(folder)
+    assert len(old.parts) == len(scores.parts) and not old.validation
 
 
 def test_a_protocol_with_the_same_speakers_on_both_sides_says_so(
@@ -83,3 +104,4 @@ def test_a_protocol_with_the_same_speakers_on_both_sides_says_so(
     metrics, report = evaluate(crema_d, "crema-d-emobox", recipe, runs)
     assert metrics["speakers_overlap"] is True
     assert OVERLAP in report
+    assert metrics["temperature_found_with"] == "validation speakers"

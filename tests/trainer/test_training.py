@@ -124,9 +124,18 @@ def test_an_interrupted_training_ends_at_the_same_weights(
     np.testing.assert_equal([astuple(epoch) for epoch in log], [astuple(epoch) for epoch in resumed.history])
     assert all(epoch.seconds > 0 and 0 < epoch.loading < 1 for epoch in log)
     assert log[-1].learning_rate < log[0].learning_rate
+    assert all(0 < epoch.train_uar <= 1 for epoch in log)
     save(tiny, resumed, tmp_path / "weights.pt")
     back = load(tiny, tmp_path / "weights.pt")
     np.testing.assert_allclose(logits_of(back, windows), logits_of(resumed, windows), atol=1e-5)
+
+
+def test_a_log_without_the_uar_of_the_training_is_read(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text(
+        "epoch,loss,valid_uar,learning_rate,seconds,loading\n1,1.5,nan,0.001,3.0,0.1\n"
+    )
+    (epoch,) = history.read(tmp_path / "old.csv")
+    assert (epoch.loss, epoch.loading) == (1.5, 0.1) and np.isnan(epoch.train_uar)
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])

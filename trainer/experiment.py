@@ -89,6 +89,7 @@ class Workplace:
             recipe,
             corpora=recipe.pretraining,
             labels=tuple(sorted({clip.emotion for clip in clips})),
+            label_map=msgspec.UNSET,
             pretraining=msgspec.UNSET,
         )
 
@@ -100,23 +101,47 @@ class Workplace:
         """Windows of the recipe's corpora and labels, by default under the conditions it trains with.
 
         Raises:
-            CorpusError: a corpus cannot be read, or none of them has clips of a label.
+            CorpusError: a corpus cannot be read or has clips of no label, a label has none in all of them, or
+                the label map names an emotion that nobody acts.
         """
         preparation = self.preparation(recipe)
-        clips = corpora.read_all(recipe.corpora, self.data)
+        wanted = preparation.conditions() if conditions is None else list(conditions)
+        return gather(preparation, self._clips(recipe), wanted).with_emotions(recipe.labels)
+
+    def _clips(self, recipe: Recipe) -> list[corpora.Clip]:
+        """All clips of the recipe's corpora, their emotions by its label map; says what becomes of them."""
+        read = corpora.read_all(recipe.corpora, self.data)
+        mapping, acted = recipe.label_map or {}, Counter(clip.emotion for clip in read)
+        clips = [replace(clip, emotion=mapping.get(clip.emotion, clip.emotion)) for clip in read]
         there = Counter(clip.emotion for clip in clips)
+        nobody = f"no clip of {', '.join(recipe.corpora)} has this emotion, they have"
+        if unknown := [emotion for emotion in mapping if emotion not in acted]:
+            raise corpora.CorpusError(
+                f"label_map of recipe {recipe.name} has {', '.join(unknown)}: {nobody} "
+                f"{', '.join(sorted(acted))}; correct the key or remove it"
+            )
         if missing := [label for label in recipe.labels if label not in there]:
             raise corpora.CorpusError(
-                f"label {', '.join(missing)} of recipe {recipe.name}: no clip of {', '.join(recipe.corpora)} "
-                f"has this emotion, they have {', '.join(sorted(there))}; correct the label or the corpus"
+                f"label {', '.join(missing)} of recipe {recipe.name}: {nobody} {', '.join(sorted(there))}; "
+                "correct the label or the corpus, or map one of these to it in [label_map]"
             )
+        for name in recipe.corpora:
+            own = {clip.emotion for clip in clips if clip.corpus == name}
+            if own.isdisjoint(recipe.labels):
+                raise corpora.CorpusError(
+                    f"corpus {name}: none of its clips has a label of recipe {recipe.name}, they have "
+                    f"{', '.join(sorted(own))}, wanted some of {', '.join(recipe.labels)}; map them in "
+                    "[label_map] or remove the corpus"
+                )
+        if mapping:
+            mapped = [f"{acted[emotion]} {emotion} as {label}" for emotion, label in mapping.items()]
+            logger.info("clips by the label map of recipe %s: %s", recipe.name, ", ".join(mapped))
         left_out = [f"{n} {emotion}" for emotion, n in sorted(there.items()) if emotion not in recipe.labels]
         if left_out:
             logger.info(
                 "clips left out, not among the labels of recipe %s: %s", recipe.name, ", ".join(left_out)
             )
-        wanted = preparation.conditions() if conditions is None else list(conditions)
-        return gather(preparation, clips, wanted).with_emotions(recipe.labels)
+        return clips
 
 
 def run(

@@ -200,6 +200,22 @@ def test_a_cache_that_cannot_be_written_is_named(
             'labels = ["angri", "angry", ',
             "label angri of recipe tiny: no clip of tiny has this emotion, they have angry, neutral, sad;",
         ),
+        (
+            "[training]",
+            '[label_map]\ncalm = "neutral"\n[training]',
+            "label_map of recipe tiny has calm: no clip of tiny has this emotion, they have angry, neutral, ",
+        ),
+        (
+            "[training]",
+            '[label_map]\ncalm = "happy"\n[training]',
+            "label_map.calm is happy, wanted one of angry, neutral, sad",
+        ),
+        (
+            "[training]",
+            '[label_map]\nsad = "neutral"\n[training]',
+            "label_map.sad is neutral, wanted no such key: sad is a label",
+        ),
+        ("[training]", '[label_map]\ncalm = ["sad"]\n[training]', "label_map"),
         ("epochs = 3", "learning_rate = inf", "training.learning_rate is inf: "),
         ("epochs = 3", "weight_decay = inf", "training.weight_decay is inf: "),
         ("epochs = 3", "weight_decay = 1e30", "training.weight_decay is 1e+30: "),

@@ -141,4 +141,15 @@ def test_a_pretraining_that_cannot_be_says_why(
 
 
 def test_recipes_without_one_keep_their_hash(tiny_recipe: Path) -> None:
-    assert "pretraining" not in msgspec.to_builtins(recipe.load(tiny_recipe))
+    assert not {"pretraining", "label_map"} & msgspec.to_builtins(recipe.load(tiny_recipe)).keys()
+
+
+def test_the_pretraining_learns_the_words_of_its_own_corpora(
+    pretrained: recipe.Recipe, workplace: Workplace
+) -> None:
+    mapped = msgspec.structs.replace(
+        pretrained, labels=("angry", "neutral"), label_map={"sad": "neutral"}, pretraining=("other",)
+    )
+    before = workplace.before(mapped)
+    assert before is not None
+    assert (before.labels, before.label_map) == (("angry", "boredom", "neutral"), msgspec.UNSET)

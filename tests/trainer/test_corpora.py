@@ -108,7 +108,7 @@ def test_a_manifest_is_read(tiny_data: Path) -> None:
         ("file,emotion\na.wav,sad\n", "no column speaker"),
         ("file,speaker,emotion\na.wav,x,sad\n", "a.wav does not exist"),
         ("file,speaker,emotion\n,x,sad\n", "line 2: file is empty"),
-        ("file,speaker,emotion,sex\nb.wav,x,sad,man\n", "sex is 'man', wanted one of female, male, unknown"),
+        ("file,speaker,emotion,sex\nb.wav,x,sad,Man\n", "sex is 'Man', wanted one of female, male, unknown"),
         ("file,speaker,emotion\nb.wav,x,sad\nb.wav,y,sad\n", "line 3: b.wav is listed twice"),
         (
             "file,speaker,emotion,sex\nb.wav,x,sad,male\nc.wav,x,sad,female\n",
@@ -120,10 +120,6 @@ def test_a_manifest_is_read(tiny_data: Path) -> None:
         (
             "file,speaker,emotion\nb.wav,x,sad\nc.wav,X,sad\n",
             "line 3: speaker is X, in an earlier line x; wanted one spelling",
-        ),
-        (
-            "file,speaker,emotion\nb.wav,x,sad\nc.wav,y,Sad\n",
-            "line 3: emotion is Sad, in an earlier line sad;",
         ),
         ('file,speaker,emotion\nb.wav,x,"sad' + 140_000 * "x", "line 2: field larger than field limit"),
         (
@@ -153,6 +149,17 @@ def test_blanks_and_composition_make_no_other_speaker_or_emotion(tmp_path: Path)
     )
     said = {(clip.speaker, clip.emotion, clip.sex) for clip in corpora.read("own", tmp_path)}
     assert said == {("own/J\u00f6rg", "sad", "male")}
+
+
+def test_a_sex_and_an_emotion_may_be_written_in_any_case(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    for file in ("b.wav", "c.wav"):
+        (tmp_path / "own" / file).touch()
+    (tmp_path / "own/manifest.csv").write_text(
+        "file,speaker,emotion,sex\nb.wav,Anna,Angry,Female\nc.wav,Anna,angry,FEMALE\n", encoding="utf-8"
+    )
+    said = {(clip.speaker, clip.emotion, clip.sex) for clip in corpora.read("own", tmp_path)}
+    assert said == {("own/Anna", "angry", "female")}
 
 
 def test_blanks_around_a_file_and_a_language_do_not_count(tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ REQUIRED = ("file", "speaker", "emotion")
 def read(folder: Path) -> list[Clip]:
     """Read ``manifest.csv``: columns file, speaker, emotion; sex and language if known; others are ignored.
 
-    Blanks around a cell do not count, nor rows of empty cells, nor how Unicode composes the letters of a name
-    (but for files: a disk may tell both apart).
+    Blanks around a cell do not count, nor rows of empty cells, nor the case of a sex or an emotion, nor how
+    Unicode composes the letters of a name (but for files: a disk may tell both apart).
 
     Raises:
         CorpusError: it is not UTF-8 or no table separated by commas, it lists nothing, a column or a value
             is missing, a file does not exist or is listed twice, a sex is unknown, a speaker has two, or two
-            speakers or emotions differ only by case.
+            speakers differ only by case.
     """
     table = folder / MANIFEST
     try:
@@ -50,7 +50,7 @@ def _clips(rows: csv.DictReader[str], folder: Path, table: Path) -> list[Clip]:
         raise CorpusError(f"{table}: no column {', '.join(missing)}; wanted at least {', '.join(REQUIRED)}")
     clips: dict[Path, Clip] = {}
     sexes: dict[str, Sex] = {}
-    spelt: dict[tuple[str, str], str] = {}
+    spelt: dict[str, str] = {}
     for row in rows:
         if not any(_said(row, column) for column in columns):
             continue
@@ -59,17 +59,15 @@ def _clips(rows: csv.DictReader[str], folder: Path, table: Path) -> list[Clip]:
         if clip.path in clips:
             raise CorpusError(f"{where}: {row['file']} is listed twice; remove one of the lines")
         clips[clip.path] = clip
-        for column in ("speaker", "emotion"):
-            name = _said(row, column)
-            first = spelt.setdefault((column, name.casefold()), name)
-            if name != first:
-                raise CorpusError(
-                    f"{where}: {column} is {name}, in an earlier line {first}; wanted one spelling of a "
-                    "name, or names that differ by more than case"
-                )
+        name = _said(row, "speaker")
+        if name != (first := spelt.setdefault(name.casefold(), name)):
+            raise CorpusError(
+                f"{where}: speaker is {name}, in an earlier line {first}; wanted one spelling of a "
+                "name, or names that differ by more than case"
+            )
         if sexes.setdefault(clip.speaker, clip.sex) != clip.sex:
             raise CorpusError(
-                f"{where}: speaker {_said(row, 'speaker')} is {clip.sex}, in an earlier line "
+                f"{where}: speaker {name} is {clip.sex}, in an earlier line "
                 f"{sexes[clip.speaker]}; wanted one sex of a speaker, or two speakers"
             )
     return list(clips.values())
@@ -90,14 +88,14 @@ def _clip(row: dict[str, str], folder: Path, where: str) -> Clip:
         raise CorpusError(f"{where}: {path} does not exist; correct the file column or remove the line")
     spoken = _said(row, "sex") or "unknown"
     sexes: dict[str, Sex] = {sex: sex for sex in get_args(Sex)}
-    if spoken not in sexes:
+    if spoken.lower() not in sexes:
         raise CorpusError(f"{where}: sex is {spoken!r}, wanted one of {', '.join(sexes)}")
     return Clip(
         path=path,
         corpus=folder.name,
         speaker=f"{folder.name}/{_said(row, 'speaker')}",
-        sex=sexes[spoken],
-        emotion=_said(row, "emotion"),
+        sex=sexes[spoken.lower()],
+        emotion=_said(row, "emotion").lower(),
         language=_said(row, "language") or "und",
     )
 

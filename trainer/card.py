@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from serstream.emotion.metadata import ModelMetadata
+from trainer import corpora
 from trainer.calibration import confidence_at
-from trainer.corpora import KNOWN
 from trainer.metrics import interval_of, short_of_speech
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
 
-ATTRIBUTION = {
-    "banglaser": "BanglaSER, CC BY 4.0 to our knowledge (Mendeley Data t9h6p943xy; the licence line itself "
-    "was not re-checked); Das et al., Data in Brief 42:108091, 2022; resampled to 16 kHz mono",
-}
-"""Of corpora that are read through their manifest."""
 
-
-def training_data(recipe: Recipe) -> tuple[str, ...]:
-    """Each corpus of a recipe with its licence and citation."""
-    return tuple(
-        f"{name}, {KNOWN[name].licence}: {KNOWN[name].published}"
-        if name in KNOWN
-        else ATTRIBUTION.get(name, f"{name}: your own recordings")
-        for name in recipe.heard
-    )
+def training_data(recipe: Recipe, data: Path) -> tuple[str, ...]:
+    """Each corpus of a recipe, below a data folder, with its licence and citation."""
+    heard = [corpora.about(name, data) for name in recipe.heard]
+    return tuple(f"{corpus.name}, {corpus.licence}: {corpus.published}" for corpus in heard)
 
 
 def augmented_with(recipe: Recipe, *, noises: bool, rooms: bool) -> str:

@@ -101,12 +101,24 @@ class Workplace:
         """Windows of the recipe's corpora and labels, by default under the conditions it trains with.
 
         Raises:
+            ConfigError: a corpus may not be used commercially, and the weights may.
             CorpusError: a corpus cannot be read or has clips of no label, a label has none in all of them, or
                 the label map names an emotion that nobody acts.
         """
+        self._check_licence(recipe)
         preparation = self.preparation(recipe)
         wanted = preparation.conditions() if conditions is None else list(conditions)
         return gather(preparation, self._clips(recipe), wanted).with_emotions(recipe.labels)
+
+    def _check_licence(self, recipe: Recipe) -> None:
+        unsellable = [
+            corpus for name in recipe.heard if not (corpus := corpora.about(name, self.data)).sellable
+        ]
+        if unsellable and "NC" not in recipe.licence.split("-"):
+            raise ConfigError(
+                f"recipe {recipe.name}: licence is {recipe.licence}, wanted a non-commercial one such as "
+                f"CC-BY-NC-4.0: corpus {unsellable[0].name} is {unsellable[0].licence}"
+            )
 
     def _clips(self, recipe: Recipe) -> list[corpora.Clip]:
         """All clips of the recipe's corpora, their emotions by its label map; says what becomes of them."""
@@ -201,8 +213,8 @@ def run(
 
 def train_all(recipe: Recipe, workplace: Workplace, on_epoch: Callable[[str, Epoch], None]) -> Trained:
     """Train on all speakers of a recipe's corpora, to the last epoch."""
+    windows = workplace.windows(recipe)  # first, as it finds what is wrong with the recipe
     pretrained = _pretrained(recipe, workplace, on_epoch)
-    windows = workplace.windows(recipe)
     checkpoint = workplace.folder(recipe) / f"seed-{recipe.training.seed}.pt"
     told = partial(on_epoch, recipe.name)
     return _train(recipe, windows, None, checkpoint, told, workplace.device, pretrained)

@@ -16,7 +16,6 @@ from serstream.errors import ConfigError
 from serstream.explain import explain
 from trainer.augment import Augmentation
 from trainer.calls import BaselineTraining
-from trainer.corpora import KNOWN
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -81,12 +80,6 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         }:
             raise ValueError(
                 f"pretraining has {min(twice)}, wanted none of corpora: it would be tested on what it heard"
-            )
-        unsellable = [name for name in self.heard if name in KNOWN and not KNOWN[name].sellable]
-        if unsellable and "NC" not in self.licence.split("-"):
-            raise ValueError(
-                f"licence is {self.licence}, wanted a non-commercial one such as CC-BY-NC-4.0: corpus "
-                f"{unsellable[0]} is {KNOWN[unsellable[0]].licence}"
             )
         if self.network in ("cnn_lstm_ridge", "ridge") and self.features.functionals is None:
             raise ValueError(f"network {self.network} hears functionals, wanted [features.functionals]")

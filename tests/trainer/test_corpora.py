@@ -95,6 +95,38 @@ def test_a_missing_corpus_says_where_it_is_published(tmp_path: Path, name: str) 
         assert part in str(error.value)
 
 
+def test_banglaser_is_read_by_its_manifest_and_attributed(tmp_path: Path) -> None:
+    with pytest.raises(
+        corpora.CorpusError, match=r"published at Mendeley Data .*wanted layout: .*manifest\.csv"
+    ):
+        corpora.read("banglaser", tmp_path)
+    (tmp_path / "banglaser").mkdir()
+    (tmp_path / "banglaser/b.wav").touch()
+    (tmp_path / "banglaser/manifest.csv").write_text("file,speaker,emotion\nb.wav,banglaser_01,sad\n")
+    (clip,) = corpora.read("banglaser", tmp_path)
+    assert clip.speaker == "banglaser/banglaser_01"
+    known = corpora.about("banglaser", tmp_path)
+    assert known.licence.startswith("CC BY 4.0 to our knowledge")
+    assert "Das et al., Data in Brief 42:108091, 2022" in known.published
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("licence = CC0", "not TOML: "),
+        ('licence = "CC0-1.0"\npublished = "x"\n', "the key 'sellable' is missing"),
+        ('license = "CC0-1.0"\n', "unknown key 'license'; did you mean 'licence'?"),
+    ],
+)
+def test_bad_terms_of_a_corpus_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/corpus.toml").write_text(text)
+    with pytest.raises(corpora.CorpusError) as error:
+        corpora.about("own", tmp_path)
+    assert str(error.value).startswith(f"{tmp_path / 'own/corpus.toml'}: ")
+    assert said in str(error.value)
+
+
 def test_a_manifest_is_read(tiny_data: Path) -> None:
     clips = corpora.read("tiny", tiny_data)
     assert len(clips) == 36

@@ -1,16 +1,53 @@
-"""Any folder with a manifest.csv: your own recordings."""
+"""Any folder with a manifest.csv: your own recordings, or others of which a corpus.toml says the licence."""
 
 from __future__ import annotations
 
 import csv
+import tomllib
 import unicodedata
 from pathlib import Path
 from typing import get_args
 
-from trainer.corpora.clip import Clip, CorpusError, Sex
+import msgspec
+
+from serstream.explain import explain
+from trainer.corpora.clip import Clip, Corpus, CorpusError, Sex
 
 MANIFEST = "manifest.csv"
 REQUIRED = ("file", "speaker", "emotion")
+TERMS = "corpus.toml"
+
+
+class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``corpus.toml``; the keys mean what they do of a `Corpus`."""
+
+    published: str
+    licence: str
+    sellable: bool
+
+
+OWN = Terms(published="your own recordings", licence="no licence stated", sellable=True)
+"""Of a folder without ``corpus.toml``."""
+
+
+def about(folder: Path) -> Corpus:
+    """What the folder's ``corpus.toml`` says of it.
+
+    Raises:
+        CorpusError: it cannot be read, is not TOML, or a key or value is not allowed.
+    """
+    terms, path = OWN, folder / TERMS
+    if path.is_file():
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise CorpusError(f"{path}: not TOML: {error}") from error
+        try:
+            terms = msgspec.convert(tables, Terms)
+        except msgspec.ValidationError as error:
+            raise CorpusError(f"{path}: {explain(error, tables, Terms)}") from error
+    layout = f"{MANIFEST} and the files it lists"
+    return Corpus(folder.name, terms.published, terms.licence, terms.sellable, layout, read)
 
 
 def read(folder: Path) -> list[Clip]:

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from serstream.emotion.metadata import ModelMetadata
+from trainer import corpora
 from trainer.calibration import confidence_at
-from trainer.corpora import KNOWN, Clip
+from trainer.corpora import Clip
 from trainer.folds import PROTOCOLS
 from trainer.metrics import counted, interval_of, short_of_speech, tested_on
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
 
-ATTRIBUTION = {
-    "banglaser": "BanglaSER, CC BY 4.0 to our knowledge (Mendeley Data t9h6p943xy; the licence line itself "
-    "was not re-checked); Das et al., Data in Brief 42:108091, 2022; resampled to 16 kHz mono",
-}
-"""Of corpora that are read through their manifest."""
 
-
-def training_data(recipe: Recipe) -> tuple[str, ...]:
-    """Each corpus of a recipe with its licence and citation."""
-    return tuple(
-        f"{name}, {KNOWN[name].licence}: {KNOWN[name].published}"
-        if name in KNOWN
-        else ATTRIBUTION.get(name, f"{name}: your own recordings")
-        for name in recipe.heard
-    )
+def training_data(recipe: Recipe, data: Path) -> tuple[str, ...]:
+    """Each corpus of a recipe, below a data folder, with its licence and citation."""
+    heard = [corpora.about(name, data) for name in recipe.heard]
+    return tuple(f"{corpus.name}, {corpus.licence}: {corpus.published}" for corpus in heard)
 
 
 def learned_of(recipe: Recipe, there: Sequence[Clip], learned: Sequence[Clip]) -> tuple[str, ...]:
@@ -36,10 +28,11 @@ def learned_of(recipe: Recipe, there: Sequence[Clip], learned: Sequence[Clip]) -
 
     Args:
         recipe: says which labels were wanted.
-        there: all clips of its corpora, and of those of its pretraining.
+        there: all clips of its corpora, and of those of its pretraining, their emotions as these say them.
         learned: those among them that it was trained on.
     """
     found = []
+    label_map = recipe.label_map or {}
     for corpus in recipe.heard:
         whole, used = (
             Counter(clip.emotion for clip in clips if clip.corpus == corpus) for clips in (there, learned)
@@ -47,10 +40,13 @@ def learned_of(recipe: Recipe, there: Sequence[Clip], learned: Sequence[Clip]) -
         if corpus not in recipe.corpora:
             found.append(f"{whole.total()} clips of all emotions, for the convolution alone, first")
             continue
-        left_out = [f"{n} {emotion}" for emotion, n in sorted((whole - used).items())]
+        mapped = [f"{whole[e]} {e} as {label}" for e, label in label_map.items() if e in whole]
+        left_out = [f"{n} {e}" for e, n in sorted(whole.items()) if label_map.get(e, e) not in recipe.labels]
         lacking = [f"no {label}" for label in recipe.labels if label not in used]
         found.append(
-            f"{used.total()} clips; left out: {', '.join(left_out) or 'none'}"
+            f"{used.total()} clips"
+            + (f"; {', '.join(mapped)}" if mapped else "")
+            + f"; left out: {', '.join(left_out) or 'none'}"
             + (f"; has {', '.join(lacking)}" if lacking else "")
         )
     return tuple(found)
@@ -100,8 +96,8 @@ def write_card(
         "",
         *(f"- {corpus}\n  - {clips}" for corpus, clips in zip(metadata.training_data, learned, strict=True)),
         "",
-        f"{augmented} No emotion was mapped to another: clips of those that are no label were left out. A "
-        "label that a corpus lacks counts as absent there, but less than one that is acted.",
+        f"{augmented} Clips whose emotion is no label, nor mapped to one, were left out. A label that a corpus "
+        "lacks counts as absent there, but less than one that is acted.",
         "",
         "## Measured",
         "",

@@ -90,6 +90,7 @@ class Workplace:
             recipe,
             corpora=recipe.pretraining,
             labels=tuple(sorted({clip.emotion for clip in clips})),
+            label_map=msgspec.UNSET,
             pretraining=msgspec.UNSET,
         )
 
@@ -101,23 +102,59 @@ class Workplace:
         """Windows of the recipe's corpora and labels, by default under the conditions it trains with.
 
         Raises:
-            CorpusError: a corpus cannot be read, or none of them has clips of a label.
+            ConfigError: a corpus may not be used commercially, and the weights may.
+            CorpusError: a corpus cannot be read or has clips of no label, a label has none in all of them, or
+                the label map names an emotion that nobody acts.
         """
+        self._check_licence(recipe)
         preparation = self.preparation(recipe)
-        clips = corpora.read_all(recipe.corpora, self.data)
+        wanted = preparation.conditions() if conditions is None else list(conditions)
+        return gather(preparation, self._clips(recipe), wanted).with_emotions(recipe.labels)
+
+    def _check_licence(self, recipe: Recipe) -> None:
+        unsellable = [
+            corpus for name in recipe.heard if not (corpus := corpora.about(name, self.data)).sellable
+        ]
+        if unsellable and "NC" not in recipe.licence.split("-"):
+            raise ConfigError(
+                f"recipe {recipe.name}: licence is {recipe.licence}, wanted a non-commercial one such as "
+                f"CC-BY-NC-4.0: corpus {unsellable[0].name} is {unsellable[0].licence}"
+            )
+
+    def _clips(self, recipe: Recipe) -> list[corpora.Clip]:
+        """All clips of the recipe's corpora, their emotions by its label map; says what becomes of them."""
+        read = corpora.read_all(recipe.corpora, self.data)
+        mapping, acted = recipe.label_map or {}, Counter(clip.emotion for clip in read)
+        clips = [replace(clip, emotion=mapping.get(clip.emotion, clip.emotion)) for clip in read]
         there = Counter(clip.emotion for clip in clips)
+        nobody = f"no clip of {', '.join(recipe.corpora)} has this emotion, they have"
+        if unknown := [emotion for emotion in mapping if emotion not in acted]:
+            raise corpora.CorpusError(
+                f"label_map of recipe {recipe.name} has {', '.join(unknown)}: {nobody} "
+                f"{', '.join(sorted(acted))}; correct the key or remove it"
+            )
         if missing := [label for label in recipe.labels if label not in there]:
             raise corpora.CorpusError(
-                f"label {', '.join(missing)} of recipe {recipe.name}: no clip of {', '.join(recipe.corpora)} "
-                f"has this emotion, they have {', '.join(sorted(there))}; correct the label or the corpus"
+                f"label {', '.join(missing)} of recipe {recipe.name}: {nobody} {', '.join(sorted(there))}; "
+                "correct the label or the corpus, or map one of these to it in [label_map]"
             )
+        for name in recipe.corpora:
+            own = {clip.emotion for clip in clips if clip.corpus == name}
+            if own.isdisjoint(recipe.labels):
+                raise corpora.CorpusError(
+                    f"corpus {name}: none of its clips has a label of recipe {recipe.name}, they have "
+                    f"{', '.join(sorted(own))}, wanted some of {', '.join(recipe.labels)}; map them in "
+                    "[label_map] or remove the corpus"
+                )
+        if mapping:
+            mapped = [f"{acted[emotion]} {emotion} as {label}" for emotion, label in mapping.items()]
+            logger.info("clips by the label map of recipe %s: %s", recipe.name, ", ".join(mapped))
         left_out = [f"{n} {emotion}" for emotion, n in sorted(there.items()) if emotion not in recipe.labels]
         if left_out:
             logger.info(
                 "clips left out, not among the labels of recipe %s: %s", recipe.name, ", ".join(left_out)
             )
-        wanted = preparation.conditions() if conditions is None else list(conditions)
-        return gather(preparation, clips, wanted).with_emotions(recipe.labels)
+        return clips
 
 
 def run(
@@ -182,7 +219,8 @@ def run(
 
 def train_all(recipe: Recipe, workplace: Workplace, on_epoch: Callable[[str, Epoch], None]) -> Trained:
     """Train on all speakers of a recipe's corpora, to the last epoch."""
-    windows = workplace.windows(recipe)  # all features first: their bar would run over that of the epochs
+    # First, as they show what is wrong with the recipe, and their bar would run over that of the epochs.
+    windows = workplace.windows(recipe)
     pretrained = _pretrained(recipe, workplace, on_epoch)
     checkpoint = workplace.folder(recipe) / f"seed-{recipe.training.seed}.pt"
     told = partial(on_epoch, recipe.name)

@@ -187,7 +187,7 @@ def write_model(
         temperature=held_out["temperature"],
         licence=recipe.licence,
         abstain_below=held_out["abstain_below"],
-        training_data=training_data(recipe),
+        training_data=training_data(recipe, workplace.data),
         protocol=PROTOCOL,
         metrics={
             f"{protocol}, {row['condition']}, after {row['heard_s']:.0f} s: {name}": row[name]

@@ -15,7 +15,7 @@ from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
 
-from trainer.corpora import KNOWN, Clip, Corpus, CorpusError, found, read
+from trainer.corpora import KNOWN, Clip, Corpus, CorpusError, about, found, read
 from trainer.corpora.clip import Sex
 
 SEXES: tuple[Sex, ...] = get_args(Sex)
@@ -26,14 +26,8 @@ COLOURS = {"female": "tab:orange", "male": "tab:blue", "unknown": "tab:gray"}
 class Inventory:
     """Counts of one corpus."""
 
-    corpus: str
+    corpus: Corpus
     clips: list[Clip]
-
-    @property
-    def licence(self) -> str:
-        """SPDX expression of a known corpus."""
-        known = KNOWN.get(self.corpus)
-        return known.licence if known else "licence: see its folder"
 
     @property
     def emotions(self) -> dict[str, Counter[Sex]]:
@@ -79,7 +73,7 @@ def take(data: Path) -> Stock:
     stock = Stock([], [corpus for name, corpus in KNOWN.items() if name not in names], [])
     for name in names:
         try:
-            stock.found.append(Inventory(name, read(name, data)))
+            stock.found.append(Inventory(about(name, data), read(name, data)))
         except CorpusError as error:
             stock.faults.append(str(error))
     return stock
@@ -116,7 +110,7 @@ def draw(inventories: Sequence[Inventory], path: Path) -> None:
                 right.bar(range(begin, begin + len(speakers[sex])), speakers[sex], color=COLOURS[sex])
             bottom += counts
             begin += len(speakers[sex])
-        left.set(ylabel="clips", title=f"{inventory.corpus}: {len(inventory.clips)} clips")
+        left.set(ylabel="clips", title=f"{inventory.corpus.name}: {len(inventory.clips)} clips")
         left.tick_params(axis="x", rotation=30)
         right.set(ylabel="clips", xlabel="speakers, most clips first", xticks=[], title=f"{begin} speakers")
     handles = [Patch(color=colour, label=sex) for sex, colour in COLOURS.items()]
@@ -133,7 +127,8 @@ def _table(inventory: Inventory) -> Table:
     sexes = [sex for sex in SEXES if any(by_sex[sex] for by_sex in emotions.values())]
     most = max(by_sex.total() for by_sex in emotions.values())
     languages = ", ".join(sorted({clip.language for clip in inventory.clips}))
-    title = f"{inventory.corpus}: {len(inventory.clips)} clips, {languages}, {inventory.licence}"
+    corpus = inventory.corpus
+    title = f"{corpus.name}: {len(inventory.clips)} clips, {languages}, {corpus.licence}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=True)
     table.add_column("emotion", min_width=10)
     for name in (*sexes, "clips"):

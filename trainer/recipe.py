@@ -16,7 +16,6 @@ from serstream.errors import ConfigError
 from serstream.explain import explain
 from trainer.augment import Augmentation
 from trainer.calls import BaselineTraining
-from trainer.corpora import KNOWN
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -52,8 +51,11 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     network: Literal["cnn_lstm", "cnn_2d", "cnn_lstm_ridge", "ridge"]
     corpora: Annotated[tuple[str, ...], Meta(min_length=1)]
     labels: Annotated[tuple[Label, ...], Meta(min_length=2, max_length=32)]
-    """Clips with another emotion are left out; labels a corpus lacks count as absent in its loss, but
-    less than those it has."""
+    """Clips with another emotion are mapped or left out; labels a corpus lacks count as absent in its loss,
+    but less than those it has."""
+    label_map: dict[str, Label] | UnsetType = UNSET
+    """Emotion as the corpora say it, and the label it counts as; not for ``pretraining``, which learns the
+    words of its own corpora. Left out of the hash where it is not set."""
     licence: str = "Apache-2.0"
     """Of the weights, as an SPDX expression."""
     features: FeatureSpec = FeatureSpec()
@@ -68,17 +70,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def __post_init__(self) -> None:
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"labels are {', '.join(self.labels)}, wanted each only once")
+        for emotion, label in (self.label_map or {}).items():
+            if emotion in self.labels:
+                raise ValueError(f"label_map.{emotion} is {label}, wanted no such key: {emotion} is a label")
+            if label not in self.labels:
+                raise ValueError(f"label_map.{emotion} is {label}, wanted one of {', '.join(self.labels)}")
         if twice := {name.casefold() for name in self.corpora} & {
             name.casefold() for name in self.pretraining or ()
         }:
             raise ValueError(
                 f"pretraining has {min(twice)}, wanted none of corpora: it would be tested on what it heard"
-            )
-        unsellable = [name for name in self.heard if name in KNOWN and not KNOWN[name].sellable]
-        if unsellable and "NC" not in self.licence.split("-"):
-            raise ValueError(
-                f"licence is {self.licence}, wanted a non-commercial one such as CC-BY-NC-4.0: corpus "
-                f"{unsellable[0]} is {KNOWN[unsellable[0]].licence}"
             )
         if self.network in ("cnn_lstm_ridge", "ridge") and self.features.functionals is None:
             raise ValueError(f"network {self.network} hears functionals, wanted [features.functionals]")

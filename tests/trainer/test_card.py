@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from msgspec import UNSET
 
 from serstream.emotion.features import FeatureSpec
 from serstream.emotion.metadata import ModelMetadata
@@ -56,6 +57,11 @@ def test_the_card_says_of_each_corpus_what_was_left_out_and_what_it_lacks() -> N
         "5 clips; left out: 2 boredom, 1 calm",
         "4 clips; left out: none; has no angry",
         "2 clips of all emotions, for the convolution alone, first",
+    )
+    mapped = msgspec.structs.replace(recipe, label_map={"calm": "sad", "boredom": "sad"}, pretraining=UNSET)
+    assert learned_of(mapped, learned + left_out, [*learned, *clips("one", sad=3)]) == (
+        "8 clips; 1 calm as sad, 2 boredom as sad; left out: none",
+        "4 clips; left out: none; has no angry",
     )
 
 

@@ -57,7 +57,7 @@ def test_from_recordings_to_a_model(
     card = (models / "tiny/3/card.md").read_text()
     assert "tiny@3" in card
     assert short in card
-    assert "- tiny: your own recordings\n  - 36 clips; left out: none" in card
+    assert "- tiny, no licence stated: your own recordings\n  - 36 clips; left out: none" in card
     assert "Tested: tiny on 36 clips of angry, neutral, sad. In brackets: the number of classes" in card
     assert "| seeds | UA (3) | 95 % |" in card
     assert "No fold trained on its test part" in card
@@ -216,6 +216,22 @@ def test_a_cache_that_cannot_be_written_is_named(
             'labels = ["angri", "angry", ',
             "label angri of recipe tiny: no clip of tiny has this emotion, they have angry, neutral, sad;",
         ),
+        (
+            "[training]",
+            '[label_map]\ncalm = "neutral"\n[training]',
+            "label_map of recipe tiny has calm: no clip of tiny has this emotion, they have angry, neutral, ",
+        ),
+        (
+            "[training]",
+            '[label_map]\ncalm = "happy"\n[training]',
+            "label_map.calm is happy, wanted one of angry, neutral, sad",
+        ),
+        (
+            "[training]",
+            '[label_map]\nsad = "neutral"\n[training]',
+            "label_map.sad is neutral, wanted no such key: sad is a label",
+        ),
+        ("[training]", '[label_map]\ncalm = ["sad"]\n[training]', "label_map"),
         ("epochs = 3", "learning_rate = inf", "training.learning_rate is inf: "),
         ("epochs = 3", "weight_decay = inf", "training.weight_decay is inf: "),
         ("epochs = 3", "weight_decay = 1e30", "training.weight_decay is 1e+30: "),

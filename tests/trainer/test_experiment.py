@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -139,3 +141,37 @@ def assert_equal(one: Predictions, other: Predictions) -> None:
         assert (mine.seed, mine.fold, mine.condition) == (theirs.seed, theirs.fold, theirs.condition)
         np.testing.assert_array_equal(mine.logits, theirs.logits)
         np.testing.assert_array_equal(mine.clip, theirs.clip)
+
+
+def test_the_label_map_says_what_clips_count_as(
+    tiny: recipe.Recipe, workplace: Workplace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before as after it, the same clean features serve."""
+    caplog.set_level(logging.INFO)
+    said = workplace.windows(tiny, ["clean"])
+    kept = sorted((workplace.runs / "cache").iterdir())
+    mapped = msgspec.structs.replace(tiny, labels=("angry", "neutral"), label_map={"sad": "neutral"})
+    assert mapped.sha256 != msgspec.structs.replace(mapped, label_map=msgspec.UNSET).sha256
+    windows = workplace.windows(mapped, ["clean"])
+    assert [clip.emotion for clip in windows.clips] == [
+        {"sad": "neutral"}.get(clip.emotion, clip.emotion) for clip in said.clips
+    ]
+    assert windows.digest != said.digest
+    assert sorted((workplace.runs / "cache").iterdir()) == kept
+    assert "clips by the label map of recipe tiny: 12 sad as neutral" in caplog.messages
+
+
+def test_a_corpus_without_any_label_is_refused(tiny: recipe.Recipe, tiny_data: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    shutil.copytree(data / "tiny", data / "other")
+    table = data / "other/manifest.csv"
+    words = {",angry,": ",anger,", ",neutral,": ",calm,", ",sad,": ",sadness,"}
+    for own, other in words.items():
+        table.write_text(table.read_text().replace(own, other))
+    both = msgspec.structs.replace(tiny, corpora=("tiny", "other"))
+    workplace = Workplace(data, data, tmp_path / "runs")
+    with pytest.raises(corpora.CorpusError, match=r"corpus other: none .* they have anger, calm, sadness,"):
+        workplace.windows(both, ["clean"])
+    mapped = msgspec.structs.replace(both, label_map={"anger": "angry", "calm": "neutral", "sadness": "sad"})
+    emotions = [clip.emotion for clip in workplace.windows(mapped, ["clean"]).clips]
+    assert [emotions.count(label) for label in tiny.labels] == [24, 24, 24]

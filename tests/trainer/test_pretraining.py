@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the trainer extra")
 
+from serstream.errors import ConfigError
 from trainer import recipe
 from trainer.card import training_data
 from trainer.experiment import Workplace, run, train_all
@@ -119,15 +120,27 @@ def test_scores_are_made_again_when_what_was_heard_before_has_changed(
     assert trained.data != again.data == predictions.data
 
 
-def test_the_model_names_every_corpus_it_owes_something_to(pretrained: recipe.Recipe) -> None:
-    assert training_data(pretrained) == ("tiny: your own recordings", "other: your own recordings")
+def test_the_model_names_every_corpus_it_owes_something_to(
+    pretrained: recipe.Recipe, workplace: Workplace
+) -> None:
+    """A corpus.toml says what no manifest does."""
+    terms = workplace.data / "other/corpus.toml"
+    terms.write_text('licence = "CC-BY-NC-4.0"\nsellable = false\npublished = "by others; Doe 2026"\n')
+    assert training_data(pretrained, workplace.data) == (
+        "tiny, no licence stated: your own recordings",
+        "other, CC-BY-NC-4.0: by others; Doe 2026",
+    )
+    wanted = "licence is Apache-2.0, wanted a non-commercial one .*: corpus other is CC-BY-NC-4.0"
+    with pytest.raises(ConfigError, match=wanted):
+        train_all(pretrained, workplace, lambda *_: None)
+    noncommercial = msgspec.structs.replace(pretrained, licence="CC-BY-NC-4.0")
+    assert workplace.windows(noncommercial, ["clean"]).clips
 
 
 @pytest.mark.parametrize(
     ("changed", "wanted"),
     [
         ({"pretraining": ["Tiny"]}, "pretraining has tiny, wanted none of corpora"),
-        ({"pretraining": ["ravdess"]}, "licence is Apache-2.0, wanted a non-commercial one"),
         ({"pretraining": []}, "length >= 1"),
         ({"network": "ridge", "training": {}}, "network is ridge, wanted one with a convolution"),
     ],
@@ -141,4 +154,15 @@ def test_a_pretraining_that_cannot_be_says_why(
 
 
 def test_recipes_without_one_keep_their_hash(tiny_recipe: Path) -> None:
-    assert "pretraining" not in msgspec.to_builtins(recipe.load(tiny_recipe))
+    assert not {"pretraining", "label_map"} & msgspec.to_builtins(recipe.load(tiny_recipe)).keys()
+
+
+def test_the_pretraining_learns_the_words_of_its_own_corpora(
+    pretrained: recipe.Recipe, workplace: Workplace
+) -> None:
+    mapped = msgspec.structs.replace(
+        pretrained, labels=("angry", "neutral"), label_map={"sad": "neutral"}, pretraining=("other",)
+    )
+    before = workplace.before(mapped)
+    assert before is not None
+    assert (before.labels, before.label_map) == (("angry", "boredom", "neutral"), msgspec.UNSET)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from trainer.corpora import cremad, emodb, manifest, ravdess, savee, tess
+from trainer.corpora import banglaser, cremad, emodb, manifest, ravdess, savee, tess
 from trainer.corpora.clip import Clip, Corpus, CorpusError, Sex
 
-__all__ = ["KNOWN", "Clip", "Corpus", "CorpusError", "found", "read", "read_all"]
+__all__ = ["KNOWN", "Clip", "Corpus", "CorpusError", "about", "found", "read", "read_all"]
 
-KNOWN = {module.CORPUS.name: module.CORPUS for module in (emodb, ravdess, cremad, tess, savee)}
-"""Corpora that are read from their official file names."""
+KNOWN = {module.CORPUS.name: module.CORPUS for module in (emodb, ravdess, cremad, tess, savee, banglaser)}
+"""Published corpora, of which we know the licence and the layout."""
 
 _NAME = re.compile(r"\w[\w.-]*")
 """What a corpus may be called: its folder has one spelling, and no list of corpora cuts it."""
@@ -31,6 +31,15 @@ def found(data: Path) -> list[str]:
         raise CorpusError(f"data folder {data}: no such folder; give one with --data")
     names = sorted(folder.name for folder in data.iterdir() if folder.is_dir())
     return [name for name in names if name in KNOWN or _of_corpus(data / name / manifest.MANIFEST)]
+
+
+def about(name: str, data: Path) -> Corpus:
+    """What is known of a corpus, whether its clips are there or not.
+
+    Raises:
+        CorpusError: its ``corpus.toml`` makes no sense.
+    """
+    return KNOWN.get(name) or manifest.about(data / name)
 
 
 def read(name: str, data: Path) -> list[Clip]:

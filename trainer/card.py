@@ -96,8 +96,8 @@ def write_card(
         "",
         *(f"- {corpus}\n  - {clips}" for corpus, clips in zip(metadata.training_data, learned, strict=True)),
         "",
-        f"{augmented} Clips whose emotion is no label, nor mapped to one, were left out. A label that a corpus "
-        "lacks counts as absent there, but less than one that is acted.",
+        f"{augmented} Clips whose emotion is no label, nor mapped to one, were left out. A label that a "
+        "corpus lacks counts as absent there, but less than one that is acted.",
         "",
         "## Measured",
         "",

@@ -54,7 +54,7 @@ _EXAMPLES = {
   serstream-train compare --corpus emo-db --corpus ravdess --data ~/corpora
   serstream-train compare d1 c2 --corpus crema-d --protocol speakers --full --data ~/corpora""",
     "export": """
-  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 9""",
+  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 10""",
     "publish": """
   serstream-train publish models/cnn-lstm/9 --repository /var/lib/serstream/models \\
       --held-out my-calls --data ~/corpora""",
@@ -63,7 +63,7 @@ _ALL_EXAMPLES = f"""examples, from recordings to a model in a running daemon:
   serstream-train corpora --data ~/corpora
   serstream-train evaluate trainer/recipes/cnn-lstm.toml --data ~/corpora
   serstream-train train trainer/recipes/cnn-lstm.toml --data ~/corpora
-  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 9
+  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 10
   serstream-train publish models/cnn-lstm/9 --repository models.d --held-out my-calls --data ~/corpora
   serstream models activate cnn-lstm@9
 

@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import soundfile
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rich.bar import Bar
+from rich.columns import Columns
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from trainer.corpora import KNOWN, Clip, Corpus, CorpusError, about, found, read
 from trainer.corpora.clip import Sex
 
 SEXES: tuple[Sex, ...] = get_args(Sex)
+NAMED = 40
+"""Speakers of a corpus whose names stand at their bars; there is no room for more."""
 COLOURS = {"female": "tab:orange", "male": "tab:blue", "unknown": "tab:gray"}
 
 
@@ -39,12 +45,15 @@ class Inventory:
         }
 
     @property
-    def speakers(self) -> dict[Sex, list[int]]:
+    def speakers(self) -> dict[Sex, dict[str, int]]:
         """Clips of each speaker, by sex, the most frequent first."""
-        counts = Counter((clip.sex, clip.speaker) for clip in self.clips)
         return {
-            sex: sorted((n for (own, _), n in counts.items() if own == sex), reverse=True) for sex in SEXES
+            sex: dict(Counter(self._own_name(clip) for clip in self.clips if clip.sex == sex).most_common())
+            for sex in SEXES
         }
+
+    def _own_name(self, clip: Clip) -> str:
+        return clip.speaker.removeprefix(f"{self.corpus.name}/")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +64,11 @@ class Stock:
     missing: list[Corpus]
     """Known corpora that are not there."""
     faults: list[str]
-    """Of corpora that are there but cannot be read."""
+    """Of corpora, or clips of them, that are there but cannot be read."""
 
 
 def take(data: Path) -> Stock:
-    """Count the corpora below a data folder.
+    """Count the corpora below a data folder; a clip whose header cannot be read is a fault and not counted.
 
     Raises:
         CorpusError: there is none.
@@ -73,22 +82,36 @@ def take(data: Path) -> Stock:
     stock = Stock([], [corpus for name, corpus in KNOWN.items() if name not in names], [])
     for name in names:
         try:
-            stock.found.append(Inventory(about(name, data), read(name, data)))
+            corpus, clips = about(name, data), read(name, data)
         except CorpusError as error:
             stock.faults.append(str(error))
+            continue
+        faults = {clip: fault for clip in clips if (fault := _fault(clip))}
+        stock.faults.extend(faults.values())
+        if readable := [clip for clip in clips if clip not in faults]:
+            stock.found.append(Inventory(corpus, readable))
     return stock
+
+
+def _fault(clip: Clip) -> str:
+    """What its header lacks; empty if nothing."""
+    try:
+        sound = soundfile.info(clip.path)
+    except soundfile.LibsndfileError as error:
+        return f"{clip.path}: cannot read it: {error.error_string}; convert it to WAV or FLAC"
+    return "" if sound.frames else f"{clip.path}: holds no samples; remove it from the corpus"
 
 
 def show(stock: Stock, console: Console) -> None:
     """Tables with bars, and what is missing."""
     for inventory in stock.found:
         console.print(_table(inventory))
-        speakers = [
-            f"{len(counts)} speakers {sex}, {_range(counts)} clips each"
-            for sex, counts in inventory.speakers.items()
-            if counts
-        ]
-        console.print(f"  {'; '.join(speakers)}", end="\n\n")
+        for sex, counts in inventory.speakers.items():
+            if counts:
+                each = Columns([Text(f"{name}: {n}") for name, n in counts.items()], padding=(0, 2))
+                console.print(f"  {len(counts)} speakers {sex}, clips of each:")
+                console.print(Padding(each, (0, 0, 0, 4)))
+        console.print()
     for corpus in stock.missing:
         console.print(
             f"not here: {corpus.name} ({corpus.licence}), {corpus.published}; expected {corpus.layout}",
@@ -97,29 +120,35 @@ def show(stock: Stock, console: Console) -> None:
 
 
 def draw(inventories: Sequence[Inventory], path: Path) -> None:
-    """A PNG with a row per corpus: clips of each emotion, and of each speaker, by sex."""
+    """A PNG with a row per corpus: clips of each emotion, and of each speaker, by sex.
+
+    Speakers are named where they are few enough for it.
+    """
     figure = Figure(figsize=(10, 2.8 * len(inventories)), layout="constrained")
     rows = figure.subplots(len(inventories), 2, squeeze=False)
     for (left, right), inventory in zip(rows, inventories, strict=True):
         emotions, speakers = inventory.emotions, inventory.speakers
-        bottom, begin = np.zeros(len(emotions), np.int64), 0
+        bottom = np.zeros(len(emotions), np.int64)
+        names = [name for counts in speakers.values() for name in counts]
+        begin = 0
         for sex in SEXES:
             counts = np.array([by_sex[sex] for by_sex in emotions.values()])
             if counts.any():
                 left.bar(list(emotions), counts, bottom=bottom, color=COLOURS[sex])
-                right.bar(range(begin, begin + len(speakers[sex])), speakers[sex], color=COLOURS[sex])
+                places = range(begin, begin + len(speakers[sex]))
+                right.bar(places, list(speakers[sex].values()), color=COLOURS[sex])
             bottom += counts
             begin += len(speakers[sex])
         left.set(ylabel="clips", title=f"{inventory.corpus.name}: {len(inventory.clips)} clips")
         left.tick_params(axis="x", rotation=30)
-        right.set(ylabel="clips", xlabel="speakers, most clips first", xticks=[], title=f"{begin} speakers")
+        right.set(ylabel="clips", xlabel="speakers, most clips first", title=f"{begin} speakers")
+        if len(names) <= NAMED:
+            right.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        else:
+            right.set_xticks([])
     handles = [Patch(color=colour, label=sex) for sex, colour in COLOURS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     figure.savefig(path, format="png", dpi=110)
-
-
-def _range(counts: list[int]) -> str:
-    return f"{counts[-1]} to {counts[0]}" if counts[-1] < counts[0] else str(counts[0])
 
 
 def _table(inventory: Inventory) -> Table:

@@ -56,7 +56,7 @@ _EXAMPLES = {
     "export": """
   serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 10""",
     "publish": """
-  serstream-train publish models/cnn-lstm/9 --repository /var/lib/serstream/models \\
+  serstream-train publish models/cnn-lstm/10 --repository /var/lib/serstream/models \\
       --held-out my-calls --data ~/corpora""",
 }
 _ALL_EXAMPLES = f"""examples, from recordings to a model in a running daemon:
@@ -64,8 +64,8 @@ _ALL_EXAMPLES = f"""examples, from recordings to a model in a running daemon:
   serstream-train evaluate trainer/recipes/cnn-lstm.toml --data ~/corpora
   serstream-train train trainer/recipes/cnn-lstm.toml --data ~/corpora
   serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 10
-  serstream-train publish models/cnn-lstm/9 --repository models.d --held-out my-calls --data ~/corpora
-  serstream models activate cnn-lstm@9
+  serstream-train publish models/cnn-lstm/10 --repository models.d --held-out my-calls --data ~/corpora
+  serstream models activate cnn-lstm@10
 
 {_GOES_ON}
 Every command has examples of its own: serstream-train COMMAND --help

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -99,6 +99,14 @@ class WindowSet:
             seconds=self.seconds[chosen],
             clip=self.clip[chosen],
             line=self.line[chosen],
+        )
+
+    def relabelled(self, label_map: Mapping[str, str]) -> WindowSet:
+        """The same windows, of clips whose emotions are called otherwise."""
+        return replace(
+            self,
+            clips=[replace(clip, emotion=label_map.get(clip.emotion, clip.emotion)) for clip in self.clips],
+            source=hashlib.sha256(msgspec.json.encode([self.source, label_map])).hexdigest(),
         )
 
     def with_emotions(self, labels: Sequence[str]) -> WindowSet:

@@ -109,7 +109,10 @@ class Workplace:
         self._check_licence(recipe)
         preparation = self.preparation(recipe)
         wanted = preparation.conditions() if conditions is None else list(conditions)
-        return gather(preparation, self._clips(recipe), wanted).with_emotions(recipe.labels)
+        windows = gather(preparation, self._clips(recipe), wanted)
+        if recipe.label_map:
+            windows = windows.relabelled(recipe.label_map)  # only now: the cache is of clips as they are read
+        return windows.with_emotions(recipe.labels)
 
     def _check_licence(self, recipe: Recipe) -> None:
         unsellable = [
@@ -122,7 +125,7 @@ class Workplace:
             )
 
     def _clips(self, recipe: Recipe) -> list[corpora.Clip]:
-        """All clips of the recipe's corpora, their emotions by its label map; says what becomes of them."""
+        """All clips of the recipe's corpora, as these call them; says what becomes of them."""
         read = corpora.read_all(recipe.corpora, self.data)
         mapping, acted = recipe.label_map or {}, Counter(clip.emotion for clip in read)
         clips = [replace(clip, emotion=mapping.get(clip.emotion, clip.emotion)) for clip in read]
@@ -154,7 +157,7 @@ class Workplace:
             logger.info(
                 "clips left out, not among the labels of recipe %s: %s", recipe.name, ", ".join(left_out)
             )
-        return clips
+        return read
 
 
 def run(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import soundfile
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rich.bar import Bar
@@ -21,6 +20,7 @@ from rich.text import Text
 
 from trainer.corpora import KNOWN, Clip, Corpus, CorpusError, about, found, read
 from trainer.corpora.clip import Sex
+from trainer.windows import open_recording
 
 SEXES: tuple[Sex, ...] = get_args(Sex)
 NAMED = 40
@@ -94,12 +94,12 @@ def take(data: Path) -> Stock:
 
 
 def _fault(clip: Clip) -> str:
-    """What its header lacks; empty if nothing."""
+    """What is wrong with a recording, as far as its header tells; empty if nothing."""
     try:
-        sound = soundfile.info(clip.path)
-    except soundfile.LibsndfileError as error:
-        return f"{clip.path}: cannot read it: {error.error_string}; convert it to WAV or FLAC"
-    return "" if sound.frames else f"{clip.path}: holds no samples; remove it from the corpus"
+        open_recording(clip.path).close()
+    except CorpusError as error:
+        return str(error)
+    return ""
 
 
 def show(stock: Stock, console: Console) -> None:
@@ -143,7 +143,7 @@ def draw(inventories: Sequence[Inventory], path: Path) -> None:
         left.tick_params(axis="x", rotation=30)
         right.set(ylabel="clips", xlabel="speakers, most clips first", title=f"{begin} speakers")
         if len(names) <= NAMED:
-            right.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+            right.set_xticks(range(len(names)), names, rotation=90, fontsize=7, parse_math=False)
         else:
             right.set_xticks([])
     handles = [Patch(color=colour, label=sex) for sex, colour in COLOURS.items()]
@@ -158,7 +158,7 @@ def _table(inventory: Inventory) -> Table:
     languages = ", ".join(sorted({clip.language for clip in inventory.clips}))
     corpus = inventory.corpus
     title = f"{corpus.name}: {len(inventory.clips)} clips, {languages}, {corpus.licence}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=True)
+    table = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=True)
     table.add_column("emotion", min_width=10)
     for name in (*sexes, "clips"):
         table.add_column(name, justify="right")

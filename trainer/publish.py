@@ -7,7 +7,9 @@ windows are scored as the first of their stream.
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ from trainer.corpora import Clip
 from trainer.evaluation import confusion, drawn_uar, interval, uar
 from trainer.export import CARD_FILE, TOLERANCE
 from trainer.windows import cut, load_clip
+
+logger = logging.getLogger(__name__)
 
 PARITY = TOLERANCE
 """Largest difference of a golden clip's probability from torch's: less than the daemon accepts, which may run
@@ -116,6 +120,15 @@ def judge(model: EmotionModel, clips: Sequence[Clip]) -> Judgement:
     if not judged:
         raise ModelError(
             f"model {model.reference}: no held-out clip has one of the labels {', '.join(labels)}"
+        )
+    there = Counter(clip.emotion for clip in clips)
+    if missing := [label for label in labels if label not in there]:
+        others = ", ".join(f"{n} {emotion}" for emotion, n in sorted(there.items()) if emotion not in labels)
+        logger.warning(
+            "model %s is not judged on %s: no held-out clip has this emotion; of other emotions they have %s",
+            model.reference,
+            ", ".join(missing),
+            others or "none",
         )
     counts = _counts(model, judged, labels)
     return Judgement(float(uar(counts.sum(axis=0))), len(counts), len(judged))

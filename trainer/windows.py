@@ -21,6 +21,32 @@ SILENCE_S = 0.5
 """Around every clip, so that its first and last window look as in a call, hangover included."""
 
 
+def open_recording(path: Path) -> soundfile.SoundFile:
+    """A recording of a corpus, as far as its header tells a whole one.
+
+    Raises:
+        CorpusError: the file is not a readable recording, empty, or cut short.
+    """
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a headerless .raw
+        raise _unreadable(path, error) from error
+    lost_s = (promised_frames(file) - file.frames) / file.samplerate
+    if file.frames and lost_s <= NEGLIGIBLE_S:
+        return file
+    file.close()
+    if not file.frames:
+        raise CorpusError(f"{path}: holds no samples; remove it from the corpus")
+    raise CorpusError(
+        f"{path}: its last {lost_s:.2f} s are missing; copy it again or remove it from the corpus"
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> CorpusError:
+    seen = getattr(error, "error_string", error)
+    return CorpusError(f"{path}: cannot read it: {seen}; convert it to WAV or FLAC")
+
+
 @lru_cache(maxsize=256)
 def load(path: Path) -> Samples:
     """Samples of a recording, float32 mono at ``SAMPLE_RATE``, shape (n,), resampled as the daemon does it.
@@ -30,17 +56,12 @@ def load(path: Path) -> Samples:
             number.
     """
     try:
-        with soundfile.SoundFile(path) as file:
+        with open_recording(path) as file:
             samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
             if not len(samples):
                 raise CorpusError(f"{path}: holds no samples; remove it from the corpus")
-            lost_s = (promised_frames(file) - len(samples)) / rate
     except soundfile.LibsndfileError as error:
-        raise CorpusError(f"{path}: cannot read it: {error}; convert it to WAV or FLAC") from error
-    if lost_s > NEGLIGIBLE_S:
-        raise CorpusError(
-            f"{path}: its last {lost_s:.2f} s are missing; copy it again or remove it from the corpus"
-        )
+        raise _unreadable(path, error) from error
     if not np.isfinite(samples).all():
         first = int(np.argmin(np.isfinite(samples).all(axis=1)))
         raise CorpusError(

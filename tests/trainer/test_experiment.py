@@ -146,13 +146,14 @@ def assert_equal(one: Predictions, other: Predictions) -> None:
 def test_the_label_map_says_what_clips_count_as(
     tiny: recipe.Recipe, workplace: Workplace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Before as after it, the same clean features serve."""
+    """Before as after it, the same features serve."""
     caplog.set_level(logging.INFO)
-    said = workplace.windows(tiny, ["clean"])
+    said = workplace.windows(tiny, ["clean", "train-0"])
     kept = sorted((workplace.runs / "cache").iterdir())
     mapped = msgspec.structs.replace(tiny, labels=("angry", "neutral"), label_map={"sad": "neutral"})
     assert mapped.sha256 != msgspec.structs.replace(mapped, label_map=msgspec.UNSET).sha256
-    windows = workplace.windows(mapped, ["clean"])
+    windows = workplace.windows(mapped, ["clean", "train-0"])
+    np.testing.assert_array_equal(windows.features, said.features)
     assert [clip.emotion for clip in windows.clips] == [
         {"sad": "neutral"}.get(clip.emotion, clip.emotion) for clip in said.clips
     ]

@@ -72,14 +72,36 @@ def test_every_clip_that_cannot_be_read_is_named_and_not_counted(
     (tmp_path / "tiny/0-sad-0.wav").write_text("no sound")
     (tmp_path / "tiny/1-sad-0.wav").write_bytes(b"")
     soundfile.write(tmp_path / "tiny/2-sad-0.wav", np.zeros(0), 16_000)
+    cut = tmp_path / "tiny/3-sad-0.wav"
+    cut.write_bytes(cut.read_bytes()[:-16_000])
+    table = tmp_path / "tiny/manifest.csv"
+    table.write_text(table.read_text().replace("0-angry-0.wav", "headerless.raw"))
+    (tmp_path / "tiny/0-angry-0.wav").rename(tmp_path / "tiny/headerless.raw")
     (tmp_path / "emo-db").mkdir()
     (tmp_path / "emo-db/03a01Fa.wav").touch()
     assert main(["corpora", "--data", str(tmp_path), "--picture", str(tmp_path / "counts.png")]) == 2
     printed = capsys.readouterr()
-    assert "tiny: 33 clips" in printed.out
+    assert "tiny: 31 clips" in printed.out
     for name in ("tiny/0-sad-0", "tiny/1-sad-0", "emo-db/03a01Fa"):
         assert f"{tmp_path / name}.wav: cannot read it: Format not recognised" in printed.err
     assert f"{tmp_path / 'tiny/2-sad-0.wav'}: holds no samples" in printed.err
+    assert f"{cut}: its last 0.50 s are missing" in printed.err
+    assert f"{tmp_path / 'tiny/headerless.raw'}: cannot read it: samplerate must be" in printed.err
+
+
+def test_licences_and_names_are_no_markup(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny_data / "tiny", tmp_path / "tiny")
+    table = tmp_path / "tiny/manifest.csv"
+    table.write_text(table.read_text().replace(",s1,", ",$a_$,"))
+    (tmp_path / "tiny/corpus.toml").write_text(
+        'licence = "my [non-commercial] [/terms]"\npublished = "here"\nsellable = false\n'
+    )
+    assert main(["corpora", "--data", str(tmp_path), "--picture", str(tmp_path / "counts.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "my [non-commercial] [/terms]" in printed
+    assert "$a_$: " in printed
 
 
 def test_bars_have_the_names_of_their_speakers_where_there_is_room(

@@ -109,7 +109,7 @@ def test_models_are_not_compared_by_speakers_who_share_no_label(draft: Path) -> 
 
 
 def test_models_are_compared_over_the_labels_both_have(
-    tmp_path: Path, draft: Path, held_out: list[Clip]
+    tmp_path: Path, draft: Path, held_out: list[Clip], caplog: pytest.LogCaptureFixture
 ) -> None:
     """With one label alone a model cannot be wrong."""
     model = EmotionModel(draft / "model.onnx")
@@ -118,6 +118,9 @@ def test_models_are_compared_over_the_labels_both_have(
         clip(path, label) for path, label in zip(CLIPS[:4], ("angry", "zen", "sad", "happy"), strict=True)
     ]
     assert judge(model, clips).clips == 3, "the draft's own labels"
+    (said,) = caplog.messages
+    assert said.startswith("model tiny@2 is not judged on ")
+    assert said.endswith("no held-out clip has this emotion; of other emotions they have 1 zen")
     comparison = compare(model, two, clips)
     assert isinstance(comparison, Comparison)
     assert comparison.speakers == 2

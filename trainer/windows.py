@@ -31,15 +31,16 @@ def open_recording(path: Path) -> soundfile.SoundFile:
         file = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a headerless .raw
         raise _unreadable(path, error) from error
-    lost_s = (promised_frames(file) - file.frames) / file.samplerate
-    if file.frames and lost_s <= NEGLIGIBLE_S:
-        return file
-    file.close()
     if not file.frames:
+        file.close()
         raise CorpusError(f"{path}: holds no samples; remove it from the corpus")
-    raise CorpusError(
-        f"{path}: its last {lost_s:.2f} s are missing; copy it again or remove it from the corpus"
-    )
+    lost_s = (promised_frames(file) - file.frames) / file.samplerate
+    if lost_s > NEGLIGIBLE_S:
+        file.close()
+        raise CorpusError(
+            f"{path}: its last {lost_s:.2f} s are missing; copy it again or remove it from the corpus"
+        )
+    return file
 
 
 def _unreadable(path: Path, error: Exception) -> CorpusError:

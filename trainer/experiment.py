@@ -125,11 +125,11 @@ class Workplace:
             )
 
     def _clips(self, recipe: Recipe) -> list[corpora.Clip]:
-        """All clips of the recipe's corpora, as these call them; says what becomes of them."""
+        """All clips of the recipe's corpora, their emotions as these call them; says what becomes of them."""
         read = corpora.read_all(recipe.corpora, self.data)
         mapping, acted = recipe.label_map or {}, Counter(clip.emotion for clip in read)
-        clips = [replace(clip, emotion=mapping.get(clip.emotion, clip.emotion)) for clip in read]
-        there = Counter(clip.emotion for clip in clips)
+        labels = [mapping.get(clip.emotion, clip.emotion) for clip in read]
+        there = Counter(labels)
         nobody = f"no clip of {', '.join(recipe.corpora)} has this emotion, they have"
         if unknown := [emotion for emotion in mapping if emotion not in acted]:
             raise corpora.CorpusError(
@@ -142,7 +142,7 @@ class Workplace:
                 "correct the label or the corpus, or map one of these to it in [label_map]"
             )
         for name in recipe.corpora:
-            own = {clip.emotion for clip in clips if clip.corpus == name}
+            own = {label for label, clip in zip(labels, read, strict=True) if clip.corpus == name}
             if own.isdisjoint(recipe.labels):
                 raise corpora.CorpusError(
                     f"corpus {name}: none of its clips has a label of recipe {recipe.name}, they have "

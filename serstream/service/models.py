@@ -6,7 +6,6 @@ The daemon asks between two batches; what takes time happens in a `Loader` and a
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from serstream.pacing import ALWAYS
 from serstream.service.canary import Canary
 from serstream.service.candidate import Candidate, Contents, Purpose
 from serstream.service.loader import Loader
+from serstream.service.new_versions import NewVersions
 from serstream.service.shadow import Shadow
 from serstream.service.status import ModelStatus, Refusal
 from serstream.types import Scores, SpeechWindow, StreamStart
@@ -39,10 +39,6 @@ log = logging.getLogger(__name__)
 
 REPORT_INTERVAL_S = 5.0
 """How often the comparison with a shadow or canary is published."""
-LOOK_INTERVAL_S = 5.0
-"""How often ``auto_activate`` looks for a new version."""
-COPYING_S = 60.0
-"""A new version that is not complete after this is told: whoever copied it waits for it."""
 
 
 class Models:
@@ -85,15 +81,9 @@ class Models:
         """Models refused since the start."""
         self._refusal: Refusal | None = None
         self._sequence = 0
-        self._began = self._next_look = self._next_report = now
-        self._newest = max(
-            Reference.parse(text).version
-            for text in (active.reference, self._previous)
-            if text.partition("@")[0] == active.metadata.name
-        )
-        """``auto_activate`` tries only versions above it, each once, and none that was rolled back."""
-        self._copied_since: dict[Reference, float] = {}
-        """When each version that is not complete was first seen; infinity once that is told."""
+        self._began = self._next_report = now
+        known = [Reference.parse(text) for text in (active.reference, self._previous) if text]
+        self._new_versions = NewVersions(known, now)
         shadow = self._store.pointer().shadow if self._store else None
         if self._store and shadow and shadow != self.reference:
             self._load(self._store, Reference.parse(shadow), "shadow", settings.shadow_share)
@@ -176,10 +166,7 @@ class Models:
         It does not survive a restart: what has ended the daemon must not come back with it.
         """
         if model:
-            reference = self._beside(model)
-            if reference.name == self.active.metadata.name:
-                self._newest = max(self._newest, reference.version)  # a person decides about this one
-            return self._begin(str(reference), "canary", share or self._settings.canary_share)
+            return self._begin(str(self._beside(model)), "canary", share or self._settings.canary_share)
         ended = self._canary.reference if self._canary else ""
         self._end_canary()
         return ended
@@ -219,9 +206,8 @@ class Models:
         if self._candidate and self._candidate.is_done():
             candidate, self._candidate = self._candidate, None
             messages.append(self._decide(candidate, now, utc))
-        if self._settings.auto_activate and now >= self._next_look:
-            self._next_look = now + LOOK_INTERVAL_S
-            messages += self._look(now, utc)
+        if self._settings.auto_activate:
+            messages += self._try_new(now, utc)
         if self._shadow and self._shadow.failure:
             messages.append(self._refuse(self._shadow.reference, self._shadow.failure, now, utc))
             self._end_shadow()
@@ -272,6 +258,7 @@ class Models:
         return str(reference)
 
     def _load(self, store: ModelStore, reference: Reference, purpose: Purpose, share: float) -> None:
+        self._new_versions.decided(reference)
         previous = self._previous if str(reference) == self.reference else self.reference
         self._candidate = Candidate(
             reference, store, self._settings, self._inspected, self._loader, purpose, share, previous
@@ -365,26 +352,17 @@ class Models:
         figures = msgspec.structs.asdict(candidate.status())
         return kind(**self._header(now, utc), candidate=figures.pop("name"), **figures)
 
-    def _look(self, now: float, utc: float) -> list[Message]:
+    def _try_new(self, now: float, utc: float) -> list[Message]:
         if self._candidate or self._store is None:
             return []
-        for reference in self._store.newer(Reference(self.active.metadata.name, self._newest)):
-            if lacking := self._store.lacks(reference):
-                self._tell_incomplete(reference, lacking, now)
-                continue
-            self._newest = reference.version
-            try:
-                self._begin(str(reference), "activate")
-            except ModelError as error:
-                return [self._refuse(str(reference), str(error), now, utc)]
+        reference = self._new_versions.due(self._store, self.active.metadata.name, now)
+        if reference is None:
             return []
+        try:
+            self._begin(str(reference), "activate")
+        except ModelError as error:
+            return [self._refuse(str(reference), str(error), now, utc)]
         return []
-
-    def _tell_incomplete(self, reference: Reference, lacking: str, now: float) -> None:
-        since = self._copied_since.setdefault(reference, now)
-        if now - since >= COPYING_S:
-            self._copied_since[reference] = math.inf
-            log.warning("model %s is not tried before it is complete: %s", reference, lacking)
 
     def _end_shadow(self) -> None:
         if self._shadow:

@@ -8,7 +8,7 @@ from served_models import serving, settle
 
 from serstream.emotion.store import ModelStore, Reference
 from serstream.feed.messages import ModelChanged, ModelRefused
-from serstream.service.models import LOOK_INTERVAL_S
+from serstream.service.new_versions import LOOK_INTERVAL_S
 
 
 def test_a_new_version_is_ignored_unless_auto_activate(store: ModelStore) -> None:
@@ -25,6 +25,38 @@ def test_a_new_version_is_ignored_unless_auto_activate(store: ModelStore) -> Non
         publish(store.root, 4, seed=4)
         settle(models, 20 * LOOK_INTERVAL_S)
         assert models.reference == "tiny@4"
+
+
+def test_what_a_person_decided_about_is_no_news(store: ModelStore) -> None:
+    with serving(store, auto_activate=True) as models:
+        settle(models)
+        publish(store.root, 3, seed=3)
+        models.activate("tiny@3")
+        settle(models)
+        models.rollback()
+        settle(models)
+        assert settle(models, 10 * LOOK_INTERVAL_S) == []
+        assert models.reference == "tiny@2"
+        publish(store.root, 4, seed=4)
+        models.set_shadow("tiny@4")
+        for now in range(60, 100, 10):
+            settle(models, now)
+        assert (models.reference, models.status().swaps) == ("tiny@2", 3)
+    with serving(store, auto_activate=True) as models:  # the pointer names the shadow
+        settle(models, 0.0)
+        settle(models, 10 * LOOK_INTERVAL_S)
+        assert models.reference == "tiny@2"
+
+
+def test_versions_of_another_model_have_numbers_of_their_own(store: ModelStore) -> None:
+    with serving(store, auto_activate=True) as models:
+        settle(models)
+        publish(store.root, 1, name="small", seed=5)
+        models.activate("small@1")
+        settle(models)
+        publish(store.root, 2, name="small", seed=6)
+        settle(models, 10 * LOOK_INTERVAL_S)
+        assert models.reference == "small@2"
 
 
 def test_a_refused_model_changes_nothing_and_is_not_tried_again(store: ModelStore) -> None:

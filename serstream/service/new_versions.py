@@ -1,0 +1,62 @@
+"""What ``auto_activate`` tries: new versions in the repository, once they are complete."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+
+from serstream.emotion.store import ModelStore, Reference
+
+log = logging.getLogger(__name__)
+
+LOOK_INTERVAL_S = 5.0
+"""How often the repository is looked at."""
+COPYING_S = 60.0
+"""A new version that is not complete after this is told: whoever copied it waits for it."""
+
+
+class NewVersions:
+    """Newer than every version of the same model that was decided about; each is tried once.
+
+    Args:
+        decided: versions that are no news, as the active one and the one before.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, decided: Iterable[Reference], now: float):
+        self._newest: dict[str, Reference] = {}
+        self._copied_since: dict[Reference, float] = {}
+        """When each version that is not complete was first seen; infinity once that is told."""
+        self._next_look = now
+        for reference in decided:
+            self.decided(reference)
+
+    def decided(self, reference: Reference) -> None:
+        """A person activates it, rolls it back or compares it: neither it nor an older one is news."""
+        newest = self._newest.get(reference.name, reference)
+        self._newest[reference.name] = max(newest, reference)
+
+    def due(self, store: ModelStore, name: str, now: float) -> Reference | None:
+        """The newest complete version of a model to be tried now, which counts as decided about from here on.
+
+        Args:
+            store: where to look, every `LOOK_INTERVAL_S`.
+            name: of the active model.
+            now: monotonic seconds.
+        """
+        if now < self._next_look:
+            return None
+        self._next_look = now + LOOK_INTERVAL_S
+        for reference in store.newer(self._newest[name]):
+            if not (lacking := store.lacks(reference)):
+                self.decided(reference)
+                return reference
+            self._tell_incomplete(reference, lacking, now)
+        return None
+
+    def _tell_incomplete(self, reference: Reference, lacking: str, now: float) -> None:
+        since = self._copied_since.setdefault(reference, now)
+        if now - since >= COPYING_S:
+            self._copied_since[reference] = math.inf
+            log.warning("model %s is not tried before it is complete: %s", reference, lacking)

@@ -105,7 +105,7 @@ class WindowSet:
         """The same windows, of clips whose emotions are called otherwise."""
         return replace(
             self,
-            clips=[replace(clip, emotion=label_map.get(clip.emotion, clip.emotion)) for clip in self.clips],
+            clips=[clip.relabelled(label_map) for clip in self.clips],
             source=hashlib.sha256(msgspec.json.encode([self.source, label_map])).hexdigest(),
         )
 

@@ -196,6 +196,7 @@ def write_model(
             for name in row
             if name in ("ua", "ua_unmasked") or name.startswith("ua ")
         },
+        label_map=recipe.label_map or {},
         recipe_sha256=recipe.sha256,
     )
     learned = learned_of(recipe, corpora.read_all(recipe.heard, workplace.data), clean.clips)

@@ -71,7 +71,7 @@ def publish(
 
     Args:
         draft: a folder as `trainer.export.write_draft` makes it.
-        clips: of speakers that the draft was not trained on.
+        clips: of speakers that the draft was not trained on; its label map says what else counts as a label.
         store: the repository.
         floor: least UAR, 0 to 1.
 
@@ -85,6 +85,7 @@ def publish(
     inspect_apart(draft)
     model = EmotionModel(draft / MODEL_FILE)
     GoldenClips.read(draft / FILE_NAME).check(model, PARITY)
+    clips = [clip.relabelled(model.metadata.label_map) for clip in clips]
     judgement = judge(model, clips)
     if judgement.uar < floor:
         raise ModelError(

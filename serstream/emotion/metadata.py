@@ -34,6 +34,8 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """How the metrics were measured."""
     metrics: dict[str, float] = {}
     """Measured on held-out speakers."""
+    label_map: dict[str, Label] = {}
+    """Other words of the training data, and the label that each counted as."""
     recipe_sha256: str = ""
 
     def __post_init__(self) -> None:

@@ -1,7 +1,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import onnx
 import pytest
 import soundfile
 from published_model import publish as publish_tiny
@@ -70,6 +72,20 @@ def test_a_draft_that_passes_is_published_with_golden_clips_and_not_activated(
     assert (judgement.speakers, judgement.clips) == (5, 5)
     assert store.pointer().active == "tiny@1"
     assert (folder / "card.md").read_text() == (draft / "card.md").read_text()
+
+
+def test_words_of_the_label_map_are_judged_too(
+    tmp_path: Path, draft: Path, held_out: list[Clip], store: ModelStore
+) -> None:
+    model = onnx.load(draft / "model.onnx")
+    metadata = EmotionModel(draft / "model.onnx").metadata
+    mapped = msgspec.structs.replace(metadata, label_map={f"{label}-ish": label for label in LABELS})
+    onnx.helper.set_model_props(model, mapped.to_props())
+    onnx.save(model, draft / "model.onnx")
+    reseal(draft)
+    others = [replace(c, emotion=f"{c.emotion}-ish") for c in held_out]
+    _, judgement, _ = publish(draft, others, store, floor=0.9)
+    assert (judgement.uar, judgement.clips) == (1.0, len(held_out))
 
 
 def test_a_draft_below_the_floor_is_refused(draft: Path, held_out: list[Clip], store: ModelStore) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -42,6 +42,10 @@ class Clip:
     def name(self) -> str:
         """File name without its suffix, the name that fold files use."""
         return self.path.stem
+
+    def relabelled(self, label_map: Mapping[str, str]) -> Clip:
+        """The same clip, under the label that its emotion counts as."""
+        return replace(self, emotion=label_map.get(self.emotion, self.emotion))
 
 
 @dataclass(frozen=True, slots=True)

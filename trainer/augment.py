@@ -24,7 +24,7 @@ from msgspec import Meta
 
 from serstream.rtp.concealment import conceal
 from serstream.types import SAMPLE_RATE, Samples
-from trainer.corpora.clip import audio_files
+from trainer.corpora.clip import CorpusError, audio_files
 from trainer.windows import load
 
 SPEECH_DBFS = -26.0
@@ -34,6 +34,10 @@ PACKET = 160
 """Samples of one packet, 20 ms."""
 ROOM_S = 0.5
 """Impulse responses are faded out by then: offices, not halls."""
+FRAME = 320
+"""Samples of 20 ms of a noise."""
+SILENT_DB = 50.0
+"""Frames this far below the level of a noise are left out: ESC-50 fills short sounds up with silence."""
 
 Law: TypeAlias = Literal["ULAW", "ALAW"]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -119,14 +123,21 @@ class Sounds:
         """Both folders may be missing; white noise then stands in for the recordings.
 
         The last fifth of the noises (ESC-10's fold 5) is kept for tests.
+
+        Raises:
+            CorpusError: a recording is silent or cannot be read, or a noise has no second one beside it.
         """
-        recordings = [load(path) for path in audio_files(noise_folder)] or _white_noises()
-        noises = [_at_level(recording, SPEECH_DBFS) for recording in recordings]
+        noises = [_noise(path) for path in audio_files(noise_folder)] or _white_noises()
+        if len(noises) == 1:
+            raise CorpusError(
+                f"{noise_folder}: has one recording, wanted two or more (the last fifth is kept for tests) "
+                "or none (for white noise)"
+            )
         n_train = len(noises) * 4 // 5
         return Sounds(
             noises=noises[:n_train],
             test_noises=noises[n_train:],
-            rooms=[_short_room(load(path)) for path in audio_files(room_folder)],
+            rooms=[_short_room(path) for path in audio_files(room_folder)],
         )
 
 
@@ -269,11 +280,21 @@ def level_dbfs(samples: Samples) -> float:
 
 def _white_noises() -> list[Samples]:
     rng = np.random.default_rng(0)
-    return [rng.normal(0, 0.1, 5 * SAMPLE_RATE).astype(np.float32) for _ in range(5)]
+    return [_at_level(rng.normal(0, 0.1, 5 * SAMPLE_RATE).astype(np.float32)) for _ in range(5)]
 
 
-def _at_level(samples: Samples, dbfs: float) -> Samples:
-    return samples * np.float32(10 ** ((dbfs - level_dbfs(samples)) / 20))
+def _noise(path: Path) -> Samples:
+    """What sounds of a recording, at ``SPEECH_DBFS``."""
+    samples = load(path)
+    frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
+    loud = [level_dbfs(frame) > level_dbfs(samples) - SILENT_DB for frame in frames]
+    if not samples.any() or not any(loud):
+        raise CorpusError(f"{path}: is silent or too short, wanted noise; remove it")
+    return _at_level(frames[loud].ravel())
+
+
+def _at_level(samples: Samples) -> Samples:
+    return samples * np.float32(10 ** ((SPEECH_DBFS - level_dbfs(samples)) / 20))
 
 
 def _excerpt(recording: Samples, n_samples: int, rng: np.random.Generator) -> Samples:
@@ -281,9 +302,13 @@ def _excerpt(recording: Samples, n_samples: int, rng: np.random.Generator) -> Sa
     return np.resize(np.roll(recording, -start), n_samples)
 
 
-def _short_room(response: Samples) -> Samples:
-    """From the direct sound on, faded out over ``ROOM_S``, of unit energy."""
+def _short_room(path: Path) -> Samples:
+    """An impulse response from the direct sound on, faded out over ``ROOM_S``, of unit energy."""
+    response = load(path)
     response = response[int(np.argmax(np.abs(response))) :][: round(ROOM_S * SAMPLE_RATE)]
     response = response * np.hanning(2 * len(response))[len(response) :].astype(np.float32)
-    unit: Samples = response / np.sqrt(np.sum(np.square(response)))
+    energy = np.sum(np.square(response))
+    if not energy:
+        raise CorpusError(f"{path}: is silent after its peak, wanted an impulse response; remove it")
+    unit: Samples = response / np.sqrt(energy)
     return unit

@@ -36,11 +36,11 @@ from trainer.augment import (
 )
 from trainer.corpora import Clip
 from trainer.whole import BROKEN_ARRAYS, whole
-from trainer.windows import cut, load_clip
+from trainer.windows import cut, in_silence, load_clip
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 4
+FORMAT = 5
 """Raise it when the code here or in augment.py gives other features for the same recipe."""
 
 SEGMENTER = SegmenterSettings()
@@ -182,7 +182,7 @@ class Preparation:
                 sound = load_clip(clips[i])
                 if augmented and neutral and clips[i].emotion != "neutral":
                     sound = self._beside_neutral(sound, neutral, rng)
-                sound = transmit(sound * gain, line, rng)
+                sound = transmit(in_silence(sound * gain), line, rng)
                 pieces = cut(sound, self.spec, self.segmenter)
                 silent += not pieces.spoken
                 rows = mfcc(pieces.windows, self.spec)

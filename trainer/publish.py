@@ -27,7 +27,7 @@ from serstream.errors import ModelError
 from trainer.corpora import Clip
 from trainer.evaluation import confusion, drawn_uar, interval, uar
 from trainer.export import CARD_FILE, TOLERANCE
-from trainer.windows import cut, load_clip
+from trainer.windows import cut, in_silence, load_clip
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def _counts(model: EmotionModel, clips: Sequence[Clip], labels: Sequence[str]) -
     columns = [model.metadata.labels.index(label) for label in labels]
     predicted = []
     for clip in clips:
-        windows = cut(load_clip(clip), model.metadata.feature_spec, SegmenterSettings()).windows
+        windows = cut(in_silence(load_clip(clip)), model.metadata.feature_spec, SegmenterSettings()).windows
         scores = np.log(np.maximum(model.score_samples(windows)[:, columns], 1e-9)).mean(axis=0)
         predicted.append(int(scores.argmax()))
     truth = np.array([labels.index(clip.emotion) for clip in clips])

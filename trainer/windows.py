@@ -18,7 +18,7 @@ from serstream.types import SAMPLE_RATE, Samples, SpeechWindow
 from trainer.corpora import Clip, CorpusError
 
 SILENCE_S = 0.5
-"""Around every clip, so that its first and last window look as in a call, hangover included."""
+"""Around every clip, so that its first and last window look as in a call (see `in_silence`)."""
 
 
 def open_recording(path: Path) -> soundfile.SoundFile:
@@ -81,6 +81,15 @@ def load_clip(clip: Clip) -> Samples:
     return load(clip.path)
 
 
+def in_silence(samples: Samples) -> Samples:
+    """A clip between ``SILENCE_S`` of silence, shape (n + 2 * SILENCE_S * SAMPLE_RATE,).
+
+    A line that it goes over then fills what a window has before the speech and behind it, the segmenter's
+    hangover, with its noise and echo, as in a call.
+    """
+    return np.pad(samples, round(SILENCE_S * SAMPLE_RATE))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
     """Windows of one clip."""
@@ -97,7 +106,7 @@ def cut(samples: Samples, spec: FeatureSpec, settings: SegmenterSettings) -> Cut
     """Cut a clip as the daemon's `Segmenter` does.
 
     Args:
-        samples: the clip at ``SAMPLE_RATE``, shape (n,).
+        samples: the clip `in_silence`, at ``SAMPLE_RATE``, shape (n,).
         spec: says how long a window is and how a short one is padded.
         settings: of the segmenter.
 
@@ -105,9 +114,8 @@ def cut(samples: Samples, spec: FeatureSpec, settings: SegmenterSettings) -> Cut
         At least one window: a clip without detected speech gives its loudest part, so that an evaluation has
         a prediction for every clip.
     """
-    silence = np.zeros(round(SILENCE_S * SAMPLE_RATE), np.float32)
     segmenter = Segmenter("clip", settings)
-    segments = segmenter.push(np.concatenate([silence, samples, silence])) + segmenter.flush()
+    segments = segmenter.push(samples) + segmenter.flush()
     windows, seconds, heard_to = [], [], 0
     for segment in segments:
         if isinstance(segment, SpeechWindow):
@@ -116,7 +124,8 @@ def cut(samples: Samples, spec: FeatureSpec, settings: SegmenterSettings) -> Cut
             heard_to = segment.end
     if windows:
         return Cut(np.stack(windows), seconds, spoken=True)
-    loudest = _loudest(samples, spec.n_samples)
+    around = round(SILENCE_S * SAMPLE_RATE)
+    loudest = _loudest(samples[around:-around], spec.n_samples)
     return Cut(pad(loudest, spec)[None], [len(loudest) / SAMPLE_RATE], spoken=False)
 
 

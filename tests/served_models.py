@@ -1,5 +1,6 @@
 """The owner of the models, as the daemon has it, over a repository of tiny ones."""
 
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -56,6 +57,17 @@ def windows(n: int, stream: str = "s") -> list[SpeechWindow]:
 
 def begin(models: Models, stream: str, call: str) -> str:
     return models.begin(StreamStart(stream, call, "customer", "rtp:5004", 0.0))
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Meanwhile no file of this process can grow."""
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def break_model(model: EmotionModel, monkeypatch: pytest.MonkeyPatch) -> None:

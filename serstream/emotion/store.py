@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -70,6 +70,8 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Where 'serstream models rollback' goes."""
     shadow: _ReferenceText | None = None
     """Scores beside the active one and is only compared with it."""
+    decided: dict[str, int] = {}
+    """Newest version of each model that was tried or decided about: ``auto_activate`` leaves it alone."""
 
 
 class ModelStore:
@@ -84,15 +86,7 @@ class ModelStore:
 
     def references(self) -> list[Reference]:
         """Every published version, by name and number. Other files and folders are ignored."""
-        found = []
-        for folder in self.root.glob("*/*"):
-            try:
-                reference = Reference.parse(f"{folder.parent.name}@{folder.name}")
-            except ModelError:
-                continue
-            if os.path.exists(folder / MODEL_FILE):
-                found.append(reference)
-        return sorted(found)
+        return [r for r in self._numbered() if os.path.exists(self._folder(r) / MODEL_FILE)]
 
     def resolve(self, text: str) -> Reference:
         """``name@version``, or ``name`` for its newest version.
@@ -108,8 +102,8 @@ class ModelStore:
         return versions[-1]
 
     def newer(self, than: Reference) -> list[Reference]:
-        """Versions of a model that are newer than this one, newest first."""
-        return [r for r in reversed(self.references()) if r.name == than.name and r > than]
+        """Versions of a model that are newer than this one, newest first; some may still be copied."""
+        return [r for r in reversed(self._numbered()) if r.name == than.name and r > than]
 
     def lacks(self, reference: Reference) -> str:
         """What of a version is not there, as it may still be copied; empty: it is complete.
@@ -117,14 +111,14 @@ class ModelStore:
         Complete is one whose ``SHA256SUMS`` and all files in it are there.
         """
         try:
-            _read_sums(self.root / reference.name / str(reference.version))
+            _read_sums(self._folder(reference))
         except ModelError as error:
             return str(error)
         return ""
 
     def next_version(self, name: str) -> int:
         """The number that the next version of a model gets."""
-        return max((r.version for r in self.references() if r.name == name), default=0) + 1
+        return max((r.version for r in self._numbered() if r.name == name), default=0) + 1
 
     def file(self, reference: Reference) -> Path:
         """The model.onnx of a version.
@@ -132,7 +126,7 @@ class ModelStore:
         Raises:
             ModelError: there is no such version, or it lies outside the repository.
         """
-        path = self.root / reference.name / str(reference.version) / MODEL_FILE
+        path = self._folder(reference) / MODEL_FILE
         if not os.path.isdir(path.parent):
             raise ModelError(f"model {reference}: not in {self.root}; {self._what_there_is()}")
         leads_to = os.path.realpath(path)  # unlike resolve(), of a link to itself, too
@@ -183,14 +177,23 @@ class ModelStore:
                 shadow = None if before.shadow == str(reference) else before.shadow
                 there = {str(other) for other in self.references() if other != reference}
                 known = (text for text in (previous, before.active, before.previous) if text in there)
-                after = Pointer(active=str(reference), previous=next(known, None), shadow=shadow)
+                after = msgspec.structs.replace(
+                    before, active=str(reference), previous=next(known, None), shadow=shadow
+                )
             self._point(after)
 
     def set_shadow(self, reference: Reference | None) -> None:
         """Say which version is compared with the active one."""
         with self._writing():
             shadow = str(reference) if reference else None
-            self._point(msgspec.structs.replace(self.pointer(), shadow=shadow))
+            if self.pointer().shadow != shadow:
+                self._point(msgspec.structs.replace(self.pointer(), shadow=shadow))
+
+    def decide(self, decided: Mapping[str, int]) -> None:
+        """Write down which versions are no news to ``auto_activate``, see `Pointer`."""
+        with self._writing():
+            if self.pointer().decided != decided:
+                self._point(msgspec.structs.replace(self.pointer(), decided=dict(decided)))
 
     def publish(self, reference: Reference, files: Mapping[str, bytes]) -> Path:
         """Add a version; it appears complete, under its number, or not at all. It does not become active.
@@ -205,7 +208,7 @@ class ModelStore:
         Raises:
             ModelError: the version exists, or the folder cannot be written.
         """
-        folder = self.root / reference.name / str(reference.version)
+        folder = self._folder(reference)
         if os.path.exists(folder):
             raise ModelError(
                 f"model {reference}: {folder} exists and a version never changes; "
@@ -222,6 +225,17 @@ class ModelStore:
             _sync(folder.parent)
             _sync(self.root)
         return folder
+
+    def _folder(self, reference: Reference) -> Path:
+        return self.root / reference.name / str(reference.version)
+
+    def _numbered(self) -> list[Reference]:
+        """Every folder that is named as a version is, by name and number."""
+        found = []
+        for folder in self.root.glob("*/*"):
+            with suppress(ModelError):
+                found.append(Reference.parse(f"{folder.parent.name}@{folder.name}"))
+        return sorted(found)
 
     def _point(self, pointer: Pointer) -> None:
         unfinished = self.root / f"{UNFINISHED}{POINTER_FILE}"
@@ -295,14 +309,13 @@ def _read_sums(folder: Path) -> dict[str, str]:
     Raises:
         ModelError: the list cannot be read, or a file of it is missing or elsewhere.
     """
+    advice = "publish the model with 'serstream-train publish'"
+    content = read_file(folder / SUMS_FILE, advice)
     try:
-        text = (folder / SUMS_FILE).read_text(encoding="utf-8")
-        entries = {name: wanted for wanted, name in (line.split("  ", 1) for line in text.splitlines())}
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"model {folder}: cannot read {SUMS_FILE}: {error}; "
-            "publish the model with 'serstream-train publish'"
-        ) from error
+        lines = content.decode().splitlines()
+        entries = {name: wanted for wanted, name in (line.split("  ", 1) for line in lines)}
+    except ValueError as error:
+        raise ModelError(f"model {folder}: cannot read {SUMS_FILE}: {error}; {advice}") from error
     if MODEL_FILE not in entries:
         raise ModelError(f"model {folder}: {SUMS_FILE} does not list {MODEL_FILE}; publish the model again")
     for name in entries:
@@ -315,8 +328,12 @@ def _read_sums(folder: Path) -> dict[str, str]:
     return entries
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, advice: str = "give the path of a model.onnx") -> bytes:
     """Content of a file of a version.
+
+    Args:
+        path: of the file.
+        advice: to whom it is not there.
 
     Raises:
         ModelError: it is no regular file, too large, or may not be read.
@@ -324,7 +341,7 @@ def read_file(path: Path) -> bytes:
     try:
         if not path.is_file():
             seen = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
-            raise ModelError(f"model {path}: {seen}; give the path of a model.onnx")
+            raise ModelError(f"model {path}: {seen}; {advice}")
         size = path.stat().st_size
         if not 0 < size <= MAX_BYTES:
             raise ModelError(f"model {path}: has {size} bytes, wanted 1 to {MAX_BYTES}")

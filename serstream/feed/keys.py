@@ -175,9 +175,11 @@ def _read(path: Path, wanted: tuple[str, ...], mend: str) -> dict[str, str]:
         raise FeedError(f"keys {path}: cannot read them: {error.strerror}; {mend}") from error
     except ValueError as error:  # not UTF-8, not TOML, or a zero byte in the name
         raise FeedError(f"keys {path}: not a key file: {error}; {mend}") from error
+    if absent := [name for name in wanted if name not in table]:
+        raise FeedError(f"keys {path}: no key file, it has no {' and no '.join(absent)}; {mend}")
     for name in wanted:
         try:
-            _decode(table.get(name))
+            _decode(table[name])
         except ValueError as error:
             raise FeedError(f"keys {path}: {name} is {error}; {mend}") from error
     return {name: table[name] for name in wanted}

@@ -82,8 +82,10 @@ class Models:
         self._refusal: Refusal | None = None
         self._sequence = 0
         self._began = self._next_report = now
-        known = [Reference.parse(text) for text in (active.reference, self._previous) if text]
-        self._new_versions = NewVersions(known, now)
+        self._new_versions: NewVersions | None = None
+        if self._store and settings.auto_activate:
+            known = [Reference.parse(text) for text in (active.reference, self._previous) if text]
+            self._new_versions = NewVersions(self._store, known, now)
         shadow = self._store.pointer().shadow if self._store else None
         if self._store and shadow and shadow != self.reference:
             self._load(self._store, Reference.parse(shadow), "shadow", settings.shadow_share)
@@ -156,8 +158,11 @@ class Models:
         if model:
             return self._begin(str(self._beside(model)), "shadow", self._settings.shadow_share)
         ended = self._shadow.reference if self._shadow else ""
-        self._writable_store().set_shadow(None)
         self._end_shadow()
+        try:
+            self._writable_store().set_shadow(None)
+        except ModelError as error:
+            raise ModelError(f"{error}; no shadow is compared any more, until the next start") from error
         return ended
 
     def set_canary(self, model: str, share: float | None = None) -> str:
@@ -206,10 +211,11 @@ class Models:
         if self._candidate and self._candidate.is_done():
             candidate, self._candidate = self._candidate, None
             messages.append(self._decide(candidate, now, utc))
-        if self._settings.auto_activate:
-            messages += self._try_new(now, utc)
+        if self._new_versions and not self._candidate:
+            messages += self._try_new(self._new_versions, now, utc)
         if self._shadow and self._shadow.failure:
             messages.append(self._refuse(self._shadow.reference, self._shadow.failure, now, utc))
+            self._forget_shadow(self._shadow.reference)
             self._end_shadow()
         if now >= self._next_report:
             self._next_report = now + REPORT_INTERVAL_S
@@ -258,7 +264,8 @@ class Models:
         return str(reference)
 
     def _load(self, store: ModelStore, reference: Reference, purpose: Purpose, share: float) -> None:
-        self._new_versions.decided(reference)
+        if self._new_versions:
+            self._new_versions.decided(reference)
         previous = self._previous if str(reference) == self.reference else self.reference
         self._candidate = Candidate(
             reference, store, self._settings, self._inspected, self._loader, purpose, share, previous
@@ -287,10 +294,10 @@ class Models:
 
     def _decide(self, candidate: Candidate, now: float, utc: float) -> Message:
         if candidate.model is None:
+            self._forget_shadow(str(candidate.reference))
             return self._refuse(str(candidate.reference), candidate.error, now, utc)
         if candidate.purpose != "activate" and str(candidate.reference) == self.reference:
-            if candidate.purpose == "shadow":
-                self._writable_store().set_shadow(None)
+            self._forget_shadow(self.reference)
             return self._refuse(self.reference, "it took over meanwhile, and scores every call", now, utc)
         if candidate.purpose == "shadow":
             self._end_shadow()
@@ -352,10 +359,8 @@ class Models:
         figures = msgspec.structs.asdict(candidate.status())
         return kind(**self._header(now, utc), candidate=figures.pop("name"), **figures)
 
-    def _try_new(self, now: float, utc: float) -> list[Message]:
-        if self._candidate or self._store is None:
-            return []
-        reference = self._new_versions.due(self._store, self.active.metadata.name, now)
+    def _try_new(self, new_versions: NewVersions, now: float, utc: float) -> list[Message]:
+        reference = new_versions.due(self.active.metadata.name, now)
         if reference is None:
             return []
         try:
@@ -363,6 +368,15 @@ class Models:
         except ModelError as error:
             return [self._refuse(str(reference), str(error), now, utc)]
         return []
+
+    def _forget_shadow(self, model: str) -> None:
+        """What was refused is not compared by the next start either."""
+        store = self._writable_store()
+        try:
+            if store.pointer().shadow == model:
+                store.set_shadow(None)
+        except ModelError as error:  # the calls go on
+            log.error("%s; the next start compares %s again", error, model)
 
     def _end_shadow(self) -> None:
         if self._shadow:

@@ -74,7 +74,7 @@ def test_a_model_file_that_is_a_link_to_itself_is_refused(models: ModelStore) ->
     folder = models.root / "tiny" / "2"
     folder.mkdir()
     (folder / "model.onnx").symlink_to("model.onnx")
-    with pytest.raises(ModelError, match="cannot read SHA256SUMS"):
+    with pytest.raises(ModelError, match="SHA256SUMS: no such file"):
         check_sums(models.file(TWO).parent)
 
 

@@ -1,13 +1,16 @@
 """A shadow and a canary beside the active model."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import pytest
 from published_model import publish
-from served_models import begin, break_model, serving, settle, windows
+from served_models import begin, break_model, full_disk, serving, settle, windows
 from waiting import until
 
 from serstream.emotion.store import ModelStore, Pointer, Reference
-from serstream.errors import ControlError
+from serstream.errors import ControlError, ModelError
 from serstream.feed.messages import CanaryReport, ModelRefused, ShadowReport
 from serstream.service.models import REPORT_INTERVAL_S
 
@@ -72,6 +75,46 @@ def test_a_shadow_survives_a_restart(store: ModelStore) -> None:
         models.activate("tiny@2")
         settle(models)
         assert models.status().shadow is None
+
+
+def test_a_shadow_needs_no_room_on_the_disk_to_survive_or_to_end(store: ModelStore) -> None:
+    store.set_shadow(Reference("tiny", 2))
+    with serving(store) as models, full_disk():
+        settle(models)
+        assert models.status().shadow.name == "tiny@2"
+        with pytest.raises(ModelError, match="no shadow is compared any more, until the next start"):
+            models.set_shadow("")
+        assert models.status().shadow is None
+
+
+@pytest.mark.parametrize("disk", [nullcontext, full_disk])
+def test_a_shadow_that_fails_does_not_come_back(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch, disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    """Where that cannot be written down the calls go on all the same."""
+    with serving(store) as models:
+        models.set_shadow("tiny@2")
+        settle(models)
+        begin(models, "a", "call")
+        shadow = models._shadow
+        assert shadow is not None
+        break_model(shadow._model, monkeypatch)
+        models.score(windows(3, "a"))
+        assert until(lambda: bool(shadow.failure))
+        with disk():
+            (message,) = settle(models)
+        assert isinstance(message, ModelRefused)
+        assert models.status().shadow is None
+        assert store.pointer().shadow == (None if disk is nullcontext else "tiny@2")
+
+
+def test_a_shadow_that_is_damaged_is_refused_at_one_start_only(store: ModelStore) -> None:
+    store.set_shadow(Reference("tiny", 2))
+    store.file(Reference("tiny", 2)).write_bytes(b"damaged")
+    with serving(store) as models:
+        assert [type(message) for message in settle(models)] == [ModelRefused]
+    with serving(store) as models:
+        assert settle(models) == []
 
 
 def test_a_canary_scores_the_calls_that_begin_and_no_other(store: ModelStore) -> None:

@@ -227,8 +227,8 @@ def stretched(samples: Samples, tempo: float, pitch: float) -> Samples:
 def beside_neutral(samples: Samples, neutral: Samples, n_samples: int, rng: np.random.Generator) -> Samples:
     """A clip right before or after neutral speech of its speaker (CopyPaste, Pappagari et al. 2021).
 
-    Emotions come and go within an utterance. With ``n_samples`` of half a window, at least half of every
-    full window is still the clip itself, so its label holds.
+    Emotions come and go within an utterance. With ``n_samples`` of half a window most full windows are half
+    the clip itself. After a pause one may be neutral speech alone, and has the clip's label all the same.
 
     Args:
         samples: the clip, shape (n,).
@@ -287,8 +287,9 @@ def _noise(path: Path) -> Samples:
     """What sounds of a recording, at ``SPEECH_DBFS``."""
     samples = load(path)
     frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
-    loud = [level_dbfs(frame) > level_dbfs(samples) - SILENT_DB for frame in frames]
-    if not samples.any() or not any(loud):
+    power = np.square(frames, dtype=np.float64).mean(axis=1)
+    loud = power > power.mean() * 10 ** (-SILENT_DB / 10) if len(power) else np.zeros(0, np.bool_)
+    if not loud.any():
         raise CorpusError(f"{path}: is silent or too short, wanted noise; remove it")
     return _at_level(frames[loud].ravel())
 

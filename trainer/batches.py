@@ -31,7 +31,8 @@ class Targets:
     def of(windows: WindowSet, labels: tuple[str, ...], *, by_sex: bool = False) -> Targets:
         """Every clip's emotion must be among the labels; only clips that have windows are counted.
 
-        With ``by_sex`` women and men weigh alike in every class too.
+        With ``by_sex`` women and men weigh alike in every class too. Of a corpus without windows, which only
+        validates, every label of the others may be right.
         """
         clips = windows.clips
         label = np.array([labels.index(clip.emotion) for clip in clips])
@@ -48,6 +49,7 @@ class Targets:
             known[own] = counts.any(axis=1)
             share = np.count_nonzero(counts, axis=1)[label[there]] * counts[label[there], sex[there]]
             weight[there] = np.sqrt(counts.sum()) / share
+        known[~known.any(axis=1)] = known.any(axis=0)
         return Targets(label, known, weight)
 
 

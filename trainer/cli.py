@@ -17,12 +17,14 @@ from serstream.emotion.store import MODEL_FILE, SUMS_FILE, ModelStore
 from serstream.errors import ConfigError, SerstreamError
 from trainer import corpora, device, inventory, recipe, report
 from trainer.comparison import command as comparison
+from trainer.corpora.clip import content
+from trainer.evaluation import MIN_SPEAKERS
 from trainer.experiment import TEST_CONDITIONS, Workplace, run, train_all
 from trainer.export import write_model
 from trainer.folds import PROTOCOLS
 from trainer.history import Epoch
 from trainer.predictions import RUN_FILE, read_run
-from trainer.publish import MIN_SPEAKERS, learned, publish
+from trainer.publish import learned, publish, recordings_of
 from trainer.trained import load, save
 
 logger = logging.getLogger(__name__)
@@ -207,6 +209,12 @@ def _publish(arguments: argparse.Namespace) -> None:
                 f"--held-out {name}: {arguments.model} was trained on it; name recordings it never saw"
             )
     clips = corpora.read_all(arguments.held_out, arguments.data)
+    heard = recordings_of(known, arguments.data)
+    if copies := [clip.path for clip in clips if content(clip.path) in heard]:
+        raise ConfigError(
+            f"--held-out: {arguments.model} was trained on {len(copies)} of the {len(clips)} recordings, the "
+            f"first is {copies[0]}; name recordings it never saw"
+        )
     store = ModelStore(arguments.repository)
     folder, judgement, comparison = publish(arguments.model, clips, store, arguments.floor)
     print(

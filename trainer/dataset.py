@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from trainer.augment import (
     transmit,
 )
 from trainer.corpora import Clip
+from trainer.corpora.clip import content
 from trainer.whole import BROKEN_ARRAYS, whole
 from trainer.windows import cut, in_silence, load_clip
 
@@ -147,7 +147,7 @@ class Preparation:
             if self.augmentation.neutral:
                 digest.update(" ".join(clip.emotion for clip in clips).encode())
         for clip in clips:
-            digest.update(f"{clip.name} {_own_name(clip)} ".encode() + _content(clip.path))
+            digest.update(f"{clip.name} {_own_name(clip)} ".encode() + content(clip.path))
         return self.cache / f"{clips[0].corpus}-{condition}-{digest.hexdigest()[:16]}.npz"
 
     def arrays(
@@ -302,10 +302,5 @@ def fingerprint(clips: Sequence[Clip], beside: bytes = b"") -> str:
     digest = hashlib.sha256(beside)
     for clip in clips:
         said = (clip.name, clip.corpus, clip.speaker, clip.sex, clip.emotion)
-        digest.update(msgspec.json.encode(said) + _content(clip.path))
+        digest.update(msgspec.json.encode(said) + content(clip.path))
     return digest.hexdigest()
-
-
-@lru_cache(maxsize=65_536)
-def _content(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()

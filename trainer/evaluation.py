@@ -20,6 +20,8 @@ DRAWS = 10_000
 """Resamplings of a bootstrap."""
 MIN_DRAWS = DRAWS // 10
 """Fewer that have every label say too little of how speakers differ."""
+MIN_SPEAKERS = 5
+"""Fewer are too alike in a bootstrap to tell how speakers differ."""
 CALIBRATION_BINS = 15
 LOG_TEMPERATURE = 3.0
 """Temperatures are sought between its exponential and the inverse."""

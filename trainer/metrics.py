@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trainer.calibration import Calibration
 from trainer.corpora.clip import Sex
 from trainer.evaluation import (
+    MIN_SPEAKERS,
     Counts,
     Labels,
     best,
@@ -168,7 +169,7 @@ def _mode(predictions: Predictions, condition: str, heard_s: float) -> dict[str,
     by_speaker = np.stack(
         [confusion(label[speakers == s], predicted[speakers == s], n_labels) for s in np.unique(speakers)]
     )
-    bounds = interval(drawn_uar(by_speaker))
+    bounds = interval(drawn_uar(by_speaker)) if len(by_speaker) >= MIN_SPEAKERS else None
     by_class = 100 * recalls(confusion(label, predicted, n_labels))
     return {
         "condition": condition,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from serstream.emotion.model import ON_CPU, EmotionModel
 from serstream.emotion.store import MODEL_FILE, POINTER_FILE, ModelStore, Reference, read_file
 from serstream.errors import ModelError
 from trainer.corpora import Clip
-from trainer.evaluation import confusion, drawn_uar, interval, uar
+from trainer.corpora.clip import audio_files, content
+from trainer.evaluation import MIN_SPEAKERS, confusion, drawn_uar, interval, uar
 from trainer.export import CARD_FILE, TOLERANCE
 from trainer.windows import cut, in_silence, load_clip
 
@@ -34,8 +35,6 @@ logger = logging.getLogger(__name__)
 PARITY = TOLERANCE
 """Largest difference of a golden clip's probability from torch's: less than the daemon accepts, which may run
 on another device."""
-MIN_SPEAKERS = 5
-"""Fewer are too alike in a bootstrap to call a model worse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +107,12 @@ def learned(model: EmotionModel) -> set[str]:
     """Names of the corpora that a model was trained on, in lower case."""
     sources = model.metadata.training_data
     return {re.split("[,:]", source, maxsplit=1)[0].casefold() for source in sources}
+
+
+def recordings_of(names: Container[str], data: Path) -> set[bytes]:
+    """`content` of every recording of corpora, named in lower case, whose folders are there."""
+    folders = [folder for folder in data.iterdir() if folder.name.casefold() in names]
+    return {content(path) for folder in folders for path in audio_files(folder)}
 
 
 def judge(model: EmotionModel, clips: Sequence[Clip]) -> Judgement:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 import soxr
 
 pytest.importorskip("python_stretch", reason="needs the trainer extra")
 
+from serstream.types import Samples
 from trainer.augment import (
     CLEAN,
     Augmentation,
@@ -16,6 +20,7 @@ from trainer.augment import (
     level_dbfs,
     transmit,
 )
+from trainer.corpora import CorpusError
 
 pytestmark = pytest.mark.trainer
 
@@ -35,6 +40,38 @@ def test_a_clean_line_changes_nothing() -> None:
 def test_noise_has_the_ratio_asked_for() -> None:
     noisy = transmit(np.zeros(32_000, np.float32), Line(noise=NOISE, noise_db=10), rng())
     assert level_dbfs(noisy) == pytest.approx(-36, abs=0.2)
+
+
+def test_the_silence_that_fills_a_recording_up_is_no_noise(tmp_path: Path) -> None:
+    for name, level in (("a", 0.5), ("b", 0.01)):
+        samples = np.zeros(80_000)
+        samples[8_000:16_000] = level * NOISE[:8_000]
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16_000, subtype="FLOAT")
+    sounds = Sounds.load(tmp_path, tmp_path / "no rooms")
+    assert [len(sounds.noises), len(sounds.test_noises)] == [1, 1]
+    for noise in (*sounds.noises, *sounds.test_noises):
+        assert len(noise) == pytest.approx(8_000, abs=320)
+        assert level_dbfs(noise) == pytest.approx(-26, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("noises", "rooms", "said"),
+    [
+        ([NOISE], [], "has one recording, wanted two or more"),
+        ([NOISE, 0 * NOISE], [], r"1\.wav: is silent or too short, wanted noise"),
+        ([NOISE, NOISE[:200]], [], r"1\.wav: is silent or too short, wanted noise"),
+        ([], [0 * NOISE], r"0\.wav: is silent after its peak, wanted an impulse response"),
+    ],
+)
+def test_sounds_that_are_none_are_refused(
+    tmp_path: Path, noises: list[Samples], rooms: list[Samples], said: str
+) -> None:
+    for folder, sounds in (("noises", noises), ("rooms", rooms)):
+        (tmp_path / folder).mkdir()
+        for number, samples in enumerate(sounds):
+            soundfile.write(tmp_path / folder / f"{number}.wav", samples, 16_000, subtype="FLOAT")
+    with pytest.raises(CorpusError, match=said):
+        Sounds.load(tmp_path / "noises", tmp_path / "rooms")
 
 
 @pytest.mark.parametrize("law", ["ULAW", "ALAW"])

@@ -20,6 +20,13 @@ def test_labels_a_corpus_lacks_are_known_and_classes_weigh_alike(windows: Window
     assert shares == pytest.approx([shares[0]] * 3)
 
 
+def test_of_a_corpus_that_only_validates_every_label_that_is_taught_may_be_right(windows: WindowSet) -> None:
+    clips = [replace(clip, corpus="other") if i < 5 else clip for i, clip in enumerate(windows.clips)]
+    taught = replace(windows, clips=clips).of_clips(range(5, len(clips)))
+    known = Targets.of(taught, ("angry", "fear", "neutral", "sad")).known
+    assert known.tolist() == [[True, False, True, True]] * 36
+
+
 def test_both_sexes_of_a_class_can_weigh_alike(windows: WindowSet) -> None:
     """One woman to several men in one class, men alone in another."""
     labels = ("angry", "neutral", "sad")

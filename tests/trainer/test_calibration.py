@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from serstream.errors import ConfigError
-from trainer import evaluation, recipe, report
+from trainer import evaluation, metrics, recipe, report
 from trainer.calibration import calibrate, confidence_at
 from trainer.corpora import Clip
 from trainer.folds import PROTOCOLS
@@ -164,7 +164,7 @@ def test_a_report_is_written_where_every_clean_clip_is_wrong(tiny_recipe: Path, 
         }
     )
     report.write(recipe.load(tiny_recipe), PROTOCOLS["speakers"], found, tmp_path)
-    assert "| **0.0** | - | 0.0 to 0.0 | - | 0.0 |" in (tmp_path / "report.md").read_text()
+    assert "| **0.0** | - | - | - | 0.0 |" in (tmp_path / "report.md").read_text()
 
 
 def test_without_draws_of_every_label_the_interval_is_a_dash(
@@ -174,6 +174,17 @@ def test_without_draws_of_every_label_the_interval_is_a_dash(
     metrics = report.write(recipe.load(tiny_recipe), PROTOCOLS["speakers"], predictions({}), tmp_path)
     assert metrics["modes"][0]["ua_interval"] is None
     assert "| **100.0** | - | - | 100 % | 100.0 |" in (tmp_path / "report.md").read_text()
+
+
+def test_few_speakers_have_no_interval(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = predictions({})
+    n_speakers = len({clip.speaker for clip in found.clips})
+    for wanted, there in ((n_speakers, True), (n_speakers + 1, False)):
+        monkeypatch.setattr(metrics, "MIN_SPEAKERS", wanted)
+        written = report.write(recipe.load(tiny_recipe), PROTOCOLS["speakers"], found, tmp_path)
+        assert (written["modes"][0]["ua_interval"] is not None) == there
 
 
 def test_many_labels_have_a_larger_picture(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="needs the trainer extra")
 from serstream.emotion.inspection import inspect_apart
 from serstream.emotion.model import EmotionModel
 from serstream.emotion.store import ModelStore, Reference
+from trainer import corpora
 from trainer.cli import main
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -98,6 +99,14 @@ def published(draft: Path, repository: Path, data: Path, capsys: pytest.CaptureF
     assert not repository.exists()
     assert main([*publish, "--held-out", "tiny"]) == 2
     assert f"--held-out tiny: {draft} was trained on it" in capsys.readouterr().err
+    copied = shutil.copytree(data, repository.parent / "copied")
+    shutil.copytree(data / "tiny", copied / "mine")
+    assert main([*publish, "--data", str(copied), "--held-out", "mine"]) == 2
+    said = capsys.readouterr().err
+    n_clips = len(corpora.read("mine", copied))
+    assert (
+        f"{draft} was trained on {n_clips} of the {n_clips} recordings, the first is {copied}/mine/" in said
+    )
     assert main([*publish, "--data", str(data), "--held-out", "tiny/"]) == 2
     assert "corpus 'tiny/': wanted the name of a folder" in capsys.readouterr().err
     assert main(publish) == 0

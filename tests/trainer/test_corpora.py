@@ -86,9 +86,12 @@ def test_songs_of_ravdess_are_left_out(tmp_path: Path) -> None:
     assert [clip.name for clip in corpora.read("ravdess", tmp_path)] == ["03-01-06-01-02-01-12"]
 
 
+@pytest.mark.parametrize("empty", [False, True], ids=["no folder", "empty folder"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_missing_corpus_says_where_it_is_published(tmp_path: Path, name: str) -> None:
+def test_a_missing_corpus_says_where_it_is_published(tmp_path: Path, name: str, empty: bool) -> None:
     known = corpora.KNOWN[name]
+    if empty:
+        (tmp_path / name).mkdir()
     with pytest.raises(corpora.CorpusError) as error:
         corpora.read(name, tmp_path)
     for part in (name, known.published, known.licence, known.layout):
@@ -142,6 +145,10 @@ def test_a_manifest_is_read(tiny_data: Path) -> None:
         ("file,speaker,emotion\n,x,sad\n", "line 2: file is empty"),
         ("file,speaker,emotion,sex\nb.wav,x,sad,Man\n", "sex is 'Man', wanted one of female, male, unknown"),
         ("file,speaker,emotion\nb.wav,x,sad\nb.wav,y,sad\n", "line 3: b.wav is listed twice"),
+        (
+            "file,speaker,emotion\nb.wav,x,sad\n../own/b.wav,y,sad\n",
+            r"line 3: \.\./own/b\.wav is listed twice",
+        ),
         (
             "file,speaker,emotion,sex\nb.wav,x,sad,male\nc.wav,x,sad,female\n",
             "line 3: speaker x is female, in an earlier line male",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -74,6 +76,12 @@ def audio_files(folder: Path) -> Iterator[Path]:
     """Every .wav and .flac below a folder, sorted by name, and by path where names are the same."""
     paths = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     yield from sorted(paths, key=lambda path: (path.name, path))
+
+
+@lru_cache(maxsize=65_536)
+def content(path: Path) -> bytes:
+    """SHA-256 of a recording's file."""
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def match_names(

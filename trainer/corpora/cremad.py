@@ -25,7 +25,8 @@ _COLUMNS = ("ActorID", "Sex")
 
 def read(folder: Path) -> list[Clip]:
     """Read names such as ``1001_DFA_ANG_XX.wav``; the actors' sex is in VideoDemographics.csv."""
-    sexes = _sexes(folder / "VideoDemographics.csv")
+    named = match_names(folder, _NAME)
+    sexes = _sexes(folder / "VideoDemographics.csv") if named else {}
     return [
         Clip(
             path=path,
@@ -35,7 +36,7 @@ def read(folder: Path) -> list[Clip]:
             emotion=_EMOTIONS[name["emotion"]],
             language="en",
         )
-        for path, name in match_names(folder, _NAME)
+        for path, name in named
     ]
 
 

@@ -86,6 +86,7 @@ def _clips(rows: csv.DictReader[str], folder: Path, table: Path) -> list[Clip]:
     if missing:
         raise CorpusError(f"{table}: no column {', '.join(missing)}; wanted at least {', '.join(REQUIRED)}")
     clips: dict[Path, Clip] = {}
+    """By the file itself, however a line spells its path."""
     sexes: dict[str, Sex] = {}
     spelt: dict[str, str] = {}
     for row in rows:
@@ -93,9 +94,8 @@ def _clips(rows: csv.DictReader[str], folder: Path, table: Path) -> list[Clip]:
             continue
         where = f"{table} line {rows.line_num}"
         clip = _clip(row, folder, where)
-        if clip.path in clips:
+        if clips.setdefault(clip.path.resolve(), clip) is not clip:
             raise CorpusError(f"{where}: {row['file']} is listed twice; remove one of the lines")
-        clips[clip.path] = clip
         name = _said(row, "speaker")
         if name != (first := spelt.setdefault(name.casefold(), name)):
             raise CorpusError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from trainer.folds import PROTOCOLS
 from trainer.metrics import counted, interval_of, short_of_speech, tested_on
 from trainer.predictions import Predictions
 from trainer.recipe import Recipe
+
+_ESC10 = re.compile(r"[1-5]-\d+-[A-Z](-\d+)?")
+"""Names of its recordings: fold, clip of freesound.org, take, and in the original the class."""
 
 
 def training_data(recipe: Recipe, data: Path) -> tuple[str, ...]:
@@ -52,17 +56,23 @@ def learned_of(recipe: Recipe, there: Sequence[Clip], learned: Sequence[Clip]) -
     return tuple(found)
 
 
-def augmented_with(recipe: Recipe, *, noises: bool, rooms: bool) -> str:
+def augmented_with(recipe: Recipe, *, noises: Sequence[str], rooms: bool) -> str:
     """A sentence on the recordings that were mixed into the training part.
 
     Args:
         recipe: says whether any were wanted.
-        noises: whether there were recordings of noise; white noise stands in for them.
+        noises: names of the recordings of noise; white noise stands in for them.
         rooms: whether there were impulse responses.
     """
     settings, used = recipe.augmentation, []
     if settings.variants and settings.noise:
-        used.append("ESC-10 (Piczak 2015, CC BY 3.0)" if noises else "white noise")
+        known = {bool(_ESC10.fullmatch(name)) for name in noises}
+        if True in known:
+            used.append("ESC-10 (Piczak 2015, CC BY 3.0)")
+        if False in known:
+            used.append("other recordings of noise")
+        if not known:
+            used.append("white noise")
     if settings.variants and settings.room and rooms:
         used.append("impulse responses of Chromium's web-audio samples (Apache-2.0)")
     return f"Augmented with {' and '.join(used)}." if used else "Augmented with no other recordings."

@@ -201,8 +201,8 @@ def write_model(
     )
     learned = learned_of(recipe, corpora.read_all(recipe.heard, workplace.data), clean.clips)
     n_parameters = sum(weights.numel() for weights in trained.network.parameters())
-    noises, rooms = (any(audio_files(folder)) for folder in (workplace.noises, workplace.rooms))
-    augmented = augmented_with(recipe, noises=noises, rooms=rooms)
+    noises = [path.stem for path in audio_files(workplace.noises)]
+    augmented = augmented_with(recipe, noises=noises, rooms=any(audio_files(workplace.rooms)))
     found = [(figures, measured[protocol]) for protocol, figures in metrics.items()]
     card = write_card(metadata, recipe, learned, augmented, n_parameters, found)
     amounts = (HEARD_S[0], HEARD_S[-1]) if trained.spec.baseline else HEARD_S[:1]

@@ -19,6 +19,7 @@ from trainer.predictions import Part, Predictions
 from trainer.recipe import Recipe
 
 ESC_10 = "ESC-10 (Piczak 2015, CC BY 3.0)"
+ESC_10_NAMES = ["1-100032-A", "5-9032-A-0"]
 ROOMS = "impulse responses of Chromium's web-audio samples (Apache-2.0)"
 RECIPE = Recipe(name="x", network="cnn_lstm", corpora=("tiny",), labels=("angry", "sad"))
 
@@ -26,16 +27,18 @@ RECIPE = Recipe(name="x", network="cnn_lstm", corpora=("tiny",), labels=("angry"
 @pytest.mark.parametrize(
     ("settings", "noises", "rooms", "said"),
     [
-        ({}, True, True, f"Augmented with {ESC_10} and {ROOMS}."),
-        ({"room": 0.0}, True, True, f"Augmented with {ESC_10}."),
-        ({}, True, False, f"Augmented with {ESC_10}."),
-        ({}, False, False, "Augmented with white noise."),
-        ({"noise": 0.0}, True, True, f"Augmented with {ROOMS}."),
-        ({"variants": 0}, True, True, "Augmented with no other recordings."),
+        ({}, ESC_10_NAMES, True, f"Augmented with {ESC_10} and {ROOMS}."),
+        ({"room": 0.0}, ESC_10_NAMES, True, f"Augmented with {ESC_10}."),
+        ({}, ESC_10_NAMES, False, f"Augmented with {ESC_10}."),
+        ({}, [*ESC_10_NAMES, "office"], False, f"Augmented with {ESC_10} and other recordings of noise."),
+        ({}, ["office", "street"], False, "Augmented with other recordings of noise."),
+        ({}, [], False, "Augmented with white noise."),
+        ({"noise": 0.0}, ESC_10_NAMES, True, f"Augmented with {ROOMS}."),
+        ({"variants": 0}, ESC_10_NAMES, True, "Augmented with no other recordings."),
     ],
 )
 def test_the_card_names_the_recordings_that_were_used(
-    settings: dict[str, float], noises: bool, rooms: bool, said: str
+    settings: dict[str, float], noises: list[str], rooms: bool, said: str
 ) -> None:
     recipe = msgspec.structs.replace(RECIPE, augmentation=msgspec.convert(settings, Augmentation))
     assert augmented_with(recipe, noises=noises, rooms=rooms) == said

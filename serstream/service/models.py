@@ -293,12 +293,13 @@ class Models:
         return self._store
 
     def _decide(self, candidate: Candidate, now: float, utc: float) -> Message:
-        if candidate.model is None:
-            self._forget_shadow(str(candidate.reference))
-            return self._refuse(str(candidate.reference), candidate.error, now, utc)
-        if candidate.purpose != "activate" and str(candidate.reference) == self.reference:
-            self._forget_shadow(self.reference)
-            return self._refuse(self.reference, "it took over meanwhile, and scores every call", now, utc)
+        reference = str(candidate.reference)
+        took_over = candidate.purpose != "activate" and reference == self.reference
+        if candidate.model is None or took_over:
+            if candidate.purpose == "shadow":
+                self._forget_shadow(reference)
+            reason = candidate.error or "it took over meanwhile, and scores every call"
+            return self._refuse(reference, reason, now, utc)
         if candidate.purpose == "shadow":
             self._end_shadow()
             self._shadow = Shadow(candidate.model, candidate.share)

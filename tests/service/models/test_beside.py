@@ -117,6 +117,16 @@ def test_a_shadow_that_is_damaged_is_refused_at_one_start_only(store: ModelStore
         assert settle(models) == []
 
 
+def test_a_shadow_that_runs_outlives_a_refusal_to_activate_it(store: ModelStore) -> None:
+    with serving(store) as models:
+        models.set_shadow("tiny@2")
+        settle(models)
+        store.file(Reference("tiny", 2)).write_bytes(b"damaged")
+        models.activate("tiny@2")
+        assert any(isinstance(message, ModelRefused) for message in settle(models))
+        assert models.status().shadow.name == store.pointer().shadow == "tiny@2"
+
+
 def test_a_canary_scores_the_calls_that_begin_and_no_other(store: ModelStore) -> None:
     with serving(store, canary_share=0.5) as models:
         assert begin(models, "old", "old call") == "tiny@1"

@@ -40,7 +40,7 @@ from trainer.windows import cut, in_silence, load_clip
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 5
+FORMAT = 6
 """Raise it when the code here or in augment.py gives other features for the same recipe."""
 
 SEGMENTER = SegmenterSettings()
@@ -182,8 +182,11 @@ class Preparation:
                 sound = load_clip(clips[i])
                 if augmented and neutral and clips[i].emotion != "neutral":
                     sound = self._beside_neutral(sound, neutral, rng)
-                sound = transmit(in_silence(sound * gain), line, rng)
-                pieces = cut(sound, self.spec, self.segmenter)
+                sound = in_silence(sound * gain)
+                pieces = cut(transmit(sound, line, rng), self.spec, self.segmenter)
+                if augmented and line.noise is not None:
+                    quiet = transmit(sound, replace(line, noise=None), rng)
+                    pieces = pieces.within(cut(quiet, self.spec, self.segmenter))
                 silent += not pieces.spoken
                 rows = mfcc(pieces.windows, self.spec)
                 features.append(rows.astype(np.float16))

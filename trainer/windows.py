@@ -98,8 +98,27 @@ class Cut:
     """(n_windows, spec.n_samples)"""
     seconds: list[float]
     """Sound of each window that no earlier window held."""
+    spans: list[tuple[int, int]]
+    """First sample of each window in the clip, and the one after its last."""
     spoken: bool
     """Whether speech was detected."""
+
+    def within(self, quiet: Cut) -> Cut:
+        """Windows that another cut of the same clip holds at least half of, or the one it holds most of.
+
+        In noise the segmenter takes pauses for speech; without it, it knows better.
+        """
+        held = np.zeros(max(end for _, end in self.spans + quiet.spans), np.bool_)
+        for start, end in quiet.spans:
+            held[start:end] = True
+        shares = np.array([held[start:end].mean() for start, end in self.spans])
+        chosen = np.flatnonzero(shares >= min(0.5, shares.max()))
+        return Cut(
+            self.windows[chosen],
+            [self.seconds[i] for i in chosen],
+            [self.spans[i] for i in chosen],
+            self.spoken,
+        )
 
 
 def cut(samples: Samples, spec: FeatureSpec, settings: SegmenterSettings) -> Cut:
@@ -116,22 +135,24 @@ def cut(samples: Samples, spec: FeatureSpec, settings: SegmenterSettings) -> Cut
     """
     segmenter = Segmenter("clip", settings)
     segments = segmenter.push(samples) + segmenter.flush()
-    windows, seconds, heard_to = [], [], 0
+    windows, seconds, spans, heard_to = [], [], [], 0
     for segment in segments:
         if isinstance(segment, SpeechWindow):
             windows.append(pad(segment.samples[-spec.n_samples :], spec))
             seconds.append((segment.end - max(segment.start, heard_to)) / SAMPLE_RATE)
+            spans.append((max(segment.start, segment.end - spec.n_samples), segment.end))
             heard_to = segment.end
     if windows:
-        return Cut(np.stack(windows), seconds, spoken=True)
+        return Cut(np.stack(windows), seconds, spans, spoken=True)
     around = round(SILENCE_S * SAMPLE_RATE)
-    loudest = _loudest(samples[around:-around], spec.n_samples)
-    return Cut(pad(loudest, spec)[None], [len(loudest) / SAMPLE_RATE], spoken=False)
+    start, end = _loudest(samples, around, len(samples) - around, spec.n_samples)
+    loudest = pad(samples[start:end], spec)
+    return Cut(loudest[None], [(end - start) / SAMPLE_RATE], [(start, end)], spoken=False)
 
 
-def _loudest(samples: Samples, n_samples: int) -> Samples:
-    if len(samples) <= n_samples:
-        return samples
-    energy = np.cumsum(np.square(samples, dtype=np.float64))
-    start = int(np.argmax(energy[n_samples:] - energy[:-n_samples]))
-    return samples[start : start + n_samples]
+def _loudest(samples: Samples, start: int, end: int, n_samples: int) -> tuple[int, int]:
+    if end - start <= n_samples:
+        return start, end
+    energy = np.cumsum(np.square(samples[start:end], dtype=np.float64))
+    start += int(np.argmax(energy[n_samples:] - energy[:-n_samples]))
+    return start, start + n_samples

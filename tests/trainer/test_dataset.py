@@ -3,8 +3,10 @@ from __future__ import annotations
 import io
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import soundfile
@@ -14,7 +16,7 @@ pytest.importorskip("torch", reason="needs the trainer extra")
 
 from serstream.emotion.features import FeatureSpec
 from trainer import corpora
-from trainer.augment import Augmentation, Sounds
+from trainer.augment import SPEECH_DBFS, Augmentation, Sounds, level_dbfs
 from trainer.dataset import Preparation, WindowSet, gather
 from trainer.windows import load
 
@@ -101,3 +103,26 @@ def test_only_training_clips_of_other_emotions_are_joined_to_neutral_speech(
     )
     assert seconds(joined, "neutral", 1) == seconds(plain, "neutral", 1)
     assert seconds(joined, "angry", 0) == seconds(plain, "angry", 0)
+
+
+def test_noise_between_two_words_is_taught_as_no_emotion(
+    tmp_path: Path, voice_of: Callable[[str, int], np.ndarray]
+) -> None:
+    """The tests hear what the detector takes for speech there, as the daemon does."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    word, pause = voice_of("angry", 1), np.zeros(8 * 16_000, np.float32)
+    soundfile.write(folder / "a.wav", np.concatenate([word, pause, word]), 16_000)
+    (folder / "manifest.csv").write_text("file,speaker,sex,emotion,language\na.wav,s,female,angry,de\n")
+    babble = np.tile(voice_of("neutral", 2), 8)
+    babble *= np.float32(10 ** ((SPEECH_DBFS - level_dbfs(babble)) / 20))
+    sounds = Sounds(noises=[babble], test_noises=[babble], rooms=[])
+    noisy = msgspec.structs.replace(UNTOUCHED, noise=1.0, noise_db=(10.0, 10.0))
+    heard = gather(
+        Preparation(SPEC, noisy, sounds, tmp_path / "cache"),
+        corpora.read("own", tmp_path),
+        ["clean", "train-0", "noise10"],
+    )
+    clean, taught, tested = (float(heard.of_line(line).seconds.sum()) for line in range(3))
+    assert tested > 11
+    assert taught == pytest.approx(clean, abs=1.1)

@@ -144,11 +144,11 @@ def _record(device: str, role: Role = "unknown") -> Iterator[SourceEvent]:
     """
     from serstream.audio.microphone import MicrophoneSource
     from serstream.view.console import console
-    from serstream.view.keyboard import Keyboard
+    from serstream.view.keyboard import Keyboard, has_keys
     from serstream.view.screen import bar
     from serstream.view.sketch import LIMIT_S
 
-    if not sys.stdin.isatty():
+    if not has_keys():
         raise ConfigError(
             "--microphone: standard input is no terminal, wanted one for the keys; run it there"
         )

@@ -33,7 +33,7 @@ class Keyboard:
     """Reads standard input key by key while the context lasts; does nothing where that is no terminal."""
 
     def __init__(self) -> None:
-        self._file = sys.stdin.fileno() if sys.stdin.isatty() else None
+        self._file = sys.stdin.fileno() if has_keys() else None
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def __enter__(self) -> Keyboard:
@@ -66,6 +66,11 @@ class Keyboard:
         if not sent:
             raise KeyboardInterrupt
         return split_keys(self._decoder.decode(sent))
+
+
+def has_keys() -> bool:
+    """Whether standard input is a terminal; it may have been closed by whoever started us."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def split_keys(text: str) -> list[str]:

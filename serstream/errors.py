@@ -17,6 +17,10 @@ for strings that are not UTF-8."""
 class SerstreamError(Exception):
     """Root of all errors that a user can mend; the command line turns it into exit code 2."""
 
+    def __str__(self) -> str:
+        """The message; control characters of what it quotes do not reach a terminal, lines stay lines."""
+        return "".join(_escaped(c) if category(c) == "Cc" and c != "\n" else c for c in super().__str__())
+
 
 class ConfigError(SerstreamError):
     """The configuration cannot be read or holds a key or value that is not allowed."""
@@ -45,4 +49,8 @@ class NotRunningError(ControlError):
 def readable(path: Path) -> str:
     r"""A path for people and messages: bytes that are not UTF-8, and control characters, as ``\x1b``."""
     text = os.fsencode(path).decode(errors="backslashreplace")
-    return "".join(c.encode("unicode_escape").decode() if category(c)[0] == "C" else c for c in text)
+    return "".join(_escaped(c) if category(c)[0] == "C" else c for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()

@@ -112,6 +112,8 @@ def check_endpoints(settings: Settings, base: Path) -> None:
     if transport == "ipc":
         sockets["feed.endpoint"] = snapshot_endpoint(endpoint).removeprefix("ipc://")
     for key, path in sockets.items():
+        if "\0" in path:
+            raise ConfigError(f"{key}: a socket at {path} has a zero byte in its path, wanted none")
         if (length := len(os.fsencode(path))) > MAX_PATH_BYTES:
             raise ConfigError(
                 f"{key}: a socket at {path} has {length} bytes in its path, wanted at most {MAX_PATH_BYTES}; "

@@ -40,7 +40,7 @@ def subscribe(
     Args:
         endpoints: ``feed.endpoint`` of each daemon. They must name their calls differently, and each call
             belongs to one of them; its messages are in order.
-        calls: only these calls; none named: all.
+        calls: only these calls, and what concerns the daemon as a whole; none named: all calls.
         roles: only messages about streams of these roles, and gaps; none named: all messages.
         types: only messages of these types, ``gap`` and ``heartbeat`` among them; none named: all but
             heartbeats.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
@@ -39,11 +40,12 @@ def save(
     rngs = {"torch_rng": torch.get_rng_state()}
     if device.type == "cuda":
         rngs["cuda_rng"] = torch.cuda.get_rng_state(device)
+    stored = io.BytesIO()  # torch itself calls a full disk a RuntimeError, and not by its name
+    torch.save(
+        {"parts": dict(parts), "history": [astuple(epoch) for epoch in history], **rngs, **more}, stored
+    )
     with whole(path) as unfinished:
-        torch.save(
-            {"parts": dict(parts), "history": [astuple(epoch) for epoch in history], **rngs, **more},
-            unfinished,
-        )
+        unfinished.write_bytes(stored.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any] | None:

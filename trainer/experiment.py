@@ -23,7 +23,7 @@ from trainer.batches import Targets
 from trainer.calls import heard_at_most
 from trainer.dataset import CLEAN_CONDITION, Preparation, WindowSet, fingerprint, gather
 from trainer.device import CPU
-from trainer.folds import Fold, Protocol, with_validation
+from trainer.folds import Fold, Protocol, check_apart, with_validation
 from trainer.history import Epoch
 from trainer.predictions import RUN_FILE, Part, Predictions, data_of, read_run, write_parts, write_run
 from trainer.recipe import Recipe
@@ -272,7 +272,10 @@ def _folds(recipe: Recipe, protocol: Protocol, windows: WindowSet, workplace: Wo
     if recipe.training.choose_epoch or alone:
         folds = [with_validation(windows.clips, fold) for fold in folds]
     for fold in folds:
-        parts = {"test": fold.test, "training": _taught(recipe, fold, alone=alone)}
+        taught = _taught(recipe, fold, alone=alone)
+        if not protocol.overlap:
+            check_apart(windows.clips, taught + fold.valid, fold)
+        parts = {"test": fold.test, "training": taught}
         if recipe.training.choose_epoch:
             parts["validation"] = fold.valid
         for part, clips in parts.items():

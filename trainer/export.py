@@ -47,11 +47,11 @@ OPSET = 17
 CARD_FILE = "card.md"
 N_GOLDEN = 8
 PROTOCOL = (
-    "5-fold cross-validation by speakers; the weights here were trained by the same recipe on all speakers. "
-    "No fold trained on its test part, was calibrated with it or chose an epoch by it. The design of "
-    "serstream's own recipes (functionals, baseline, weights of opinions, absent labels) was settled by such "
-    "figures of emo-db, banglaser and ravdess, which flatter a little there, as figures do wherever recipes "
-    "are chosen by them."
+    "{folds}-fold cross-validation by speakers; the weights here were trained by the same recipe on all "
+    "speakers. No fold trained on its test part, was calibrated with it or chose an epoch by it. The design "
+    "of serstream's own recipes (functionals, baseline, weights of opinions, absent labels) was settled by "
+    "such figures of emo-db, banglaser and ravdess, which flatter a little there, as figures do wherever "
+    "recipes are chosen by them."
 )
 TOLERANCE = 1e-4
 """Largest difference of a logit between torch and ONNX Runtime."""
@@ -188,7 +188,7 @@ def write_model(
         licence=recipe.licence,
         abstain_below=held_out["abstain_below"],
         training_data=training_data(recipe, workplace.data),
-        protocol=PROTOCOL,
+        protocol=PROTOCOL.format(folds=len({part.fold for part in measured["speakers"].parts})),
         metrics={
             f"{protocol}, {row['condition']}, after {row['heard_s']:.0f} s: {name}": row[name]
             for protocol, found in metrics.items()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from serstream.errors import ConfigError
+import msgspec
+from msgspec import Meta
+
+from serstream.errors import UNDECODABLE, ConfigError
 from trainer.corpora import Clip
+from trainer.corpora.clip import content
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,25 @@ class Protocol:
     """Speakers of the test part are also trained on: not comparable, and the table says so."""
     folds: Callable[[Sequence[Clip], Path], list[Fold]]
     """Takes the clips and the folder with fold files."""
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """What a fold file says of a fold; other keys are ignored."""
+
+    test_speakers: tuple[str, ...] | None = None
+    valid_speakers: tuple[str, ...] | None = None
+    test: tuple[str, ...] | None = None
+    """Names of clips."""
+
+    def __post_init__(self) -> None:
+        if (self.test_speakers is None) == (self.test is None):
+            raise ValueError("wanted either test_speakers or test, the names of clips")
+
+
+class _Parts(msgspec.Struct, frozen=True):
+    """A fold file."""
+
+    folds: Annotated[tuple[_Part, ...], Meta(min_length=1)]
 
 
 def leave_one_speaker_out(clips: Sequence[Clip], corpus: str) -> list[Fold]:
@@ -101,13 +123,13 @@ def from_file(clips: Sequence[Clip], corpus: str, path: Path) -> list[Fold]:
     (see `with_validation`).
     What is listed and not among the clips is counted in a warning.
     """
-    parts = _read(path)["folds"]
+    parts = _read(path)
     own = [clip for clip in clips if clip.corpus == corpus]
     for key, there in (
         ("test_speakers", {clip.speaker for clip in own}),
         ("test", {clip.name for clip in own}),
     ):
-        listed = {name for part in parts for name in part.get(key, ())}
+        listed = {name for part in parts for name in getattr(part, key) or ()}
         if missing := sorted(listed - there):
             logger.warning(
                 "folds %s: %s of the %s they list are not among the clips with a label of the recipe: %s",
@@ -118,12 +140,12 @@ def from_file(clips: Sequence[Clip], corpus: str, path: Path) -> list[Fold]:
             )
     folds = []
     for k, part in enumerate(parts):
-        if "test_speakers" in part:
-            following = parts[(k + 1) % len(parts)]["test_speakers"]
-            valid = set(part.get("valid_speakers", following))
-            folds.append(_by_speaker(clips, f"fold {k + 1}", test=set(part["test_speakers"]), valid=valid))
+        if part.test_speakers is not None:
+            following = parts[(k + 1) % len(parts)].test_speakers
+            valid = set(following or () if part.valid_speakers is None else part.valid_speakers)
+            folds.append(_by_speaker(clips, f"fold {k + 1}", test=set(part.test_speakers), valid=valid))
             continue
-        names = set(part["test"])
+        names = set(part.test or ())
         chosen = [clip.corpus == corpus and clip.name in names for clip in clips]
         folds.append(
             Fold(
@@ -152,6 +174,24 @@ def with_validation(clips: Sequence[Clip], fold: Fold) -> Fold:
         train=[i for i in fold.train if clips[i].speaker not in chosen],
         valid=[i for i in fold.train if clips[i].speaker in chosen],
     )
+
+
+def check_apart(clips: Sequence[Clip], taught: Sequence[int], fold: Fold) -> None:
+    """A report would call voices new that were trained on.
+
+    Raises:
+        ConfigError: a speaker or a recording is both taught and tested.
+    """
+    voices: list[object] = [clip.speaker for clip in clips]
+    recordings: list[object] = [content(clip.path) for clip in clips]
+    for what, of in (("a speaker", voices), ("a recording", recordings)):
+        heard = {of[i]: i for i in taught}
+        if both := [i for i in fold.test if of[i] in heard]:
+            tested, trained = clips[both[0]], clips[heard[of[both[0]]]]
+            raise ConfigError(
+                f"{fold.name} tests {len(both)} clips of {what} that it trains on, wanted none: "
+                f"{tested.path} of {tested.speaker} beside {trained.path} of {trained.speaker}"
+            )
 
 
 def _listed(name: str, title: str, corpus: str, file: str, *, overlap: bool = False) -> Protocol:
@@ -211,11 +251,10 @@ def deal(clips: Sequence[Clip], n_groups: int) -> list[set[str]]:
     return groups
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[_Part, ...]:
     try:
-        parsed: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return msgspec.json.decode(path.read_bytes(), type=_Parts).folds
+    except (OSError, *UNDECODABLE) as error:
         raise ConfigError(
             f"folds {path}: cannot read them: {error}; give their folder with --folds"
         ) from error
-    return parsed

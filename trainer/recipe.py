@@ -14,10 +14,13 @@ from serstream.emotion.features import FeatureSpec
 from serstream.emotion.metadata import Label
 from serstream.errors import ConfigError
 from serstream.explain import explain
+from serstream.types import SAMPLE_RATE
 from trainer.augment import Augmentation
 from trainer.calls import BaselineTraining
 
 Share = Annotated[float, Meta(ge=0, le=1)]
+MIN_BANDS = 13
+"""Mel bands of which the convolutions, which halve them four times, leave one."""
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -80,6 +83,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         }:
             raise ValueError(
                 f"pretraining has {min(twice)}, wanted none of corpora: it would be tested on what it heard"
+            )
+        if self.features.sample_rate != SAMPLE_RATE:
+            raise ValueError(
+                f"features.sample_rate is {self.features.sample_rate}, wanted {SAMPLE_RATE}: clips are "
+                "resampled to it, as the daemon resamples its calls"
+            )
+        if self.network != "ridge" and self.features.n_mels < MIN_BANDS:
+            raise ValueError(
+                f"features.n_mels is {self.features.n_mels}, wanted {MIN_BANDS} or more: "
+                f"network {self.network} has a convolution"
             )
         if self.network in ("cnn_lstm_ridge", "ridge") and self.features.functionals is None:
             raise ValueError(f"network {self.network} hears functionals, wanted [features.functionals]")

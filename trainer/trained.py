@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +49,10 @@ def save(recipe: Recipe, trained: Trained, path: Path) -> None:
     """Keep trained weights with their feature spec and the recipe they come from."""
     weights = {name: values.cpu() for name, values in trained.network.state_dict().items()}
     spec, data = trained.spec.to_json(), trained.data
+    stored = io.BytesIO()  # torch itself calls a full disk a RuntimeError, and not by its name
+    torch.save({"network": weights, "spec": spec, "data": data, "recipe": recipe.sha256}, stored)
     with whole(path) as unfinished:
-        torch.save({"network": weights, "spec": spec, "data": data, "recipe": recipe.sha256}, unfinished)
+        unfinished.write_bytes(stored.getbuffer())
 
 
 def load(recipe: Recipe, path: Path) -> Trained:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,14 @@ def path(tmp_path: Path) -> Path:
     parts = {"network": torch.nn.Linear(30, 3).state_dict()}
     checkpoint.save(path, parts, [Epoch(1.5, 0.5)], CPU, data="recordings")
     return path
+
+
+def test_a_full_disk_leaves_what_was_kept(path: Path) -> None:
+    before = path.read_bytes()
+    path.with_name(f"x.{os.getpid()}.tmp.pt").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(path, {}, [], CPU)
+    assert path.read_bytes() == before
 
 
 def test_a_training_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -84,12 +84,15 @@ def test_a_fold_that_lacks_a_part_is_named_before_anything_is_trained(
     ridge = recipe.load(write_recipe("tiny", network="ridge", variants=0, training="", windows=2))
     workplace = Workplace(tiny_data, tiny_data, tmp_path)
     folds = [Fold("fold 1", [0], [], [1]), fold]
-    protocol = Protocol("incomplete", "", "tiny", overlap=False, folds=lambda *_: folds)
+    protocol = Protocol("incomplete", "", "tiny", overlap=True, folds=lambda *_: folds)
     with pytest.raises(ConfigError, match=f"protocol incomplete, fold 2: no {part} clips with a label"):
         run(ridge, protocol, [0], workplace, lambda *_: None)
     nobody = Protocol("incomplete", "", "tiny", overlap=False, folds=lambda *_: [])
     with pytest.raises(ConfigError, match="protocol incomplete: no clips of tiny with a label of recipe"):
         run(ridge, nobody, [0], workplace, lambda *_: None)
+    shared = Protocol("shared", "", "tiny", overlap=False, folds=lambda *_: folds)
+    with pytest.raises(ConfigError, match="fold 1 tests 1 clips of a speaker that it trains on, wanted none"):
+        run(ridge, shared, [0], workplace, lambda *_: None)
     assert not list(tmp_path.rglob("seed-*"))
 
 

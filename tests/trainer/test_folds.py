@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from trainer.corpora import Clip
 from trainer.folds import (
     Fold,
     by_speakers,
+    check_apart,
     from_file,
     leave_one_corpus_out,
     leave_one_speaker_out,
@@ -100,6 +102,51 @@ def test_what_a_fold_file_lists_and_nobody_has_is_counted(
 def test_a_missing_fold_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.json.*--folds"):
         from_file(CLIPS, "a", tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "Expected `object`, got `array`"),
+        ("{}", "missing required field `folds`"),
+        ('{"folds": []}', "length >= 1"),
+        ('{"folds": [{}]}', "wanted either test_speakers or test"),
+        (
+            '{"folds": [{"test": ["a-0-sad"], "test_speakers": ["a_0"]}]}',
+            "wanted either test_speakers or test",
+        ),
+        ('{"folds": [{"test_speakers": "a_0"}]}', "Expected `array"),
+        ('{"folds": [{"test": [1]}]}', "Expected `str`, got `int`"),
+        ('{"folds": [', "truncated"),
+    ],
+)
+def test_what_is_wrong_with_a_fold_file_is_said(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "folds.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"folds\.json: cannot read them: .*{re.escape(said)}.*--folds"):
+        from_file(CLIPS, "a", path)
+
+
+def test_a_fold_file_may_mix_speakers_and_clips(tmp_path: Path) -> None:
+    path = tmp_path / "folds.json"
+    path.write_text('{"note": "", "folds": [{"test_speakers": ["a_0"]}, {"test": ["a-1-sad"]}]}')
+    by_speaker, by_clip = from_file(CLIPS, "a", path)
+    assert speakers(by_speaker.test) == {"a_0"} and not by_speaker.valid
+    assert speakers(by_clip.test) == {"a_1"}
+
+
+def test_who_is_trained_on_is_not_tested(tmp_path: Path) -> None:
+    """A report would call that voice new, and a copy of a recording is heard by its first."""
+    clips = []
+    for speaker, sound in (("a", b"1"), ("a", b"2"), ("b", b"3"), ("copy", b"1")):
+        path = tmp_path / f"{len(clips)}.wav"
+        path.write_bytes(sound)
+        clips.append(Clip(path, "tiny", speaker, "male", "sad", "de"))
+    check_apart(clips, [0, 1], Fold("fold 1", [0, 1], [], [2]))
+    with pytest.raises(ConfigError, match=r"fold 1 tests 1 clips of a speaker .*: \S+1.wav of a beside \S+0"):
+        check_apart(clips, [0, 2], Fold("fold 1", [0, 2], [], [1]))
+    with pytest.raises(ConfigError, match=r"tests 1 clips of a recording .*: \S+3.wav of copy beside \S+0"):
+        check_apart(clips, [0, 1], Fold("fold 1", [0, 1], [], [2, 3]))
 
 
 def test_few_speakers_make_fewer_folds_and_too_few_are_refused() -> None:

@@ -261,6 +261,27 @@ def test_recipes_name_every_network() -> None:
     assert set(get_args(get_type_hints(recipe.Recipe)["network"])) == set(NETWORKS)
 
 
+@pytest.mark.parametrize("network", ["cnn_lstm", "cnn_2d"])
+def test_a_convolution_takes_the_fewest_bands_that_a_recipe_may_have(network: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    text = f'name = "x"\nnetwork = "{network}"\ncorpora = ["tiny"]\nlabels = ["angry", "sad"]\n[features]\n'
+    path.write_text(text + f"n_mels = {recipe.MIN_BANDS}\nn_mfcc = 8\n")
+    spec = recipe.load(path).features
+    features = torch.zeros(2, spec.n_coeffs, spec.n_frames)
+    assert build(network, spec, 2).eval()(features).shape == (2, 2)
+    path.write_text(text + f"n_mels = {recipe.MIN_BANDS - 1}\nn_mfcc = 8\n")
+    with pytest.raises(ConfigError, match=r"features\.n_mels is 12, wanted 13 or more"):
+        recipe.load(path)
+
+
+def test_a_recipe_hears_what_the_daemon_hears(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    text = 'name = "x"\nnetwork = "cnn_2d"\ncorpora = ["tiny"]\nlabels = ["angry", "sad"]\n[features]\n'
+    path.write_text(text + "sample_rate = 8000\nf_max = 4000.0\n")
+    with pytest.raises(ConfigError, match=r"features\.sample_rate is 8000, wanted 16000"):
+        recipe.load(path)
+
+
 def test_a_ridge_wants_functionals(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text('name = "x"\nnetwork = "ridge"\ncorpora = ["tiny"]\nlabels = ["angry", "sad"]\n')

@@ -104,7 +104,7 @@ class Cut:
     """Whether speech was detected."""
 
     def within(self, quiet: Cut) -> Cut:
-        """Windows that another cut of the same clip holds at least half of, or the one it holds most of.
+        """Windows that another cut of the same clip holds at least half of, or those it holds most of.
 
         In noise the segmenter takes pauses for speech; without it, it knows better.
         """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from trainer.device import CPU
-from trainer.whole import BROKEN_WEIGHTS, whole
+from trainer.whole import BROKEN_WEIGHTS, write_weights
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +39,9 @@ def save(
     rngs = {"torch_rng": torch.get_rng_state()}
     if device.type == "cuda":
         rngs["cuda_rng"] = torch.cuda.get_rng_state(device)
-    stored = io.BytesIO()  # torch itself calls a full disk a RuntimeError, and not by its name
-    torch.save(
-        {"parts": dict(parts), "history": [astuple(epoch) for epoch in history], **rngs, **more}, stored
+    write_weights(
+        path, {"parts": dict(parts), "history": [astuple(epoch) for epoch in history], **rngs, **more}
     )
-    with whole(path) as unfinished:
-        unfinished.write_bytes(stored.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from trainer.dataset import WindowSet
 from trainer.history import Epoch
 from trainer.networks import Ensemble, build
 from trainer.recipe import Recipe
-from trainer.whole import BROKEN_WEIGHTS, whole
+from trainer.whole import BROKEN_WEIGHTS, write_weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,10 +48,7 @@ def save(recipe: Recipe, trained: Trained, path: Path) -> None:
     """Keep trained weights with their feature spec and the recipe they come from."""
     weights = {name: values.cpu() for name, values in trained.network.state_dict().items()}
     spec, data = trained.spec.to_json(), trained.data
-    stored = io.BytesIO()  # torch itself calls a full disk a RuntimeError, and not by its name
-    torch.save({"network": weights, "spec": spec, "data": data, "recipe": recipe.sha256}, stored)
-    with whole(path) as unfinished:
-        unfinished.write_bytes(stored.getbuffer())
+    write_weights(path, {"network": weights, "spec": spec, "data": data, "recipe": recipe.sha256})
 
 
 def load(recipe: Recipe, path: Path) -> Trained:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle  # nosec B403 # for the name of its error
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
 
 BROKEN_ARRAYS = (
     zipfile.BadZipFile,
@@ -48,3 +52,15 @@ def whole(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_weights(path: Path, stored: Mapping[str, Any]) -> None:
+    """Keep what `torch.load` reads back, whole or not at all.
+
+    Raises:
+        OSError: the disk is full; torch itself would raise a RuntimeError that does not say so.
+    """
+    serialised = io.BytesIO()
+    torch.save(dict(stored), serialised)
+    with whole(path) as unfinished:
+        unfinished.write_bytes(serialised.getbuffer())

@@ -40,7 +40,7 @@ from trainer.windows import cut, in_silence, load_clip
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 6
+FORMAT = 7
 """Raise it when the code here or in augment.py gives other features for the same recipe."""
 
 SEGMENTER = SegmenterSettings()
@@ -128,6 +128,8 @@ class Preparation:
     augmentation: Augmentation
     sounds: Sounds
     cache: Path
+    seed: int = 0
+    """Draws the lines."""
     segmenter: SegmenterSettings = SEGMENTER
 
     def conditions(self) -> list[str]:
@@ -141,7 +143,7 @@ class Preparation:
         digest.update(self.spec.to_json().encode())
         digest.update(msgspec.json.encode(self.segmenter))
         if condition != CLEAN_CONDITION:
-            digest.update(self.sounds.digest())
+            digest.update(self.sounds.digest() + str(self.seed).encode())
         if condition.startswith(TRAIN_CONDITION):
             digest.update(msgspec.json.encode(msgspec.structs.replace(self.augmentation, variants=0)))
             if self.augmentation.neutral:
@@ -173,7 +175,7 @@ class Preparation:
         features, functionals, levels, seconds, clip_index, silent = [], [], [], [], [], 0
         for speaker in sorted({_own_name(clip) for clip in clips}):
             own = [i for i, clip in enumerate(clips) if _own_name(clip) == speaker]
-            rng = np.random.default_rng(list(f"{condition} {speaker}".encode()))
+            rng = np.random.default_rng([self.seed, *f"{condition} {speaker}".encode()])
             line = self._line(condition, rng)
             loudness = [level_dbfs(load_clip(clips[i])) for i in own]
             gain = np.float32(10 ** ((SPEECH_DBFS - np.median(loudness)) / 20))

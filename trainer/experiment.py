@@ -74,8 +74,9 @@ class Workplace:
 
     def preparation(self, recipe: Recipe) -> Preparation:
         """How the windows of a recipe are made."""
-        sounds = Sounds.load(self.noises, self.rooms)
-        return Preparation(recipe.features, recipe.augmentation, sounds, self.runs / "cache")
+        seed = recipe.training.seed
+        sounds = Sounds.load(self.noises, self.rooms, seed)
+        return Preparation(recipe.features, recipe.augmentation, sounds, self.runs / "cache", seed)
 
     def before(self, recipe: Recipe) -> Recipe | None:
         """What its convolution learns first, by all labels of those corpora; None where it begins afresh.
@@ -167,57 +168,73 @@ def run(
     workplace: Workplace,
     on_epoch: Callable[[str, Epoch], None],
 ) -> Predictions:
-    """Train and test every fold with every seed.
+    """Train and test every fold with every seed, which also draws lines and keeps other noises for tests.
 
     Folds that an earlier run finished are read back, unless their clips or lists have changed since.
 
     Raises:
         ConfigError: a fold has nothing to train on or to test.
     """
-    windows = workplace.windows(recipe)
-    tests = workplace.windows(recipe, TEST_CONDITIONS)
+    clean = workplace.windows(recipe, [CLEAN_CONDITION])
     folder = workplace.folder(recipe) / protocol.name
     folder.mkdir(exist_ok=True)
-    folds = _folds(recipe, protocol, windows, workplace)
+    folds = _folds(recipe, protocol, clean.clips, workplace)
     alone = len(folds) == 1
     before = workplace.learned_before(recipe)
+    data = [_digest(clean, fold, before, alone=alone) for fold in folds]
     trainings = []
     for seed in seeds:
-        seeded, pretrained = recipe.with_seed(seed), None
-        for number, fold in enumerate(folds):
-            path = folder / f"seed-{seed}-fold-{number + 1}.npz"
-            data = _digest(windows, fold, before, alone=alone)
-            if path.is_file() and data_of(path) not in ("", data):
+        paths = [folder / f"seed-{seed}-fold-{number + 1}.npz" for number in range(len(folds))]
+        for path, digest in zip(paths, data, strict=True):
+            if path.is_file() and data_of(path) not in ("", digest):
                 logger.warning("%s: the recordings, their labels or the folds have changed; once more", path)
                 (folder / RUN_FILE).unlink(missing_ok=True)  # it describes the clips as they were
                 path.unlink()
-            if not path.is_file():
-                pretrained = pretrained or _pretrained(seeded, workplace, on_epoch)
-                title, began = f"{protocol.name}, seed {seed}, {fold.name}", time.perf_counter()
-                trained = train_fold(
-                    seeded,
-                    fold,
-                    windows,
-                    path.with_suffix(".pt"),
-                    partial(on_epoch, title),
-                    workplace.device,
-                    pretrained,
-                    alone=alone,
-                )
-                parts = list(_test(trained, fold.name, tests.of_clips(fold.test)))
-                if alone and fold.valid:
-                    parts += _test(trained, fold.name, tests.of_clips(fold.valid), valid=True)
-                write_parts(path, parts, data)
-                path.with_suffix(".pt").unlink(missing_ok=True)  # what is only solved for has none
-                logger.info("%s: trained and tested in %.0f s", title, time.perf_counter() - began)
-            trainings.append((seed, path.stem))
-    heard = _heard(tests, folds) if recipe.baseline else {}
-    known = Targets.of(windows, recipe.labels).known
+        missing = [part for part in zip(folds, paths, data, strict=True) if not part[1].is_file()]
+        if missing:
+            title = f"{protocol.name}, seed {seed}"
+            _run_seed(recipe.with_seed(seed), missing, workplace, title, on_epoch, alone=alone)
+        trainings += [(seed, path.stem) for path in paths]
+    heard = _heard(clean, folds) if recipe.baseline else {}
+    known = Targets.of(clean, recipe.labels).known
     for fold in folds:
-        taught = {windows.clips[i].emotion for i in _taught(recipe, fold, alone=alone)}
+        taught = {clean.clips[i].emotion for i in _taught(recipe, fold, alone=alone)}
         known[fold.test + (fold.valid if alone else [])] &= [label in taught for label in recipe.labels]
-    write_run(folder, recipe, protocol.name, trainings, windows.clips, known, heard, windows.digest + before)
+    write_run(folder, recipe, protocol.name, trainings, clean.clips, known, heard, clean.digest + before)
     return read_run(folder)[2]
+
+
+def _run_seed(
+    recipe: Recipe,
+    missing: Sequence[tuple[Fold, Path, str]],
+    workplace: Workplace,
+    title: str,
+    on_epoch: Callable[[str, Epoch], None],
+    *,
+    alone: bool,
+) -> None:
+    """Train and test some folds, each into its file, over the lines that the recipe's seed draws."""
+    windows = workplace.windows(recipe)
+    tests = workplace.windows(recipe, TEST_CONDITIONS)
+    pretrained = _pretrained(recipe, workplace, on_epoch)
+    for fold, path, digest in missing:
+        own, began = f"{title}, {fold.name}", time.perf_counter()
+        trained = train_fold(
+            recipe,
+            fold,
+            windows,
+            path.with_suffix(".pt"),
+            partial(on_epoch, own),
+            workplace.device,
+            pretrained,
+            alone=alone,
+        )
+        parts = list(_test(trained, fold.name, tests.of_clips(fold.test)))
+        if alone and fold.valid:
+            parts += _test(trained, fold.name, tests.of_clips(fold.valid), valid=True)
+        write_parts(path, parts, digest)
+        path.with_suffix(".pt").unlink(missing_ok=True)  # what is only solved for has none
+        logger.info("%s: trained and tested in %.0f s", own, time.perf_counter() - began)
 
 
 def train_all(recipe: Recipe, workplace: Workplace, on_epoch: Callable[[str, Epoch], None]) -> Trained:
@@ -266,20 +283,20 @@ def _pretrained(
     return replace(trained, data=workplace.learned_before(recipe))
 
 
-def _folds(recipe: Recipe, protocol: Protocol, windows: WindowSet, workplace: Workplace) -> list[Fold]:
-    folds = protocol.folds(windows.clips, workplace.folds)
+def _folds(recipe: Recipe, protocol: Protocol, clips: list[corpora.Clip], workplace: Workplace) -> list[Fold]:
+    folds = protocol.folds(clips, workplace.folds)
     alone = len(folds) == 1
     if recipe.training.choose_epoch or alone:
-        folds = [with_validation(windows.clips, fold) for fold in folds]
+        folds = [with_validation(clips, fold) for fold in folds]
     for fold in folds:
         taught = _taught(recipe, fold, alone=alone)
         if not protocol.overlap:
-            check_apart(windows.clips, taught + fold.valid, fold)
+            check_apart(clips, taught + fold.valid, fold)
         parts = {"test": fold.test, "training": taught}
         if recipe.training.choose_epoch:
             parts["validation"] = fold.valid
-        for part, clips in parts.items():
-            if not clips:
+        for part, own in parts.items():
+            if not own:
                 raise ConfigError(
                     f"protocol {protocol.name}, {fold.name}: no {part} clips with a label of recipe "
                     f"{recipe.name}, wanted some; are all files of {', '.join(recipe.corpora)} there?"
@@ -292,9 +309,8 @@ def _folds(recipe: Recipe, protocol: Protocol, windows: WindowSet, workplace: Wo
     return folds
 
 
-def _heard(tests: WindowSet, folds: Sequence[Fold]) -> dict[str, dict[str, float]]:
+def _heard(clean: WindowSet, folds: Sequence[Fold]) -> dict[str, dict[str, float]]:
     """Seconds that the clean test windows had really heard in the mean, by corpus and seconds wanted."""
-    clean = tests.of_line(TEST_CONDITIONS.index(CLEAN_CONDITION))
     parts = [clean.of_clips(fold.test) for fold in folds]
     corpus = np.array([clean.clips[i].corpus for part in parts for i in part.clip])
     heard: dict[str, dict[str, float]] = {name: {} for name in np.unique(corpus).tolist()}

@@ -54,6 +54,22 @@ def test_the_silence_that_fills_a_recording_up_is_no_noise(tmp_path: Path) -> No
         assert level_dbfs(noise) == pytest.approx(-26, abs=0.1)
 
 
+@pytest.mark.parametrize("n_noises", [2, 5, 11])
+def test_every_seed_keeps_other_noises_for_tests(tmp_path: Path, n_noises: int) -> None:
+    for number in range(n_noises):
+        noise = np.roll(NOISE, 1_000 * number)
+        soundfile.write(tmp_path / f"{number:02}.wav", noise, 16_000, subtype="FLOAT")
+    by_seed = [Sounds.load(tmp_path, tmp_path / "no rooms", seed) for seed in range(5)]
+    tested = [{noise.tobytes() for noise in sounds.test_noises} for sounds in by_seed]
+    for sounds, own in zip(by_seed, tested, strict=True):
+        assert own and own.isdisjoint(noise.tobytes() for noise in sounds.noises)
+        assert len(sounds.noises) + len(own) == n_noises
+    assert tested[0] != tested[4]
+    if n_noises >= 5:
+        assert len(set.union(*tested)) == n_noises
+    assert len({sounds.digest() for sounds in by_seed}) == 1
+
+
 @pytest.mark.parametrize(
     ("noises", "rooms", "said"),
     [

@@ -60,6 +60,19 @@ def windows(augmentation: Augmentation, data: Path, cache: Path) -> WindowSet:
     return gather(preparation, clips, ["clean", "train-0"])
 
 
+def test_a_seed_draws_the_lines_and_leaves_clean_speech(tiny_data: Path, tmp_path: Path) -> None:
+    sounds = Sounds(noises=[], test_noises=[], rooms=[])
+    augmentation = msgspec.structs.replace(UNTOUCHED, gain_db=20.0)
+    clips = [clip for clip in corpora.read("tiny", tiny_data) if clip.speaker == "tiny/s0"]
+    one, other = (
+        gather(Preparation(SPEC, augmentation, sounds, tmp_path, seed), clips, ["clean", "train-0"])
+        for seed in (0, 1)
+    )
+    np.testing.assert_array_equal(one.of_line(0).levels, other.of_line(0).levels)
+    assert abs(np.median(one.of_line(1).levels) - np.median(other.of_line(1).levels)) > 0.1
+    assert [len(list(tmp_path.glob(f"tiny-{name}-*.npz"))) for name in ("clean", "train-0")] == [1, 2]
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

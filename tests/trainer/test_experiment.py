@@ -146,6 +146,13 @@ def assert_equal(one: Predictions, other: Predictions) -> None:
         np.testing.assert_array_equal(mine.clip, theirs.clip)
 
 
+def test_a_seed_asks_in_other_noise(tiny: recipe.Recipe, workplace: Workplace) -> None:
+    one, other = (workplace.windows(tiny.with_seed(seed), ["clean", "noise10"]) for seed in (0, 1))
+    np.testing.assert_array_equal(one.of_line(0).features, other.of_line(0).features)
+    assert set(one.of_line(1).levels.tolist()).isdisjoint(other.of_line(1).levels.tolist())
+    assert one.digest == other.digest
+
+
 def test_the_label_map_says_what_clips_count_as(
     tiny: recipe.Recipe, workplace: Workplace, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -300,7 +300,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = add("corpora", _corpora, "List the corpora found: clips by emotion, speakers, sex, licences.")
     _add_data(listing)
     listing.add_argument("--picture", type=Path, help="also draw the counts into this PNG")
-    add_recipe("prepare", _prepare, f"Compute and cache the features of a recipe, its lines as its seed draws them.\n{_GOES_ON}")
+    add_recipe("prepare", _prepare, f"Compute and cache the features of a recipe with its seed.\n{_GOES_ON}")
     add_recipe("train", _train, f"Train a recipe on all speakers of its corpora.\n{_GOES_ON}")
     measuring = add_recipe(
         "evaluate", _evaluate, f"Measure a recipe under a protocol and write its report.\n{_GOES_ON}"

@@ -111,8 +111,9 @@ def write_card(
         "",
         "## Measured",
         "",
-        f"{metadata.protocol} One prediction per clip; percent, mean ± deviation over seeds, 95 % interval "
-        "by bootstrap over speakers. UA is the mean recall of the classes that were tested; as in the "
+        f"{metadata.protocol} One prediction per clip; percent, mean ± deviation over seeds, of which each "
+        "draws its own augmentation and asks in another fifth of the noises, 95 % interval by bootstrap over "
+        "speakers. UA is the mean recall of the classes that were tested; as in the "
         "literature only labels may win that the clip's corpus has and its fold was taught, *unmasked* all "
         "that it was taught, as the daemon says it. ECE (by window) and *unsure*, the unmasked share "
         f"of windows below the abstain threshold, are at temperature {metadata.temperature:.2f} and "

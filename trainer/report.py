@@ -131,8 +131,9 @@ def _markdown(
         "",
         f"Network {recipe.network}, trained on {', '.join(recipe.corpora)}{first}; recipe "
         f"{recipe.sha256[:12]}. One prediction per clip (mean log probability of its windows) over "
-        "the labels that its corpus has and its fold was taught. Figures in percent, mean over seeds; the "
-        "interval is 95 % by bootstrap over speakers; *kept* is the share of the clean UA.",
+        "the labels that its corpus has and its fold was taught. Figures in percent, mean over seeds, of "
+        "which each draws its own augmentation and asks in another fifth of the noises; the interval is 95 % "
+        "by bootstrap over speakers; *kept* is the share of the clean UA.",
         "",
         tested_on(metrics),
     ]

@@ -129,7 +129,7 @@ class Preparation:
     sounds: Sounds
     cache: Path
     seed: int = 0
-    """Draws the lines."""
+    """Draws the lines; ``sounds`` are to be loaded with it, too."""
     segmenter: SegmenterSettings = SEGMENTER
 
     def conditions(self) -> list[str]:

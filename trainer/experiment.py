@@ -190,7 +190,11 @@ def run(
                 logger.warning("%s: the recordings, their labels or the folds have changed; once more", path)
                 (folder / RUN_FILE).unlink(missing_ok=True)  # it describes the clips as they were
                 path.unlink()
-        missing = [part for part in zip(folds, paths, data, strict=True) if not part[1].is_file()]
+        missing = [
+            (fold, path, digest)
+            for fold, path, digest in zip(folds, paths, data, strict=True)
+            if not path.is_file()
+        ]
         if missing:
             title = f"{protocol.name}, seed {seed}"
             _run_seed(recipe.with_seed(seed), missing, workplace, title, on_epoch, alone=alone)
@@ -213,18 +217,18 @@ def _run_seed(
     *,
     alone: bool,
 ) -> None:
-    """Train and test some folds, each into its file, over the lines that the recipe's seed draws."""
+    """Train and test, with the seed of the recipe, folds whose file is missing; last stands the `_digest`."""
     windows = workplace.windows(recipe)
     tests = workplace.windows(recipe, TEST_CONDITIONS)
     pretrained = _pretrained(recipe, workplace, on_epoch)
     for fold, path, digest in missing:
-        own, began = f"{title}, {fold.name}", time.perf_counter()
+        fold_title, began = f"{title}, {fold.name}", time.perf_counter()
         trained = train_fold(
             recipe,
             fold,
             windows,
             path.with_suffix(".pt"),
-            partial(on_epoch, own),
+            partial(on_epoch, fold_title),
             workplace.device,
             pretrained,
             alone=alone,
@@ -234,7 +238,7 @@ def _run_seed(
             parts += _test(trained, fold.name, tests.of_clips(fold.valid), valid=True)
         write_parts(path, parts, digest)
         path.with_suffix(".pt").unlink(missing_ok=True)  # what is only solved for has none
-        logger.info("%s: trained and tested in %.0f s", own, time.perf_counter() - began)
+        logger.info("%s: trained and tested in %.0f s", fold_title, time.perf_counter() - began)
 
 
 def train_all(recipe: Recipe, workplace: Workplace, on_epoch: Callable[[str, Epoch], None]) -> Trained:

@@ -36,8 +36,8 @@ def add_parser(commands: Commands) -> None:
         "the daemon runs (through its control socket) and while it does not (its next start follows).\n"
         "Calls in progress do not notice a change: every window is scored by one model.",
         "  serstream models list -c /etc/serstream/serstream.toml\n"
-        "  serstream models canary cnn-lstm@10 --share 0.1\n"
-        "  serstream models activate cnn-lstm@10\n  serstream models rollback",
+        "  serstream models canary cnn-lstm@11 --share 0.1\n"
+        "  serstream models activate cnn-lstm@11\n  serstream models rollback",
     )
 
     def add(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:

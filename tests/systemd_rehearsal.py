@@ -45,14 +45,14 @@ serstream status
 serstream reload
 serstream check {CONFIGURATION} --set feed.history=9
 serstream models list -c {CONFIGURATION}
-serstream models activate cnn-2d@8 -c {CONFIGURATION}
+serstream models activate cnn-2d@9 -c {CONFIGURATION}
 serstream models rollback -c {CONFIGURATION}
-serstream models shadow cnn-2d@8 -c {CONFIGURATION}
+serstream models shadow cnn-2d@9 -c {CONFIGURATION}
 serstream models shadow --off -c {CONFIGURATION}
-serstream models canary cnn-2d@8 -c {CONFIGURATION}
+serstream models canary cnn-2d@9 -c {CONFIGURATION}
 serstream models canary --off -c {CONFIGURATION}
 serstream models show cnn-2d -c {CONFIGURATION}
-serstream models verify {MODELS}/cnn-2d/8
+serstream models verify {MODELS}/cnn-2d/9
 serstream models status -c {CONFIGURATION}
 timeout 2 serstream listen || test $? = 124
 timeout 2 serstream live || test $? = 124
@@ -79,10 +79,10 @@ def installed(machine: Machine) -> str:
     assert machine.run("systemctl is-enabled serstream") == "enabled"
     at_first = machine.status()["model"]["name"]
     machine.run(f"echo '# kept' >> {CONFIGURATION}")
-    machine.run(f"serstream models activate cnn-2d@8 -c {CONFIGURATION}")
+    machine.run(f"serstream models activate cnn-2d@9 -c {CONFIGURATION}")
     machine.run(INSTALL)
     assert machine.run(f"tail -1 {CONFIGURATION}") == "# kept"
-    assert machine.status()["model"]["name"] == "cnn-2d@8"
+    assert machine.status()["model"]["name"] == "cnn-2d@9"
     machine.run(f"serstream models activate {at_first} -c {CONFIGURATION}")
     return f"{machine.show('StatusText')}; installed again, configuration and models kept"
 
@@ -319,12 +319,12 @@ def full(machine: Machine) -> str:
     with listening(machine) as heard:
         play = machine.start(f"{PLAY} --seconds 10")
         time.sleep(2)
-        told = machine.refused(f"serstream models activate cnn-2d@8 -c {CONFIGURATION}")
+        told = machine.refused(f"serstream models activate cnn-2d@9 -c {CONFIGURATION}")
         ends = ended(heard, 2)
         assert play.wait(20) == 0
     assert "No space left" in told and machine.status()["model"]["name"] == active, told
     machine.run("rm /var/lib/serstream/rubbish")
-    machine.run(f"serstream models activate cnn-2d@8 -c {CONFIGURATION}")
+    machine.run(f"serstream models activate cnn-2d@9 -c {CONFIGURATION}")
     machine.run(f"serstream models rollback -c {CONFIGURATION}")
     machine.run("systemctl stop serstream && umount /var/lib/serstream && systemctl start serstream")
     assert not any(end["lost_s"] for end in ends), ends

@@ -56,18 +56,18 @@ _EXAMPLES = {
   serstream-train compare --corpus emo-db --corpus ravdess --data ~/corpora
   serstream-train compare d1 c2 --corpus crema-d --protocol speakers --full --data ~/corpora""",
     "export": """
-  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 11""",
+  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 12""",
     "publish": """
-  serstream-train publish models/cnn-lstm/10 --repository /var/lib/serstream/models \\
+  serstream-train publish models/cnn-lstm/11 --repository /var/lib/serstream/models \\
       --held-out my-calls --data ~/corpora""",
 }
 _ALL_EXAMPLES = f"""examples, from recordings to a model in a running daemon:
   serstream-train corpora --data ~/corpora
   serstream-train evaluate trainer/recipes/cnn-lstm.toml --data ~/corpora
   serstream-train train trainer/recipes/cnn-lstm.toml --data ~/corpora
-  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 11
-  serstream-train publish models/cnn-lstm/10 --repository models.d --held-out my-calls --data ~/corpora
-  serstream models activate cnn-lstm@10
+  serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 12
+  serstream-train publish models/cnn-lstm/11 --repository models.d --held-out my-calls --data ~/corpora
+  serstream models activate cnn-lstm@11
 
 {_GOES_ON}
 Every command has examples of its own: serstream-train COMMAND --help
@@ -322,7 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--model-version", type=int, required=True, help="1, 2, ...")
     exporting.add_argument("--models", type=Path, default=Path("models"), help="(%(default)s)")
     publishing = add("publish", _publish, "Judge an exported model and add it to a daemon's repository.")
-    publishing.add_argument("model", type=Path, help="folder with model.onnx, e.g. models/cnn-lstm/10")
+    publishing.add_argument("model", type=Path, help="folder with model.onnx, e.g. models/cnn-lstm/11")
     _add_data(publishing)
     publishing.add_argument("--repository", type=Path, required=True, help="the daemon's model repository")
     publishing.add_argument(

@@ -188,8 +188,8 @@ def test_cuda_that_is_not_there_is_said(tiny_recipe: Path, capsys: pytest.Captur
         (["export", RECIPE, "--model-version", "0"], "--model-version is 0, wanted 1 to 999999999"),
         (["export", RECIPE, "--model-version", "1000000000"], "--model-version is 1000000000, wanted 1 to 9"),
         (
-            ["export", RECIPE, "--model-version", "10"],
-            "models/cnn-lstm/10: exists and a version never changes;",
+            ["export", RECIPE, "--model-version", "11"],
+            "models/cnn-lstm/11: exists and a version never changes;",
         ),
         (["evaluate", RECIPE, "--seeds", "0"], "--seeds is 0, wanted 1 or more"),
         (["compare", "--corpus", "emo-db", "--seed", "-1"], "--seed is -1, wanted 0 or more"),

@@ -151,14 +151,14 @@ def test_models_are_compared_over_the_labels_both_have(
     [("banglaser", True), ("BanglaSER", True), ("emo-db", True), ("emo", False), ("data", False)],
 )
 def test_what_a_model_learned_is_known_by_name(name: str, known: bool) -> None:
-    shipped = EmotionModel(models_dir() / "cnn-lstm/10/model.onnx")
+    shipped = EmotionModel(models_dir() / "cnn-lstm/11/model.onnx")
     assert (name.casefold() in learned(shipped)) is known
 
 
 def test_a_model_is_not_compared_on_what_the_active_one_learned(draft: Path, held_out: list[Clip]) -> None:
-    shipped = EmotionModel(models_dir() / "cnn-lstm/10/model.onnx")
+    shipped = EmotionModel(models_dir() / "cnn-lstm/11/model.onnx")
     said = compare(EmotionModel(draft / "model.onnx"), shipped, held_out)
-    assert said == "cnn-lstm@10 was trained on emo-db"
+    assert said == "cnn-lstm@11 was trained on emo-db"
 
 
 def test_a_broken_draft_is_refused_before_it_is_measured(draft: Path, store: ModelStore) -> None:

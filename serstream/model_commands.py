@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from serstream.service.control import Accepted, Change
     from serstream.service.status import ComparisonStatus, ModelStatus
 
-LOADING_TIMEOUT_S = 90.0
+LOADING_TIMEOUT_S = 210.0
 POLL_INTERVAL_S = 0.1
 
 

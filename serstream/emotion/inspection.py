@@ -20,7 +20,8 @@ from serstream.emotion.model import ON_CPU, EmotionModel
 from serstream.emotion.store import MODEL_FILE, SUMS_FILE, check_sums, read_file
 from serstream.errors import ModelError
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 180.0
+"""For what hangs. It must do for a second of work of a niced process where all cores are busy."""
 CPU_LIMIT_S = 20
 MEMORY_LIMIT = 2 * 2**30
 """Bytes of private memory; a model at the size limit needs a tenth."""

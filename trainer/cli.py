@@ -58,7 +58,7 @@ _EXAMPLES = {
     "export": """
   serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 12""",
     "publish": """
-  serstream-train publish models/cnn-lstm/11 --repository /var/lib/serstream/models \\
+  serstream-train publish models/cnn-lstm/12 --repository /var/lib/serstream/models \\
       --held-out my-calls --data ~/corpora""",
 }
 _ALL_EXAMPLES = f"""examples, from recordings to a model in a running daemon:
@@ -66,8 +66,8 @@ _ALL_EXAMPLES = f"""examples, from recordings to a model in a running daemon:
   serstream-train evaluate trainer/recipes/cnn-lstm.toml --data ~/corpora
   serstream-train train trainer/recipes/cnn-lstm.toml --data ~/corpora
   serstream-train export trainer/recipes/cnn-lstm.toml --data ~/corpora --model-version 12
-  serstream-train publish models/cnn-lstm/11 --repository models.d --held-out my-calls --data ~/corpora
-  serstream models activate cnn-lstm@11
+  serstream-train publish models/cnn-lstm/12 --repository models.d --held-out my-calls --data ~/corpora
+  serstream models activate cnn-lstm@12
 
 {_GOES_ON}
 Every command has examples of its own: serstream-train COMMAND --help
